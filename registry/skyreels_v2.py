@@ -1,0 +1,54 @@
+"""SkyReels-V2, the official repository: diffusion forcing, short, long and extended videos."""
+
+from scope_patch.patch.architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Fact, ForwardNames, Seam
+
+PIPELINES = "skyreels_v2_infer.pipelines.diffusion_forcing_pipeline"
+TRANSFORMER = "skyreels_v2_infer.modules.transformer"
+SCHEDULE_PARAMETERS = (
+    "self",
+    "num_frames",
+    "step_template",
+    "base_num_frames",
+    "ar_step",
+    "num_pre_ready",
+    "casual_block_size",
+)
+
+
+def refuse(pipeline, model):
+    """Two accelerators that skip forwards independently would each believe the other's output."""
+    if getattr(model, "enable_teacache", False):
+        return "upstream's own TeaCache is switched on; drop --teacache, or run without scope_patch"
+    return ""
+
+
+ARCHITECTURE = Architecture(
+    name="skyreels-v2",
+    title="SkyReels-V2 diffusion forcing (official repository)",
+    source="github.com/SkyworkAI/SkyReels-V2 @ abed76f",
+    triggers=("skyreels_v2_infer",),
+    groups={
+        "diffusion forcing": (
+            Seam(GENERATION, PIPELINES, "DiffusionForcingPipeline", "__call__", ("self", "prompt")),
+            Seam(GENERATION, PIPELINES, "DiffusionForcingPipeline", "extend_video", ("self", "prompt")),
+            Seam(SCHEDULE, PIPELINES, "DiffusionForcingPipeline", "generate_timestep_matrix", SCHEDULE_PARAMETERS),
+            Seam(
+                FORWARD,
+                TRANSFORMER,
+                "WanModel",
+                "forward",
+                ("self", "x", "t", "context", "fps"),
+                bases=("ModelMixin",),
+                patched="__call__",
+            ),
+        )
+    },
+    facts=(Fact(TRANSFORMER, "WanModel", "blocks", "ModuleList"),),
+    versions={"torch": ">=2.4"},
+    forward=ForwardNames("x", "t", "context", per_sample=("context", "fps"), modulation=("e", 1)),
+    model=lambda pipeline: pipeline.transformer,
+    noise_level=lambda timestep: timestep / 1000.0,
+    refuse=refuse,
+    # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.
+    neutral={"flag_causal_attention": False, "enable_teacache": False},
+)

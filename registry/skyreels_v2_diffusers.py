@@ -1,0 +1,71 @@
+"""SkyReels-V2 in diffusers: the three diffusion-forcing pipelines."""
+
+from scope_patch.patch.architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Fact, ForwardNames, Seam
+
+TRANSFORMER = "diffusers.models.transformers.transformer_skyreels_v2"
+SCHEDULE_PARAMETERS = (
+    "self",
+    "num_latent_frames",
+    "step_template",
+    "base_num_latent_frames",
+    "ar_step",
+    "num_pre_ready",
+    "causal_block_size",
+)
+DIT = Seam(
+    FORWARD,
+    TRANSFORMER,
+    "SkyReelsV2Transformer3DModel",
+    "forward",
+    ("self", "hidden_states", "timestep", "encoder_hidden_states", "enable_diffusion_forcing", "fps", "return_dict"),
+    bases=("ModelMixin",),
+    patched="__call__",
+)
+
+
+def refuse(pipeline, model):
+    """Two accelerators that skip forwards independently would each believe the other's output."""
+    if getattr(model, "is_cache_enabled", False):
+        return "a diffusers cache is enabled on the transformer; call disable_cache() first, or run without scope_patch"
+    return ""
+
+
+def pipeline(module, owner):
+    """The seams of one pipeline class; all three have the same ones."""
+    module = f"diffusers.pipelines.skyreels_v2.{module}"
+    return (
+        Seam(GENERATION, module, owner, "__call__", ("self",), bases=("DiffusionPipeline",)),
+        Seam(SCHEDULE, module, owner, "generate_timestep_matrix", SCHEDULE_PARAMETERS, bases=("DiffusionPipeline",)),
+        DIT,
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="skyreels-v2-diffusers",
+    title="SkyReels-V2 diffusion forcing (diffusers)",
+    source="diffusers 0.35 - 0.42 (Apache-2.0)",
+    triggers=("diffusers",),
+    groups={
+        "text to video": pipeline(
+            "pipeline_skyreels_v2_diffusion_forcing", "SkyReelsV2DiffusionForcingPipeline"
+        ),
+        "image to video": pipeline(
+            "pipeline_skyreels_v2_diffusion_forcing_i2v", "SkyReelsV2DiffusionForcingImageToVideoPipeline"
+        ),
+        "video to video": pipeline(
+            "pipeline_skyreels_v2_diffusion_forcing_v2v", "SkyReelsV2DiffusionForcingVideoToVideoPipeline"
+        ),
+    },
+    facts=(Fact(TRANSFORMER, "SkyReelsV2Transformer3DModel", "blocks", "ModuleList"),),
+    versions={"torch": ">=2.4", "diffusers": ">=0.35"},
+    forward=ForwardNames(
+        "hidden_states",
+        "timestep",
+        "encoder_hidden_states",
+        per_sample=("encoder_hidden_states", "encoder_hidden_states_image", "fps"),
+        modulation=("temb", 2),
+    ),
+    model=lambda pipeline: pipeline.transformer,
+    noise_level=lambda timestep: timestep / 1000.0,
+    refuse=refuse,
+)

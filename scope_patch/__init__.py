@@ -1,0 +1,29 @@
+"""scope_patch: SCOPE (arXiv 2604.02979) for autoregressive video diffusion, as a runtime patch of the host's own code.
+
+    with scope_patch.patched(pipe, preset="fast") as run:
+        pipe(...)
+    run.report
+
+Importing this package imports neither torch nor any host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import NotApplied, ScopePatchError, UsageError
+
+if TYPE_CHECKING:
+    from .patch.handle import Handle, apply, patched
+
+__version__ = "0.1.0"
+__all__ = ["Handle", "NotApplied", "ScopePatchError", "UsageError", "__version__", "apply", "patched"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the front door at its first use: it imports torch."""
+    if name in ("Handle", "apply", "patched"):
+        from .patch import handle
+
+        return getattr(handle, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

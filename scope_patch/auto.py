@@ -1,0 +1,14 @@
+"""`import scope_patch.auto` as the first line of a script equals `python -m scope_patch run -- python script.py`.
+
+Settings come from the SCOPE_PATCH_* environment variables; under SCOPE_PATCH=0 nothing happens. Raises UsageError when
+one of them has a value that cannot be used: the script has not done anything yet that could be lost.
+"""
+
+import os
+
+from .settings import Settings, switched_off
+
+if not switched_off(os.environ):
+    from .patch.hooks import arm
+
+    arm(Settings.resolve({}, os.environ))

@@ -1,0 +1,87 @@
+"""`doctor`: what matches here, which check failed, can injection work. May import torch and the hosts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from .errors import UsageError
+from .launcher import BOOTSTRAP, child_environment
+from .settings import Settings, switched_off
+
+
+def print_doctor(repo: str | None) -> int:
+    """Print everything; 0 when at least one architecture passes all its checks, else 1.
+
+    Raises UsageError when `repo` is no directory.
+    """
+    if repo is not None and not Path(repo).is_dir():
+        raise UsageError(f"--repo {repo} is not a directory; give the root of a clone")
+    print(f"interpreter: {sys.executable} (Python {sys.version.split()[0]})")
+    for name in ("torch", "wrapt", "packaging", "diffusers"):
+        print(f"  {name:<10} {_version(name)}")
+    print("injection:")
+    for line in injection():
+        print(f"  {line}")
+    return 0 if _architectures(None if repo is None else Path(repo)) else 1
+
+
+def injection() -> list[str]:
+    """One line for each thing that speaks for or against getting into a child of this interpreter."""
+    lines = []
+    flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-S": sys.flags.no_site}
+    blocking = [flag for flag, is_set in flags.items() if is_set]
+    if blocking:
+        lines.append(
+            f"this Python runs with {', '.join(blocking)}; a command started like that cannot be patched by `run`: "
+            "leave the flag out, or use `import scope_patch.auto`"
+        )
+    if switched_off(os.environ):
+        lines.append("SCOPE_PATCH=0 is set: everything is switched off")
+    elif _probe():
+        lines.append("tried: a child of this Python reads our sitecustomize, unless it is given -I, -E or -S")
+    else:
+        lines.append("tried: a child of this Python does NOT read our sitecustomize; use `import scope_patch.auto`")
+    lines.append(f"PYTHONPATH: {os.environ.get('PYTHONPATH') or '(not set)'}")
+    hidden = PathFinder.find_spec("sitecustomize", [entry for entry in sys.path if entry != BOOTSTRAP])
+    if hidden is not None:
+        lines.append(f"a sitecustomize is there already and is run after ours: {hidden.origin}")
+    return lines
+
+
+def _probe() -> bool:
+    """Start a child the way `run` does and ask it whether our finder is there."""
+    name = "_scope_patch_probe"
+    environ = child_environment(Settings.resolve({}, {}), os.environ, [name])
+    question = f"import sys; print(any(getattr(f, 'names', None) == ({name!r},) for f in sys.meta_path))"
+    answer = subprocess.run([sys.executable, "-c", question], env=environ, capture_output=True, text=True, check=False)
+    return answer.stdout.split()[-1:] == ["True"]
+
+
+def _architectures(repo: Path | None) -> bool:
+    from .patch import known, signature
+
+    any_match = False
+    found, problems = known.load()
+    for architecture, origin in found:
+        print(f"{architecture.name}: {architecture.title} ({origin})")
+        checks = signature.check_installed(architecture) if repo is None else signature.check_static(architecture, repo)
+        for check in checks:
+            print(f"  {'ok    ' if check.ok else 'FAILED'} {check.name}{': ' if check.detail else ''}{check.detail}")
+        failed = sum(not check.ok for check in checks)
+        print(f"  -> {'matches' if not failed else f'does not match: {failed} of {len(checks)} checks failed'}")
+        any_match = any_match or (bool(checks) and not failed)
+    for problem in problems:
+        print(f"unreadable: {problem}")
+    return any_match
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,41 @@
+"""The words policies and sessions speak: what was observed, what is decided, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Mode(str, Enum):
+    """What happens to the DiT forward of one iteration."""
+
+    CACHE = "C"  # reuse the last velocity
+    PREDICT = "P"  # extrapolate it in the noise level
+    RECOMPUTE = "R"  # run the DiT
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy may know before the forward of one iteration.
+
+    Attributes:
+        discrepancy: d of equation 4, None where there is nothing to compare with yet.
+        grew: new latent frames came under way.
+        points: distinct history points, the least over the latent frames that are updated now (0: none).
+        finite: the history holds only finite numbers.
+        stable: an extrapolation to the present noise levels stays within the stability limits.
+    """
+
+    discrepancy: float | None
+    grew: bool
+    points: int
+    finite: bool = True
+    stable: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A mode and one short word that says why: threshold, horizon, growth, forced, history or guard."""
+
+    mode: Mode
+    reason: str

@@ -1,0 +1,157 @@
+"""The velocities that were computed, per CFG branch and absolute latent frame: the only mutable tensors we keep."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .predictors.points import Points
+from .schedule import Interval
+
+FRAME_AXIS = 2
+"""Velocities are [batch, channels, latent frames, height, width]."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One computed velocity: the interval it covers, the noise levels it stands at (float64 [slots]), the tensor."""
+
+    interval: Interval
+    levels: Tensor
+    velocity: Tensor
+
+
+class BranchHistory:
+    """The last computed velocities of one CFG branch, newest first, at most `keeps` of them.
+
+    Intervals only grow at their end, so an old slot keeps its points when new slots come under way.
+    """
+
+    def __init__(self, keeps: int) -> None:
+        self.anchors: deque[Anchor] = deque(maxlen=keeps)
+        self._drift: Tensor | None = None
+        self._bend: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by the velocities."""
+        return sum(anchor.velocity.nbytes for anchor in self.anchors)
+
+    def covers(self, interval: Interval) -> bool:
+        """Whether the newest velocity has every slot of the interval."""
+        return bool(self.anchors) and (
+            self.anchors[0].interval[0] <= interval[0] and interval[1] <= self.anchors[0].interval[1]
+        )
+
+    def record(self, interval: Interval, levels: Tensor, velocity: Tensor) -> None:
+        """Add the velocity of a forward over `interval`; it is copied, so the host may do with its own what it likes.
+
+        A velocity of another shape, dtype or device than the history's starts the history anew.
+        """
+        if self.anchors and not _alike(self.anchors[0].velocity, velocity):
+            self.anchors.clear()
+        self.anchors.appendleft(Anchor(interval, levels.clone(), velocity.detach().clone()))
+        self._drift, self._bend = self._measure()
+
+    def points(self, interval: Interval) -> Points:
+        """What is known of the slots in `interval`, as predictors want it; an empty history has one row of NaN."""
+        rows = [_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors]
+        if not rows:
+            rows = [torch.full((interval[1] - interval[0],), torch.nan, dtype=torch.float64)]
+        if self._drift is None or self._bend is None:
+            return Points(torch.stack(rows))
+        own = self.anchors[0].interval
+        return Points(torch.stack(rows), _spread(self._drift, own, interval), _spread(self._bend, own, interval))
+
+    def combine(self, interval: Interval, weights: Tensor) -> Tensor:
+        """sum_k w[k, j] v_k[..., j, ...] over `interval`, a new tensor in the dtype and on the device of the history.
+
+        Raises ValueError where the newest velocity does not cover the interval: there is nothing to start from.
+        """
+        if not self.covers(interval):
+            known = self.anchors[0].interval if self.anchors else "none"
+            raise ValueError(f"no velocity for latent frames {interval}: the newest covers {known}")
+        newest = self.anchors[0]
+        work = torch.promote_types(newest.velocity.dtype, torch.float32)
+        share = weights.to(newest.velocity.device, work)
+        out = _slots(newest, interval).to(work) * _column(share[0])
+        for k, anchor in enumerate(list(self.anchors)[1 : len(weights)], start=1):
+            start, end = max(interval[0], anchor.interval[0]), min(interval[1], anchor.interval[1])
+            if start < end and bool((weights[k] != 0).any()):
+                part = out.narrow(FRAME_AXIS, start - interval[0], end - start)
+                part.addcmul_(
+                    _slots(anchor, (start, end)).to(work), _column(share[k, start - interval[0] : end - interval[0]])
+                )
+        return out.to(newest.velocity.dtype)
+
+    def _measure(self) -> tuple[Tensor, Tensor]:
+        """Drift and bend of the newest anchor's slots (see Points): one look at tensors, behind a forward that ran."""
+        newest = self.anchors[0]
+        points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
+        measured = [(newest.interval, _norm(newest.velocity))]
+        if len(self.anchors) > 1:
+            common = _overlap(newest.interval, self.anchors[1].interval)
+            measured.append((common, _norm(_slots(newest, common) - _slots(self.anchors[1], common))))
+        if len(self.anchors) > 2:
+            common = _overlap(common, self.anchors[2].interval)
+            measured.append((common, _norm(self._curvature(points, common))))
+        read = torch.cat([norm for _, norm in measured]).to("cpu", torch.float64).split([len(n) for _, n in measured])
+        rows = [_spread(row, own, newest.interval) for row, (own, _) in zip(read, measured, strict=True)]
+        size, drift, bend = rows + [torch.zeros_like(rows[0])] * (3 - len(rows))
+        scale = size.clamp(min=torch.finfo(torch.float32).tiny)
+        # What was not finite must stay visible, also in a slot that has no second point to compare with.
+        fault = torch.where(size.isfinite(), 0.0, torch.nan)
+        drift, bend = (
+            torch.where(points.count >= least, row, 0.0) / scale + fault for least, row in ((2, drift), (3, bend))
+        )
+        return drift, bend
+
+    def _curvature(self, points: Points, common: Interval) -> Tensor:
+        """C = 2 (D1 - D2) / (h1 + h2) over the slots that three anchors share; of no meaning where count < 3."""
+        v0, v1, v2 = (_slots(anchor, common) for anchor in self.anchors)
+        own = self.anchors[0].interval
+        h1, h2 = (_cut(gap, own, common).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap))
+        factors = (_column(f.to(v0.device, torch.float32)) for f in (2 / (h1 * (h1 + h2)), 2 / (h2 * (h1 + h2))))
+        first, second = factors
+        return (v0 - v1) * first - (v1 - v2) * second
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    drop = [axis for axis in range(one.dim()) if axis != FRAME_AXIS]
+    same = one.dim() == other.dim() and all(one.shape[a] == other.shape[a] for a in drop)
+    return same and one.dtype == other.dtype and one.device == other.device
+
+
+def _overlap(one: Interval, other: Interval) -> Interval:
+    start = max(one[0], other[0])
+    return start, max(start, min(one[1], other[1]))
+
+
+def _slots(anchor: Anchor, interval: Interval) -> Tensor:
+    return anchor.velocity.narrow(FRAME_AXIS, interval[0] - anchor.interval[0], interval[1] - interval[0])
+
+
+def _cut(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
+    return row[wanted[0] - own[0] : wanted[1] - own[0]]
+
+
+def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
+    """A row over `own` as one over `wanted`, NaN where nothing is known."""
+    out = torch.full((wanted[1] - wanted[0],), torch.nan, dtype=torch.float64)
+    start, end = _overlap(own, wanted)
+    out[start - wanted[0] : end - wanted[0]] = row[start - own[0] : end - own[0]]
+    return out
+
+
+def _norm(velocity: Tensor) -> Tensor:
+    """L2 norm a slot, float32 [slots]."""
+    other = [axis for axis in range(velocity.dim()) if axis != FRAME_AXIS]
+    return torch.linalg.vector_norm(velocity, dim=other, dtype=torch.float32)
+
+
+def _column(row: Tensor) -> Tensor:
+    """[slots] as a factor of [batch, channels, slots, height, width]."""
+    return row.view(1, 1, -1, 1, 1)

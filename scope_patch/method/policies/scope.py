@@ -1,0 +1,63 @@
+"""Policy `scope`: the tri-modal scheduler of SCOPE (arXiv 2604.02979), equations 3 to 5 of design §2."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...settings import Settings
+from ..decision import Decision, Mode, Observation
+
+POINTS_TO_CACHE = 1
+POINTS_TO_PREDICT = 2
+
+
+class ScopeState(NamedTuple):
+    """A, the discrepancy accumulated since the last recompute, and r, the skips in a row."""
+
+    accumulated: float = 0.0
+    skips: int = 0
+
+
+class Scope:
+    """Cache below one threshold of accumulated discrepancy, Predict below a second, Recompute above."""
+
+    name = "scope"
+    active = True
+
+    def __init__(self, settings: Settings) -> None:
+        self.cache_threshold = settings.cache_threshold
+        self.predict_threshold = settings.predict_threshold
+        self.max_skip = settings.max_skip
+        self.decay = settings.predict_decay
+
+    def initial(self) -> ScopeState:
+        return ScopeState()
+
+    def step(self, state: ScopeState, observation: Observation) -> tuple[ScopeState, Decision]:
+        accumulated = state.accumulated + (observation.discrepancy or 0.0)
+        decision = self._decide(accumulated, state.skips, observation)
+        if decision.mode is Mode.RECOMPUTE:
+            return ScopeState(), decision
+        kept = accumulated * self.decay if decision.mode is Mode.PREDICT else accumulated
+        return ScopeState(kept, state.skips + 1), decision
+
+    def _decide(self, accumulated: float, skips: int, observation: Observation) -> Decision:
+        recompute = Mode.RECOMPUTE
+        if observation.grew:
+            return Decision(recompute, "growth")
+        if observation.points < POINTS_TO_CACHE or observation.discrepancy is None:
+            return Decision(recompute, "history")
+        if not observation.finite:
+            return Decision(recompute, "guard")
+        if skips >= self.max_skip:
+            return Decision(recompute, "horizon")
+        if accumulated < self.cache_threshold:
+            return Decision(Mode.CACHE, "threshold")
+        # A discrepancy that is not a number is on neither side of a threshold: it recomputes.
+        if not accumulated < self.predict_threshold:
+            return Decision(recompute, "threshold")
+        if observation.points < POINTS_TO_PREDICT:
+            return Decision(recompute, "history")
+        if not observation.stable:
+            return Decision(recompute, "guard")
+        return Decision(Mode.PREDICT, "threshold")

@@ -1,0 +1,56 @@
+"""Predictors: a velocity at a noise level nobody computed, as a weighted sum of velocities that were.
+
+Every predictor answers one question, slot by slot (a slot is a latent frame): which weight has each history point?
+So a prediction is linear in the history, costs one fused multiply-add a point, and keeps dtype and device.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ... import plugins
+from .auto import Auto
+from .hold import Hold
+from .momentum import Momentum
+from .points import Points
+from .taylor1 import Taylor1
+from .taylor2 import Taylor2
+
+
+class Predictor(Protocol):
+    """Attributes: name; `keeps`, the number of history points it can use (1 to 3)."""
+
+    name: str
+    keeps: int
+
+    def weights(self, target: Tensor, points: Points) -> Tensor:
+        """Weights of the history points, newest first, float64 of shape [points, slots]; each column sums to 1.
+
+        Args:
+            target: the present noise level of each slot, float64 [slots].
+            points: what is known of the history (see `Points`).
+        """
+        ...
+
+
+BUILT_IN: dict[str, type[Predictor]] = {
+    "auto": Auto,
+    "hold": Hold,
+    "momentum": Momentum,
+    "taylor1": Taylor1,
+    "taylor2": Taylor2,
+}
+GROUP = "scope_patch.predictors"
+
+
+def names() -> dict[str, str]:
+    """Every known predictor with the first line of its docstring."""
+    return plugins.describe(BUILT_IN, GROUP)
+
+
+def create(name: str) -> Predictor:
+    """The predictor of that name. Raises UsageError for a name nobody registered."""
+    predictor: Predictor = plugins.find(name, BUILT_IN, GROUP, "predictor")()
+    return predictor

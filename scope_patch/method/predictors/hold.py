@@ -1,0 +1,17 @@
+"""Predictor `hold`: the last velocity unchanged (what Cache does), for comparison at equal forwards."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .points import Points, hold_weights
+
+
+class Hold:
+    """Repeats the last velocity: exact on constants."""
+
+    name = "hold"
+    keeps = 1
+
+    def weights(self, target: Tensor, points: Points) -> Tensor:
+        return hold_weights(points)

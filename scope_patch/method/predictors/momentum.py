@@ -1,0 +1,25 @@
+"""Predictor `momentum`: first order with a slope averaged over the last two gaps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .points import Points, hold_weights, slope_weights
+
+OLD_SHARE = 0.3
+"""Weight of the older slope. The paper names a momentum predictor and gives no formula; this one is ours."""
+
+
+class Momentum:
+    """First order with a slope smoothed over two gaps: exact on lines, calmer than taylor1 on rough velocities."""
+
+    name = "momentum"
+    keeps = 3
+
+    def weights(self, target: Tensor, points: Points) -> Tensor:
+        h = target - points.levels[0]
+        old = torch.where(points.count >= 3, OLD_SHARE, 0.0)
+        return (
+            hold_weights(points) + slope_weights(points, h * (1 - old)) + slope_weights(points, h * old, newer=1)
+        )

@@ -1,0 +1,109 @@
+"""Which latent frames are under way at every iteration, and which interval of them must be forwarded.
+
+Equations 8 and 9 of design §2 (SCOPE's update mask and interval end). Everything is on the CPU: these are small
+integer tables, made once a segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Interval = tuple[int, int]
+
+
+def update_mask(step_index: Tensor, steps: int, pre_ready: int = 0) -> Tensor:
+    """Equation 8: m[i, j] = 1[s[i, j] != s[i-1, j]] * 1[s[i, j] != S].
+
+    Args:
+        step_index: progress index s, integers of shape [iterations, latent frames].
+        steps: denoise steps of one latent frame; index `steps + 1` (S) means finished.
+        pre_ready: leading latent frames that are conditioning and stand at S before the first iteration.
+
+    Returns:
+        Booleans of shape [iterations, latent frames]: True where the latent frame is integrated.
+    """
+    before = torch.zeros_like(step_index[:1])
+    before[:, :pre_ready] = steps + 1
+    previous = torch.cat([before, step_index[:-1]])
+    return (step_index != previous) & (step_index != steps + 1)
+
+
+def interval_ends(mask: Tensor) -> list[int]:
+    """Equation 8: e[i] = max(e[i-1], 1 + max{j : m[i, j]}), over an update mask [iterations, latent frames].
+
+    A latent frame that never updates is conditioning (an image, an end frame, a prefix): the others need it as
+    context from the first iteration on, so e starts behind the last of them.
+    """
+    slots = mask.shape[1]
+    position = torch.arange(1, slots + 1)
+    conditioning = ~mask.any(dim=0)
+    first = int((position * conditioning).max()) if slots else 0
+    reach = (position * mask).amax(dim=1) if slots else torch.zeros(mask.shape[0], dtype=torch.long)
+    return torch.cummax(reach.clamp(min=first), dim=0).values.tolist() if mask.shape[0] else []
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One segment: what is updated when, at which timestep, and what is forwarded.
+
+    Attributes:
+        mask: update mask, booleans [iterations, latent frames].
+        timesteps: the host's timesteps, [iterations, latent frames].
+        noise_levels: sigma in 0..1, float64 [iterations, latent frames].
+        ends: interval end e of every iteration (growth of e is growth of the work under way).
+        intervals: what is forwarded at every iteration.
+        baseline: what the host forwards at every iteration.
+        selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
+    """
+
+    mask: Tensor
+    timesteps: Tensor
+    noise_levels: Tensor
+    ends: list[int]
+    intervals: list[Interval]
+    baseline: list[Interval]
+    selective: bool
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def grew(self, iteration: int) -> bool:
+        """Whether new latent frames came under way at this iteration (always so at the first)."""
+        return iteration == 0 or self.ends[iteration] > self.ends[iteration - 1]
+
+
+def build(
+    mask: Tensor, timesteps: Tensor, noise_levels: Tensor, baseline: list[Interval], *, selective: bool
+) -> Schedule:
+    """Equation 9 against the host's own intervals: [max(e - W, 0), e) with W the host's window.
+
+    Falls back to the host's intervals, with a note, where SCOPE's would leave out a latent frame that is integrated
+    or reach outside what the host itself would have forwarded.
+    """
+    mask = mask.detach().to("cpu", torch.bool)
+    timesteps = timesteps.detach().to("cpu")
+    ends = interval_ends(mask)
+    window = max((end - start for start, end in baseline), default=0)
+    intervals, note = baseline, ""
+    if selective:
+        ours = [(max(end - window, 0), end) for end in ends]
+        note = misfit(mask, ours, baseline)
+        if not note:
+            intervals = ours
+    levels = noise_levels.detach().to("cpu", torch.float64)
+    return Schedule(mask, timesteps, levels, ends, intervals, baseline, selective and not note, note)
+
+
+def misfit(mask: Tensor, intervals: list[Interval], baseline: list[Interval]) -> str:
+    """Why these intervals cannot stand in for the host's; empty where they can."""
+    for iteration, ((start, end), (host_start, host_end)) in enumerate(zip(intervals, baseline, strict=True)):
+        if start < host_start or end > host_end:
+            return f"iteration {iteration}: [{start}, {end}) is not inside the host's [{host_start}, {host_end})"
+        active = mask[iteration].nonzero()
+        if len(active) and not (start <= int(active.min()) and int(active.max()) < end):
+            return f"iteration {iteration}: an updated latent frame is outside [{start}, {end})"
+    return ""

@@ -1,0 +1,1 @@
+"""Finding hosts and attaching to them."""

@@ -1,0 +1,117 @@
+"""The questions a registry file answers about somebody else's model. Declarative; imports neither torch nor a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+GENERATION = "generation"
+"""Role: one call makes one video; state begins and ends with it."""
+SCHEDULE = "schedule"
+"""Role: returns (timestep matrix, step index, update mask, intervals) for one segment."""
+FORWARD = "forward"
+"""Role: the DiT forward."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """One place where the host's code is entered.
+
+    Attributes:
+        role: GENERATION, SCHEDULE or FORWARD.
+        module: the defining module (never `__main__`).
+        owner: the class, by name.
+        attribute: the method whose signature is checked.
+        parameters: parameter names that must be there, in this order (others may stand between and behind).
+        bases: class names that must be in the owner's MRO, besides itself.
+        patched: the attribute that is replaced, where it is another one. `__call__` stands in for a DiT's `forward`:
+            sequence parallelism and offload hooks replace `forward` on the instance, and a call passes `__call__` first.
+    """
+
+    role: str
+    module: str
+    owner: str
+    attribute: str
+    parameters: tuple[str, ...]
+    bases: tuple[str, ...] = ()
+    patched: str = ""
+
+    @property
+    def replaced(self) -> str:
+        return self.patched or self.attribute
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.owner}.{self.attribute}"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A structural fact we rely on: `owner.__init__` in `module` assigns `attribute` by calling `made_by`."""
+
+    module: str
+    owner: str
+    attribute: str
+    made_by: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.owner} has {self.attribute}, a {self.made_by}"
+
+
+@dataclass(frozen=True)
+class ForwardNames:
+    """Parameter names of the DiT forward.
+
+    Attributes:
+        latents: [batch, channels, latent frames, height, width].
+        timestep: [batch, latent frames].
+        condition: what tells the CFG branches apart (the text embedding).
+        per_sample: arguments with one entry a sample of the batch, beside the latents.
+        modulation: the time modulation among the arguments of a block: its name and its position.
+    """
+
+    latents: str
+    timestep: str
+    condition: str
+    per_sample: tuple[str, ...]
+    modulation: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What we know about one family of models.
+
+    Attributes:
+        name: as `list` prints it.
+        title: for people.
+        source: where the code lives, with the commit or versions it was read at.
+        triggers: top-level packages whose import makes us look.
+        groups: name -> seams that belong together; a group is bound whole or not at all.
+        facts: structural facts, checked with every group.
+        versions: distribution -> version specifier, for torch and diffusers only.
+        forward: argument names of the DiT forward.
+        model: pipeline -> the DiT (possibly inside a compiled wrapper).
+        blocks: attribute of the DiT that lists its blocks.
+        noise_level: the host's timestep -> sigma in 0 (clean) .. 1 (noise); works on tensors.
+        refuse: (pipeline, DiT) -> why this generation must run unpatched, or "".
+        neutral: attributes of the DiT set to these values while its timestep signal is traced.
+    """
+
+    name: str
+    title: str
+    source: str
+    triggers: tuple[str, ...]
+    groups: Mapping[str, tuple[Seam, ...]]
+    facts: tuple[Fact, ...]
+    forward: ForwardNames
+    model: Callable[[Any], Any]
+    noise_level: Callable[[Any], Any]
+    refuse: Callable[[Any, Any], str]
+    blocks: str = "blocks"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Every module that defines a seam, in the order of the groups."""
+        return tuple(dict.fromkeys(seam.module for seams in self.groups.values() for seam in seams))

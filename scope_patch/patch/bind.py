@@ -1,0 +1,175 @@
+"""Attaching to one architecture: wrappers on its seams, one guard around every entry from the host into us.
+
+Whatever fails in here is logged once and switches this architecture off; the host goes on with its own forward
+(`strict` raises instead). A call of ours makes at most one call of the host's, never a second try.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import wrapt
+
+from ..errors import NotApplied, ScopePatchError
+from ..report.record import Generation as Record
+from .architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Seam
+from .call import bind as bind_call
+from .generation import Generation, unwrap
+from .ledger import Ledger
+from .scopes import Current, Scope
+from .session import Session
+from .signature import check_live, failures
+
+logger = logging.getLogger("scope_patch")
+T = TypeVar("T")
+
+
+class Binding:
+    """The wrappers of one architecture, and the scopes that are served by them."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self.scopes: list[Scope] = []
+        self.bound: set[str] = set()
+        self.refused: set[str] = set()
+        self.broken = False
+        self._ledger = Ledger()
+        self._current = Current()
+        self._signature: inspect.Signature | None = None
+
+    def attach(self, group: str) -> None:
+        """Bind every seam of a group, or none. Raises NotApplied with the failed checks."""
+        if group in self.bound:
+            return
+        failed = failures(check_live(self.architecture, group))
+        if failed:
+            self.refused.add(group)
+            raise NotApplied(f"{self.architecture.name} ({group}): {'; '.join(failed)}")
+        for seam in self.architecture.groups[group]:
+            owner = getattr(sys.modules[seam.module], seam.owner)
+            if not self._ledger.holds(owner, seam.replaced):
+                self._ledger.replace(owner, seam.replaced, lambda raw, seam=seam: self._wrap(seam, raw))
+            if seam.role == FORWARD:
+                self._signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
+        self.bound.add(group)
+        logger.info("%s: bound %d seams (%s)", self.architecture.name, len(self._ledger.entries), group)
+
+    def detach(self) -> None:
+        """Put the host's own attributes back. Where somebody patched on top of us, ours stays in place, switched off."""
+        self.bound.clear()
+        for entry in self._ledger.restore():
+            logger.info("%s.%s was patched on top of us: switched off in place", entry.owner.__name__, entry.name)
+
+    def _wrap(self, seam: Seam, raw: Any) -> Any:
+        wrappers = {GENERATION: self._generation, SCHEDULE: self._schedule, FORWARD: self._forward}
+        return wrapt.FunctionWrapper(raw, wrappers[seam.role])
+
+    def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
+        scope = self._scope_of(pipeline)
+        if scope is None:
+            return wrapped(*args, **kwargs)
+        generation = self._guard(scope, lambda: self._open(scope, pipeline))
+        if generation is None:
+            return wrapped(*args, **kwargs)
+        with self._entered(scope, generation):
+            return wrapped(*args, **kwargs)
+
+    def _schedule(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
+        result = wrapped(*args, **kwargs)
+        generation = self._current.of_pipeline(pipeline)
+        if generation is None or self.broken:
+            return result
+        scope = self._scope_of(pipeline)
+        watched = self._guard(scope, lambda: generation.start_segment(result, self._on_read), generation)
+        return result if watched is None else watched
+
+    def _on_read(self, session: Session, iteration: int) -> tuple[int, int] | None:
+        generation = self._current.generations[-1] if self._current.generations else None
+        if generation is None or generation.session is not session or self.broken:
+            return None  # a list that outlived its loop, or belongs to another thread's
+        with generation.clock.overhead():
+            return self._guard(self._scope_of(generation.pipeline), lambda: session.enter(iteration))
+
+    def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
+        generation = self._current.of_model(model)
+        session = generation.session if generation is not None else None
+        if generation is None or session is None or self.broken:
+            return wrapped(*args, **kwargs)
+        scope, signature = self._scope_of(generation.pipeline), self._signature
+        assert signature is not None
+        with generation.clock.overhead():
+            call = self._guard(scope, lambda: bind_call(signature, self.architecture.forward, args, kwargs))
+            served = None if call is None else self._guard(scope, lambda: session.serve(call))
+        if call is None or served is None:
+            return wrapped(*args, **kwargs)
+        output, pending = served
+        if output is not None:
+            return output
+        with generation.clock.dit(call.latents.device):
+            output = wrapped(*args, **kwargs)
+        if pending is not None:
+            with generation.clock.overhead():
+                self._guard(scope, lambda: session.observe(pending, output))
+        return output
+
+    def _scope_of(self, pipeline: Any) -> Scope | None:
+        """The newest scope that covers a pipeline."""
+        if self.broken or not self.scopes:
+            return None
+        model = unwrap(self.architecture.model(pipeline))
+        return next((scope for scope in reversed(self.scopes) if scope.covers(pipeline, model)), None)
+
+    def _open(self, scope: Scope, pipeline: Any) -> Generation:
+        record = Record()
+        generation = Generation(self.architecture, scope.run.settings, pipeline, record)
+        scope.run.generations.append(record)
+        if self.architecture.name not in scope.run.hosts:
+            scope.run.hosts.append(self.architecture.name)
+        return generation
+
+    @contextmanager
+    def _entered(self, scope: Scope, generation: Generation) -> Any:
+        self._current.generations.append(generation)
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._current.generations.pop()
+            self._guard(scope, lambda: generation.close(error))
+            if scope.tell is not None:
+                self._guard(scope, scope.tell)
+
+    def _guard(self, scope: Scope | None, work: Callable[[], T], generation: Generation | None = None) -> T | None:
+        """Run our own code on behalf of the host: None where it failed, and the host goes on without us."""
+        strict = scope is not None and scope.run.settings.strict
+        try:
+            return work()
+        except NotApplied as reason:
+            if strict:
+                raise
+            logger.warning("%s runs unpatched: %s", self.architecture.name, reason)
+            if generation is not None:
+                generation.record.applied = False
+                generation.record.reasons.append(str(reason))
+        except Exception as error:
+            if strict:
+                raise ScopePatchError(f"scope_patch failed on {self.architecture.name}: {error!r}") from error
+            self.broken = True
+            logger.warning(
+                "scope_patch failed on %s and is off for the rest of this process; the host goes on unpatched "
+                "(--strict raises instead)",
+                self.architecture.name,
+                exc_info=True,
+            )
+            for record in (generation.record for generation in self._current.generations):
+                record.guard("failure")
+                record.reasons.append(f"switched off after a failure of ours: {error!r}")
+        return None

@@ -1,0 +1,128 @@
+"""One call of a pipeline: its sessions, its record, and what is torn down when it ends, however it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NotApplied
+from ..method import policies, predictors
+from ..method.schedule import Interval, Schedule, build
+from ..report.record import Generation as Record
+from ..settings import Settings
+from .architecture import Architecture
+from .call import ForwardCall
+from .clock import Clock
+from .intervals import WatchedIntervals
+from .session import Session
+from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
+
+logger = logging.getLogger("scope_patch")
+
+_slices: WeakKeyDictionary[nn.Module, Slice] = WeakKeyDictionary()
+"""Traced signals outlive a generation: tracing costs more than a forward of a small model."""
+
+
+class Generation:
+    """State of one pipeline call.
+
+    Attributes:
+        pipeline: the object that was called.
+        model: its DiT, out of any compiled wrapper.
+        session: the segment under way, if any.
+    """
+
+    def __init__(self, architecture: Architecture, settings: Settings, pipeline: Any, record: Record) -> None:
+        self.architecture, self.settings, self.record = architecture, settings, record
+        self.pipeline = pipeline
+        self.model = unwrap(architecture.model(pipeline))
+        self.policy = policies.create(settings)
+        self.predictor = predictors.create(settings.predictor)
+        self.session: Session | None = None
+        self.clock = Clock(record.seconds)
+        self._width = 0
+        self._slice: Slice | None = None
+
+    def start_segment(self, result: Any, watch: Callable[[Session, int], Interval | None]) -> Any:
+        """The schedule function returned: its result with the intervals watched.
+
+        Args:
+            watch: called with the session and the iteration whose interval the loop reads.
+
+        Raises NotApplied where the result is not what we know, or the host asks for our rival.
+        """
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+        # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
+        reason = self.architecture.refuse(self.pipeline, self.model)
+        if reason:
+            raise NotApplied(reason)
+        matrix, index, mask, intervals = _four_things(result)
+        self._width = max((end - start for start, end in intervals), default=0)
+        host = [(int(start), int(end)) for start, end in intervals]
+
+        def schedule() -> Schedule:
+            levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
+            return build(mask, matrix, levels, host, selective=self.settings.selective and self.policy.active)
+
+        session = self.session = Session(schedule, self.policy, self.predictor, self.signal, self.record)
+        return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
+
+    def signal(self, call: ForwardCall, levels: Tensor) -> Tensor:
+        """The feature of equation 4 for one iteration, [slots, ...]; the noise levels where slicing failed."""
+        if self.record.signal is None:
+            self._prepare_signal(call)
+        if self._slice is None:
+            return timestep_signal(levels)
+        return self._slice(call.timestep[0])
+
+    def _prepare_signal(self, call: ForwardCall) -> None:
+        known = _slices.get(self.model)
+        try:
+            if known is None or not known.fits(self.model, self._width):
+                known = _slices[self.model] = slice_signal(self.architecture, self.model, call, self._width)
+            self._slice, self.record.signal = known, SLICED
+        except SignalError as error:
+            self.record.signal = TIMESTEP
+            logger.warning("decisions are made from the timestep itself, because %s", error)
+
+    def close(self, error: BaseException | None) -> None:
+        """The pipeline returned or raised."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+        self._slice = None
+        self.record.finished = error is None
+        self.record.error = None if error is None else f"{type(error).__name__}: {error}"
+        self.clock.close()
+
+
+def unwrap(model: Any) -> nn.Module:
+    """The module inside `torch.compile`'s wrapper."""
+    inner: nn.Module = getattr(model, "_orig_mod", model)
+    return inner
+
+
+def _four_things(result: Any) -> tuple[Tensor, Tensor, Tensor, Sequence[Interval]]:
+    """Check what a schedule function returned. Raises NotApplied with what was found instead."""
+    expected = "(timestep matrix, step index, update mask, intervals)"
+    if not isinstance(result, tuple) or len(result) != 4:
+        found = f"{len(result)} things" if isinstance(result, tuple) else type(result).__name__
+        raise NotApplied(f"the schedule function returned {found}, expected {expected}")
+    matrix, index, mask, intervals = result
+    for name, tensor in (("timestep matrix", matrix), ("step index", index), ("update mask", mask)):
+        if not isinstance(tensor, Tensor) or tensor.dim() != 2 or tensor.shape != mask.shape:
+            raise NotApplied(f"the schedule function's {name} is not an [iterations, latent frames] tensor")
+    if mask.dtype != torch.bool:
+        raise NotApplied(f"the schedule function's update mask is {mask.dtype}, expected booleans")
+    if not isinstance(intervals, list) or len(intervals) != mask.shape[0]:
+        raise NotApplied(f"the schedule function's intervals are not a list of {mask.shape[0]} pairs")
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in intervals):
+        raise NotApplied("the schedule function's intervals are not (start, end) pairs")
+    return matrix, index, mask, intervals

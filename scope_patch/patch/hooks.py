@@ -1,0 +1,99 @@
+"""Waiting for hosts to be imported, and attaching to them the moment their last module is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import wrapt
+
+from ..errors import NotApplied
+from ..method import policies, predictors
+from ..report.record import Run
+from ..report.sink import Sink
+from ..settings import Settings, switched_off
+from .bind import Binding
+from .known import architectures
+from .scopes import Scope
+
+logger = logging.getLogger("scope_patch")
+
+_bindings: dict[str, Binding] = {}
+"""One per architecture and process, whoever asks: seams are never wrapped twice."""
+_armed: Scope | None = None
+_imported: set[str] = set()
+
+
+def bindings() -> dict[str, Binding]:
+    """Every known architecture's binding, by name; made at the first call, attached to nothing by that."""
+    for architecture, _ in architectures():
+        if architecture.name not in _bindings:
+            _bindings[architecture.name] = Binding(architecture)
+    return _bindings
+
+
+def arm(settings: Settings | None = None) -> Run | None:
+    """Attach to every known host as it is imported (what `run` and `import scope_patch.auto` do).
+
+    Args:
+        settings: None reads them from the environment.
+
+    Returns the record that will be filled, or None under the kill switch. A second call changes nothing.
+    """
+    global _armed
+    if switched_off(os.environ):
+        return None
+    if _armed is None:
+        settings = settings or Settings.resolve({}, os.environ)
+        policies.create(settings)
+        predictors.create(settings.predictor)  # an unknown name must be said now, not in the middle of a generation
+        run = Run(settings)
+        sink = Sink(run)
+        _armed = Scope.of(run, tell=sink.write)
+        for binding in bindings().values():
+            binding.scopes.append(_armed)
+            for module in binding.architecture.modules:
+                wrapt.register_post_import_hook(_when_imported(binding, _armed), module)
+    return _armed.run
+
+
+def attach_ready(binding: Binding, strict: bool) -> list[str]:
+    """Attach the groups whose modules are all imported. Returns why a group was left alone; `strict` raises."""
+    reasons = []
+    for group, seams in binding.architecture.groups.items():
+        if group in binding.bound or group in binding.refused or not all(_executed(seam.module) for seam in seams):
+            continue
+        try:
+            binding.attach(group)
+        except NotApplied as reason:
+            if strict:
+                raise
+            logger.warning("runs unpatched: %s", reason)
+            reasons.append(str(reason))
+    return reasons
+
+
+def _executed(name: str) -> bool:
+    """Whether a module has run to its end. While its post-import hooks run, its spec still says otherwise."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return name in _imported or (name in sys.modules and not getattr(spec, "_initializing", False))
+
+
+def _when_imported(binding: Binding, scope: Scope) -> Callable[[Any], None]:
+    """A post-import hook; whatever goes wrong in it must not break the host's import, unless strict."""
+
+    def imported(module: Any) -> None:
+        strict = scope.run.settings.strict
+        try:
+            _imported.add(module.__name__)
+            scope.run.reasons.extend(attach_ready(binding, strict))
+        except Exception as error:
+            if strict:
+                raise
+            logger.warning("%s runs unpatched: attaching failed", binding.architecture.name, exc_info=True)
+            scope.run.reasons.append(f"{binding.architecture.name}: attaching failed: {error!r}")
+
+    return imported

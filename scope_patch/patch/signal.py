@@ -1,0 +1,179 @@
+"""The pre-forward signal: the time modulation that enters the first block, sliced out of the host's own forward.
+
+Design §3e. The forward is traced on fake tensors up to its first block, on a shallow copy of the model whose block list
+is a stand-in that stops there; dead code elimination leaves what depends on the timestep; the tail that only expands it
+from latent frames to tokens is cut off, so the signal stays per slot and small.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .architecture import Architecture
+from .call import ForwardCall
+
+logger = logging.getLogger("scope_patch")
+
+SLICED = "time modulation (torch.fx)"
+TIMESTEP = "timestep"
+
+LAYOUT_ONLY = {
+    getattr(torch.ops.aten, name)
+    for name in (
+        "_unsafe_view alias clone contiguous expand flatten permute repeat reshape squeeze transpose unflatten unsqueeze view"
+    ).split()
+    if hasattr(torch.ops.aten, name)
+}
+
+
+class SignalError(Exception):
+    """The timestep signal could not be sliced out of this host's forward."""
+
+
+class _ReachedFirstBlock(Exception):  # noqa: N818 - not an error: it carries the modulation out of the host's forward
+    def __init__(self, modulation: Any) -> None:
+        self.modulation = modulation
+
+
+class _FirstBlock(nn.Module):
+    """Stands in for the host's block list: stops the forward and hands out the modulation."""
+
+    def __init__(self, name: str, position: int) -> None:
+        super().__init__()
+        self.name, self.position = name, position
+
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise _ReachedFirstBlock(kwargs[self.name] if self.name in kwargs else args[self.position])
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A traced signal, valid for one width, device and set of weights.
+
+    Attributes:
+        graph: timestep int/float [1, width] -> modulation [width, ...].
+        width: latent frames it was traced at; shorter intervals are padded.
+        device: of the weights.
+        weights: the parameters it reads (the host's own, not copies).
+    """
+
+    graph: fx.GraphModule
+    width: int
+    device: torch.device
+    weights: tuple[Tensor, ...]
+
+    def __call__(self, timestep: Tensor) -> Tensor:
+        """Modulation per slot, [slots, ...], for a timestep row [slots] (slots <= width)."""
+        slots = timestep.shape[0]
+        row = timestep.to(self.device)
+        row = torch.cat([row, row[-1:].expand(self.width - slots)]) if slots < self.width else row
+        # Inside the host's own autocast region the traced casts would be cast a second time.
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            modulation: Tensor = self.graph(row[None])
+        return modulation.reshape(self.width, -1)[:slots]
+
+    def fits(self, model: nn.Module, width: int) -> bool:
+        """Whether it can still be used: wide enough, same device, and its weights are still the model's."""
+        mine = {id(weight) for weight in self.weights}
+        return (
+            width <= self.width
+            and self.device == device_of(model)
+            and mine <= {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are now. Raises SignalError where they are nowhere (offloaded to `meta`)."""
+    parameter = next(model.parameters(), None)
+    if parameter is None or parameter.device.type == "meta":
+        raise SignalError("the model's weights are not in memory (offloaded)")
+    return parameter.device
+
+
+def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall, width: int) -> Slice:
+    """Trace the signal of a model for `width` latent frames. Raises SignalError with the step that failed."""
+    device = device_of(model)
+    example = call.timestep[:1, :1].to(device).expand(1, width).clone()
+    try:
+        with torch.no_grad(), _stopped_at_first_block(architecture, model) as prefix:
+            traced = make_fx(
+                _prologue(architecture, prefix, call, width, device), tracing_mode="fake", _allow_non_fake_inputs=True
+            )(example)
+    except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
+        raise SignalError(f"tracing the forward failed: {type(error).__name__}: {error}") from error
+    _cut_layout_tail(traced)
+    weights = tuple(
+        tensor for tensor in (*traced.parameters(), *traced.buffers(), *_attributes(traced)) if tensor.numel() > 1
+    )
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    sliced = Slice(traced, width, device, tuple(tensor for tensor in weights if id(tensor) in own))
+    modulation = sliced(example[0])
+    if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
+        raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
+    return sliced
+
+
+def timestep_signal(noise_levels: Tensor) -> Tensor:
+    """The last resort: the noise level itself, [slots, 1]."""
+    return noise_levels[:, None]
+
+
+@contextmanager
+def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> Iterator[nn.Module]:
+    """A shallow copy of the model that shares every tensor and stops at its first block; the host's is not touched."""
+    prefix = object.__new__(type(model))
+    prefix.__dict__.update(model.__dict__)
+    prefix.__dict__["_modules"] = dict(model._modules)
+    prefix._modules[architecture.blocks] = nn.ModuleList([_FirstBlock(*architecture.forward.modulation)])
+    for name, value in architecture.neutral.items():
+        prefix.__dict__[name] = value
+    yield prefix
+
+
+def _prologue(architecture: Architecture, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device) -> Any:
+    names = architecture.forward
+    arguments = {name: value for name, value in call.arguments.items() if not isinstance(value, dict)}
+    shape = (1, call.latents.shape[1], width, *call.latents.shape[3:])
+    forward = type(prefix).forward  # the class's own: an instance's may shard, offload or compile
+
+    def prologue(timestep: Tensor) -> Any:
+        given = dict(arguments)
+        for name in names.per_sample:
+            if given.get(name) is not None:
+                first = given[name][:1]
+                given[name] = first.to(device) if isinstance(first, Tensor) else first
+        given[names.latents] = torch.empty(shape, dtype=call.latents.dtype, device=device)
+        given[names.timestep] = timestep
+        try:
+            forward(prefix, **given)
+        except _ReachedFirstBlock as reached:
+            return reached.modulation
+        raise SignalError("the forward ended before it reached a block")
+
+    return prologue
+
+
+def _cut_layout_tail(traced: fx.GraphModule) -> None:
+    """Return the modulation as it was before it was repeated for every token, and drop what is dead then."""
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    value = output.args[0]
+    while isinstance(value, fx.Node) and getattr(value.target, "overloadpacket", None) in LAYOUT_ONLY:
+        value = value.args[0]
+    output.args = (value,)
+    traced.graph.eliminate_dead_code()
+    traced.graph.lint()
+    traced.recompile()
+
+
+def _attributes(traced: fx.GraphModule) -> list[Tensor]:
+    """Tensors the graph reads that are neither parameters nor buffers of the traced module."""
+    names = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
+    return [value for value in (getattr(traced, name, None) for name in names) if isinstance(value, Tensor)]

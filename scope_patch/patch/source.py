@@ -1,0 +1,67 @@
+"""Structural facts read from a host's source text, without running it."""
+
+from __future__ import annotations
+
+import ast
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Parameter names in order, positional before keyword-only."""
+    spec = function.args
+    return [argument.arg for argument in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]]
+
+
+def find_class(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    """The class of that name at the top level of a module."""
+    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+
+
+def find_method(owner: ast.ClassDef, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The method of that name in a class body."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return next((node for node in owner.body if isinstance(node, kinds) and node.name == name), None)
+
+
+def base_names(owner: ast.ClassDef) -> list[str]:
+    """Last names of the direct bases."""
+    return [last_name(base) for base in owner.bases]
+
+
+def last_name(node: ast.expr) -> str:
+    """`nn.ModuleList` -> `ModuleList`."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def assigns_call(function: ast.AST, attribute: str, made_by: str) -> bool:
+    """Whether the function has `self.<attribute> = <made_by>(...)`."""
+    return any(
+        isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and last_name(node.value.func) == made_by
+        and any(isinstance(target, ast.Attribute) and target.attr == attribute for target in node.targets)
+        for node in ast.walk(function)
+    )
+
+
+def returned_lengths(function: ast.AST) -> set[int]:
+    """Lengths of the tuples a function returns; 1 stands for anything else."""
+    return {
+        len(node.value.elts) if isinstance(node.value, ast.Tuple) else 1
+        for node in ast.walk(function)
+        if isinstance(node, ast.Return)
+    }
+
+
+def indexes_result(function: ast.AST, called: str, position: int) -> bool:
+    """Whether the function unpacks `called(...)` and indexes the name at `position` at least once per unpacking name."""
+    names = {
+        last_name(target.elts[position])
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and last_name(node.value.func) == called
+        for target in node.targets
+        if isinstance(target, ast.Tuple) and len(target.elts) > position
+    }
+    indexed = {last_name(node.value) for node in ast.walk(function) if isinstance(node, ast.Subscript)}
+    return bool(names) and names <= indexed

@@ -1,0 +1,1 @@
+"""Telling the user what was done: records, the JSON report, the closing summary."""

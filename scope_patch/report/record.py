@@ -1,0 +1,130 @@
+"""What happened, as plain data: filled in by the session, written as the report of design §6."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..settings import Settings
+
+SCHEMA = 1
+
+
+@dataclass
+class Segment:
+    """One run of the denoise loop; a long video has several. Slots are latent frames, counted once a DiT call."""
+
+    iterations: int
+    modes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    intervals: list[tuple[int, int]] = field(default_factory=list)
+    slots_baseline: int = 0
+    slots_computed: int = 0
+    selective: bool = False
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "iterations": self.iterations,
+            "modes": "".join(self.modes),
+            "reasons": list(self.reasons),
+            "intervals": [list(interval) for interval in self.intervals],
+            "slots_baseline": self.slots_baseline,
+            "slots_computed": self.slots_computed,
+            "selective": self.selective,
+            **({"note": self.note} if self.note else {}),
+        }
+
+
+@dataclass
+class Seconds:
+    """Wall time of one generation: all of it, inside the host's DiT forwards, and in our own code."""
+
+    total: float = 0.0
+    dit: float = 0.0
+    overhead: float = 0.0
+
+
+@dataclass
+class Generation:
+    """One call of a pipeline."""
+
+    applied: bool = True
+    reasons: list[str] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    forwards_run: int = 0
+    forwards_skipped: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+    history_bytes_peak: int = 0
+    guards: dict[str, int] = field(default_factory=dict)
+    signal: str | None = None
+    finished: bool = False
+    error: str | None = None
+
+    def guard(self, name: str) -> None:
+        self.guards[name] = self.guards.get(name, 0) + 1
+
+    def count(self, mode: str) -> int:
+        """Iterations of that mode over all segments."""
+        return sum(segment.modes.count(mode) for segment in self.segments)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "status": "applied" if self.applied else "not-applied",
+            "reasons": list(self.reasons),
+            "segments": [segment.as_dict() for segment in self.segments],
+            "forwards": {
+                "baseline": self.forwards_run + self.forwards_skipped,
+                "run": self.forwards_run,
+                "skipped": self.forwards_skipped,
+            },
+            "seconds": {name: round(value, 6) for name, value in asdict(self.seconds).items()},
+            "history_bytes_peak": self.history_bytes_peak,
+            "guards": dict(self.guards),
+            "signal": self.signal,
+            "finished": self.finished,
+            "error": self.error,
+        }
+
+
+@dataclass
+class Run:
+    """Everything one `run`, `apply` or `patched` did."""
+
+    settings: Settings
+    hosts: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
+
+    @property
+    def applied(self) -> bool:
+        """Whether at least one generation ran under our decisions."""
+        return any(generation.applied and generation.segments for generation in self.generations)
+
+    @property
+    def why_not(self) -> list[str]:
+        """Why nothing was accelerated; never empty where `applied` is False."""
+        told = [*self.reasons, *(reason for generation in self.generations for reason in generation.reasons)]
+        if not told and self.generations:
+            told = ["the pipeline ran, but not through a diffusion-forcing denoise loop"]
+        if not told:
+            told = ["no generation was started"] if self.hosts else ["no known host was imported"]
+        return list(dict.fromkeys(told))
+
+    @property
+    def signal(self) -> str | None:
+        """What the decisions were made from."""
+        return next((generation.signal for generation in reversed(self.generations) if generation.signal), None)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report of design §6, ready for `json.dump`."""
+        return {
+            "schema": SCHEMA,
+            "host": ", ".join(self.hosts) or None,
+            "status": "applied" if self.applied else "not-applied",
+            "reasons": [] if self.applied else self.why_not,
+            "settings": asdict(self.settings),
+            "signal": self.signal,
+            "generations": [generation.as_dict() for generation in self.generations],
+        }

@@ -1,0 +1,78 @@
+"""Where a run's report goes: a file, as soon as there is something to tell, and a summary on stderr at the end.
+
+One file a job: only rank 0 writes. A process that did nothing (a helper that inherited us) writes nothing, since the
+launcher has already left a "not applied" report there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from . import summary
+from .record import Run
+
+logger = logging.getLogger("scope_patch")
+
+
+class Sink:
+    """Writes the report after every generation and at interpreter exit; prints the summary at exit.
+
+    A report that cannot be written costs a warning, never the generation.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.process = os.getpid()
+        self.closed = False
+        atexit.register(self.close)
+
+    def write(self) -> None:
+        """Write the report file, if one was asked for and this is the process to do it."""
+        path = self.run.settings.report
+        if path is None or not self._speaks():
+            return
+        try:
+            write(Path(path), self.run)
+        except OSError as error:
+            logger.warning("the report could not be written to %s (%s); the generation is not affected", path, error)
+
+    def close(self) -> None:
+        """Write the report and print the summary, once; later calls do nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        if not self._speaks():
+            return
+        self.write()
+        try:
+            print("\n".join(summary.lines(self.run)), file=sys.stderr, flush=True)
+        except (OSError, ValueError):
+            pass  # stderr is closed: there is nobody to tell
+
+    def _speaks(self) -> bool:
+        """Whether this process is the one to tell: not a fork of it, rank 0, and something was going on."""
+        busy = bool(self.run.generations or self.run.reasons)
+        return os.getpid() == self.process and os.environ.get("RANK", "0") == "0" and (busy or _is_command())
+
+
+def write(path: Path, run: Run) -> None:
+    """Write a run's report to `path` in one step, through a symlink if it is one. Raises OSError."""
+    target = path.resolve()
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(run.report, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _is_command() -> bool:
+    """Whether this process is the very one that `run` became (exec keeps the process id), or there was no `run`."""
+    launcher = os.environ.get("_SCOPE_PATCH_LAUNCHER", "")
+    return not launcher or launcher.split(":", 1)[0] == str(os.getpid())

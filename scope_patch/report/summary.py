@@ -1,0 +1,65 @@
+"""The closing summary: a few lines that say what was skipped, or plainly that nothing was, and why."""
+
+from __future__ import annotations
+
+from .record import Run
+
+
+def lines(run: Run) -> list[str]:
+    """The summary of a run, without a trailing newline on any line."""
+    host = ", ".join(run.hosts) or "no host"
+    if not run.applied:
+        return [f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.why_not)}", *_where(run)]
+    done = [generation for generation in run.generations if generation.applied and generation.segments]
+    ran = sum(generation.forwards_run for generation in done)
+    skipped = sum(generation.forwards_skipped for generation in done)
+    computed = sum(segment.slots_computed for generation in done for segment in generation.segments)
+    baseline = sum(segment.slots_baseline for generation in done for segment in generation.segments)
+    modes = ", ".join(
+        f"{sum(generation.count(letter) for generation in done)} {word}"
+        for letter, word in (("C", "cached"), ("P", "predicted"), ("R", "recomputed"))
+    )
+    total = sum(generation.seconds.total for generation in done)
+    dit = sum(generation.seconds.dit for generation in done)
+    overhead = sum(generation.seconds.overhead for generation in done)
+    memory = max(generation.history_bytes_peak for generation in done)
+    videos = f"{len(done)} generation{'s' if len(done) != 1 else ''}"
+    out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
+    if skipped:
+        out.append(f"  DiT forwards {ran + skipped} -> {ran}, latent frames {baseline} -> {computed} ({modes})")
+    else:
+        out.append(f"  nothing was skipped: all {ran} DiT forwards ran, because {_why_nothing(run)} ({modes})")
+        if computed < baseline:
+            out.append(f"  latent frames {baseline} -> {computed}: those that had not started were left out")
+    out.append(
+        f"  {total:.1f} s in all, {dit:.1f} s in the DiT, {overhead:.2f} s overhead, "
+        f"{memory / 1e6:.1f} MB of velocities kept"
+    )
+    guards = {name: sum(g.guards.get(name, 0) for g in done) for g in done for name in g.guards}
+    if guards:
+        out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(guards.items())))
+    unfinished = [generation for generation in run.generations if not generation.finished]
+    if unfinished:
+        out.append(f"  {len(unfinished)} not finished: {unfinished[-1].error or 'still running'}")
+    refused = [generation for generation in run.generations if generation not in done]
+    if refused:
+        out.append(f"  {len(refused)} ran unpatched: {'; '.join(run.why_not)}")
+    return out + _where(run)
+
+
+def _why_nothing(run: Run) -> str:
+    if run.settings.policy == "never":
+        return "the policy is `never`"
+    if run.settings.max_skip == 0:
+        return "--max-skip is 0"
+    counts: dict[str, int] = {}
+    for generation in run.generations:
+        for segment in generation.segments:
+            for reason in segment.reasons:
+                counts[reason] = counts.get(reason, 0) + 1
+    words = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"every step had a reason to recompute: {words}"
+
+
+def _where(run: Run) -> list[str]:
+    return [f"  report: {run.settings.report}"] if run.settings.report else []

@@ -1,0 +1,147 @@
+"""What a run was asked to do: one frozen record, filled from flags, environment variables and defaults."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+
+from . import environment
+from .environment import LAUNCHER, integer, nearest, number, switch, text, unknown_names, variable
+from .errors import UsageError
+
+# (cache threshold, predict threshold). SkyReels-V2's values; the paper's "fast" point is the second.
+PRESETS: dict[str, tuple[float, float]] = {"slow": (0.12, 0.30), "fast": (0.18, 0.42)}
+DEFAULT_PRESET = "fast"
+THRESHOLDS = ("cache_threshold", "predict_threshold")
+
+_READERS: dict[str, Callable[[object, str], object]] = {
+    "policy": text,
+    "preset": text,
+    "cache_threshold": number,
+    "predict_threshold": number,
+    "max_skip": integer,
+    "predict_decay": number,
+    "predictor": text,
+    "selective": switch,
+    "report": text,
+    "strict": switch,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The resolved settings of a run. Construction raises UsageError when a value is out of range.
+
+    Thresholds have no default here, because the preset decides them: use `resolve`, which knows presets.
+    """
+
+    cache_threshold: float
+    predict_threshold: float
+    policy: str = "scope"
+    preset: str | None = None
+    max_skip: int = 5
+    predict_decay: float = 0.75
+    predictor: str = "taylor2"
+    selective: bool = True
+    report: str | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in THRESHOLDS:
+            value = number(getattr(self, name), name)
+            if value < 0:
+                raise UsageError(f"{name} is {value}, but must not be negative; 0 never {name.split('_')[0]}s by it")
+        if self.cache_threshold > self.predict_threshold:
+            raise UsageError(
+                f"cache_threshold {self.cache_threshold} is above predict_threshold {self.predict_threshold}, so "
+                "Predict could never be chosen; lower --cache-threshold or raise --predict-threshold"
+            )
+        if integer(self.max_skip, "max_skip") < 0:
+            raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
+        if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
+            raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
+        _known("preset", self.preset, PRESETS)
+
+    @classmethod
+    def resolve(
+        cls,
+        flags: Mapping[str, object],
+        environ: Mapping[str, str],
+        *,
+        policies: Collection[str] | None = None,
+        predictors: Collection[str] | None = None,
+    ) -> Settings:
+        """Settings from `flags` (keyword arguments or options; None means not given), then `environ`, then defaults.
+
+        A preset outranks the thresholds of a weaker source: `--preset slow` wins over SCOPE_PATCH_CACHE_THRESHOLD.
+        Warns once about unknown SCOPE_PATCH_* names, unless a launcher above this process has done so.
+        Raises UsageError: unknown name, value of the wrong kind or out of range; for `policy` and `predictor` only
+        where the known names are passed in.
+        """
+        return resolve_with_origins(flags, environ, policies=policies, predictors=predictors)[0]
+
+    def to_environ(self) -> dict[str, str]:
+        """The variables from which a child process resolves these settings: `resolve({}, s.to_environ()) == s`."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return {variable(name): str(int(v)) if isinstance(v, bool) else str(v) for name, v in given.items()}
+
+
+NAMES = tuple(field.name for field in fields(Settings))
+
+
+def resolve_with_origins(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    policies: Collection[str] | None = None,
+    predictors: Collection[str] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """As `Settings.resolve`, and where each value came from: a flag, a variable, a preset or the default."""
+    for name in flags:
+        if name not in NAMES:
+            raise UsageError(f"there is no setting {name!r}{nearest(name, NAMES)}")
+    if LAUNCHER not in environ:
+        for sentence in unknown_names(environ, NAMES):
+            logging.getLogger("scope_patch").warning("%s", sentence)
+    values: dict[str, object] = {}
+    origins = dict.fromkeys(NAMES, "default")
+    # Weakest source first, so that what stands at the end is the strongest.
+    _fill(values, origins, {"preset": DEFAULT_PRESET}, lambda name: "default")
+    in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
+    _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
+    given = {name: value for name, value in flags.items() if value is not None}
+    _fill(values, origins, given, lambda name: "flag --" + name.replace("_", "-"))
+    if origins["preset"] == "default" and not any(origins[name].startswith("preset") for name in THRESHOLDS):
+        values["preset"] = None  # nothing of it is left
+    if values.get("report") is not None:
+        values["report"] = os.path.abspath(str(values["report"]))  # the host may change directory before it is written
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value came out of its reader above
+    _known("policy", settings.policy, policies)
+    _known("predictor", settings.predictor, predictors)
+    return settings, origins
+
+
+def _fill(
+    values: dict[str, object], origins: dict[str, str], given: Mapping[str, object], origin: Callable[[str], str]
+) -> None:
+    """Lay one source over what is there; its preset first, so that its own thresholds win over its preset."""
+    if "preset" in given:
+        preset = text(given["preset"], origin("preset"))
+        _known("preset", preset, PRESETS)
+        values.update(zip(THRESHOLDS, PRESETS[preset], strict=True))
+        origins.update(dict.fromkeys(THRESHOLDS, f"preset {preset}"))
+    for name, raw in given.items():
+        values[name] = _READERS[name](raw, origin(name))
+        origins[name] = origin(name)
+
+
+def _known(kind: str, name: str | None, known: Collection[str] | None) -> None:
+    if name is not None and known is not None and name not in known:
+        raise UsageError(f"there is no {kind} {name!r}{nearest(name, known)}")
+
+
+def switched_off(environ: Mapping[str, str]) -> bool:
+    """True under the kill switch `SCOPE_PATCH=0`. Raises UsageError when its value is neither an on nor an off."""
+    return environment.switched_off(environ)
