@@ -34,6 +34,7 @@ class BranchHistory:
         self.anchors: deque[Anchor] = deque(maxlen=keeps)
         self._drift: Tensor | None = None
         self._bend: Tensor | None = None
+        self._points: tuple[Interval, Points] | None = None
 
     @property
     def bytes(self) -> int:
@@ -55,9 +56,15 @@ class BranchHistory:
             self.anchors.clear()
         self.anchors.appendleft(Anchor(interval, levels.clone(), velocity.detach().clone()))
         self._drift, self._bend = self._measure()
+        self._points = None
 
     def points(self, interval: Interval) -> Points:
         """What is known of the slots in `interval`, as predictors want it; an empty history has one row of NaN."""
+        if self._points is None or self._points[0] != interval:
+            self._points = interval, self._spread_points(interval)
+        return self._points[1]
+
+    def _spread_points(self, interval: Interval) -> Points:
         rows = [_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors]
         if not rows:
             rows = [torch.full((interval[1] - interval[0],), torch.nan, dtype=torch.float64)]
@@ -98,8 +105,9 @@ class BranchHistory:
         if len(self.anchors) > 2:
             common = _overlap(common, self.anchors[2].interval)
             measured.append((common, _norm(self._curvature(points, common))))
-        read = torch.cat([norm for _, norm in measured]).to("cpu", torch.float64).split([len(n) for _, n in measured])
-        rows = [_spread(row, own, newest.interval) for row, (own, _) in zip(read, measured, strict=True)]
+        read = torch.cat([norm for _, norm in measured]).to("cpu", torch.float64)
+        parts = torch.split(read, [len(norm) for _, norm in measured])
+        rows = [_spread(row, own, newest.interval) for row, (own, _) in zip(parts, measured, strict=True)]
         size, drift, bend = rows + [torch.zeros_like(rows[0])] * (3 - len(rows))
         scale = size.clamp(min=torch.finfo(torch.float32).tiny)
         # What was not finite must stay visible, also in a slot that has no second point to compare with.
@@ -149,7 +157,8 @@ def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
 def _norm(velocity: Tensor) -> Tensor:
     """L2 norm a slot, float32 [slots]."""
     other = [axis for axis in range(velocity.dim()) if axis != FRAME_AXIS]
-    return torch.linalg.vector_norm(velocity, dim=other, dtype=torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(velocity, dim=other, dtype=torch.float32)
+    return norm
 
 
 def _column(row: Tensor) -> Tensor:

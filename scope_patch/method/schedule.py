@@ -71,6 +71,10 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def levels(self, iteration: int, interval: Interval) -> Tensor:
+        """Noise levels of the slots in an interval, float64 [slots]."""
+        return self.noise_levels[iteration, interval[0] : interval[1]]
+
     def grew(self, iteration: int) -> bool:
         """Whether new latent frames came under way at this iteration (always so at the first)."""
         return iteration == 0 or self.ends[iteration] > self.ends[iteration - 1]

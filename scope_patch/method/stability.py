@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .predictors import Points
+from .predictors.points import Points
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Limits:
 
 def is_finite(points: Points, slots: Tensor) -> bool:
     """Whether the measured sizes of these slots (booleans [slots]) are all finite."""
-    return all(size is None or bool(size[slots].isfinite().all()) for size in (points.drift, points.bend))
+    return points.finite is None or bool(points.finite[slots].all())
 
 
 def is_stable(target: Tensor, points: Points, weights: Tensor, slots: Tensor, limits: Limits) -> bool:

@@ -26,7 +26,7 @@ class Seam:
         parameters: parameter names that must be there, in this order (others may stand between and behind).
         bases: class names that must be in the owner's MRO, besides itself.
         patched: the attribute that is replaced, where it is another one. `__call__` stands in for a DiT's `forward`:
-            sequence parallelism and offload hooks replace `forward` on the instance, and a call passes `__call__` first.
+            sequence parallelism and offload hooks replace `forward` on the instance, and `__call__` comes before it.
     """
 
     role: str

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import wrapt
@@ -53,14 +54,14 @@ class Binding:
         for seam in self.architecture.groups[group]:
             owner = getattr(sys.modules[seam.module], seam.owner)
             if not self._ledger.holds(owner, seam.replaced):
-                self._ledger.replace(owner, seam.replaced, lambda raw, seam=seam: self._wrap(seam, raw))
+                self._ledger.replace(owner, seam.replaced, partial(self._wrap, seam))
             if seam.role == FORWARD:
                 self._signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
         self.bound.add(group)
         logger.info("%s: bound %d seams (%s)", self.architecture.name, len(self._ledger.entries), group)
 
     def detach(self) -> None:
-        """Put the host's own attributes back. Where somebody patched on top of us, ours stays in place, switched off."""
+        """Put the host's own attributes back; below somebody else's patch ours stays in place, switched off."""
         self.bound.clear()
         for entry in self._ledger.restore():
             logger.info("%s.%s was patched on top of us: switched off in place", entry.owner.__name__, entry.name)

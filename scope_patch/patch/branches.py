@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..method.forecast import Forecast
 from ..method.history import BranchHistory
 
 FORGET_AFTER = 2
@@ -11,13 +12,14 @@ FORGET_AFTER = 2
 
 
 class Branch:
-    """One CFG branch: its conditioning object (kept, so that its identity stays its own) and its history."""
+    """One CFG branch: its conditioning object (kept, so that its identity stays its own), history and last forecast."""
 
     def __init__(self, condition: Any, keeps: int) -> None:
         self.condition = condition
         self.history = BranchHistory(keeps)
         self.seen = 0
-        self.output_type: type = tuple
+        self.output_type: type[Any] = tuple
+        self.forecast: tuple[int, Forecast] | None = None
 
 
 class Branches:
@@ -51,11 +53,11 @@ class Branches:
         return branch
 
     @property
-    def histories(self) -> list[BranchHistory]:
-        """Histories of all branches that have one."""
-        return [branch.history for branch in self._known.values() if branch.history.anchors]
+    def with_history(self) -> list[Branch]:
+        """The branches that have one."""
+        return [branch for branch in self._known.values() if branch.history.anchors]
 
     @property
     def bytes(self) -> int:
         """Memory held by all histories."""
-        return sum(history.bytes for history in self.histories)
+        return sum(branch.history.bytes for branch in self._known.values())

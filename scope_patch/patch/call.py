@@ -35,7 +35,9 @@ class ForwardCall:
         return int(self.latents.shape[FRAME_AXIS])
 
 
-def bind(signature: inspect.Signature, names: ForwardNames, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ForwardCall:
+def bind(
+    signature: inspect.Signature, names: ForwardNames, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ForwardCall:
     """Bind a call as Python would. Raises TypeError where it does not fit or is not a diffusion-forcing call."""
     arguments = signature.bind(None, *args, **kwargs).arguments
     arguments.pop(next(iter(signature.parameters)))
@@ -55,7 +57,7 @@ def velocity_of(output: Any) -> Tensor | None:
     return first if isinstance(first, Tensor) else None
 
 
-def like_output(velocity: Tensor, output_type: type) -> Any:
+def like_output(velocity: Tensor, output_type: type[Any]) -> Any:
     """The velocity in the form the host's forward returned it last time."""
     if issubclass(output_type, torch.Tensor):
         return velocity

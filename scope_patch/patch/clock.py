@@ -28,7 +28,7 @@ class Clock:
     def dit(self, device: torch.device) -> Iterator[None]:
         """Around the host's DiT forward."""
         if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             try:
                 yield

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import NotApplied
 from ..method import policies, predictors
+from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build
 from ..report.record import Generation as Record
 from ..settings import Settings
@@ -46,7 +47,6 @@ class Generation:
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self._width = 0
-        self._slice: Slice | None = None
 
     def start_segment(self, result: Any, watch: Callable[[Session, int], Interval | None]) -> Any:
         """The schedule function returned: its result with the intervals watched.
@@ -74,30 +74,24 @@ class Generation:
         session = self.session = Session(schedule, self.policy, self.predictor, self.signal, self.record)
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 
-    def signal(self, call: ForwardCall, levels: Tensor) -> Tensor:
-        """The feature of equation 4 for one iteration, [slots, ...]; the noise levels where slicing failed."""
-        if self.record.signal is None:
-            self._prepare_signal(call)
-        if self._slice is None:
-            return timestep_signal(levels)
-        return self._slice(call.timestep[0])
-
-    def _prepare_signal(self, call: ForwardCall) -> None:
+    def signal(self, call: ForwardCall) -> Feature:
+        """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""
         known = _slices.get(self.model)
         try:
             if known is None or not known.fits(self.model, self._width):
                 known = _slices[self.model] = slice_signal(self.architecture, self.model, call, self._width)
-            self._slice, self.record.signal = known, SLICED
         except SignalError as error:
             self.record.signal = TIMESTEP
             logger.warning("decisions are made from the timestep itself, because %s", error)
+            return timestep_signal
+        self.record.signal = SLICED
+        return known
 
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised."""
         if self.session is not None:
             self.session.close()
             self.session = None
-        self._slice = None
         self.record.finished = error is None
         self.record.error = None if error is None else f"{type(error).__name__}: {error}"
         self.clock.close()

@@ -52,12 +52,10 @@ def apply(target: Any, **settings: Any) -> Handle:
         settings: as the options of `run`, with underscores: preset, cache_threshold, max_skip, report, strict, ...
             `SCOPE_PATCH_*` variables fill in what is not given.
 
-    Raises UsageError for a setting that cannot be used, NotApplied where the target is of no known architecture or one of
-    its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
+    Raises UsageError for a setting that cannot be used, NotApplied where the target is of no known architecture or one
+    of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
     """
-    resolved = Settings.resolve(
-        settings, os.environ, policies=policies.names(), predictors=predictors.names()
-    )
+    resolved = Settings.resolve(settings, os.environ, policies=policies.names(), predictors=predictors.names())
     run = Run(resolved)
     if switched_off(os.environ):
         run.reasons.append("switched off by SCOPE_PATCH=0")
@@ -100,4 +98,6 @@ def _binding_of(target: Any) -> Binding:
                 if isinstance(owner, type) and seam.role in (GENERATION, FORWARD) and isinstance(model, owner):
                     return binding
     known = ", ".join(bindings())
-    raise NotApplied(f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known architecture ({known})")
+    raise NotApplied(
+        f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known architecture ({known})"
+    )

@@ -44,7 +44,7 @@ class Ledger:
         return False
 
     def restore(self) -> list[Entry]:
-        """Put back everything that is still ours. Returns what is not: somebody patched on top, so it stays in place."""
+        """Put back everything that is still ours. Returns what stays in place, below somebody else's patch."""
         covered = []
         for entry in reversed(self.entries):
             if vars(entry.owner).get(entry.name) is not entry.replacement:

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from ..method import stability
 from ..method.decision import Decision, Mode, Observation
-from ..method.discrepancy import discrepancy
+from ..method.discrepancy import Discrepancy, Feature
+from ..method.forecast import Forecast
 from ..method.policies import Policy
 from ..method.predictors import Predictor
-from ..method.predictors.points import hold_weights
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .call import ForwardCall, like_output, velocity_of
 
-Signal = Callable[[ForwardCall, Tensor], Tensor]
-"""(call, noise levels [slots]) -> feature [slots, ...]."""
+Signal = Callable[[ForwardCall], Feature]
+"""The first call of a segment -> the feature of equation 4."""
 
 
 @dataclass
@@ -62,7 +62,8 @@ class Session:
         self.decision: Decision | None = None
         self.state = self.policy.initial()
         self.branches = Branches(self.predictor.keeps)
-        self._feature: tuple[int, Tensor] | None = None
+        self._last: tuple[int, Interval] | None = None
+        self._discrepancy: Discrepancy | None = None
 
     def enter(self, iteration: int) -> Interval:
         """The loop reads the interval of an iteration: it is there now. Returns what shall be forwarded."""
@@ -108,9 +109,10 @@ class Session:
         velocity = velocity_of(output)
         if velocity is None or self.schedule is None or not self.policy.active:
             return
-        branch, (start, end) = pending.branch, pending.interval
+        branch = pending.branch
         branch.output_type = type(output)
-        branch.history.record(pending.interval, self.schedule.noise_levels[pending.iteration, start:end], velocity)
+        levels = self.schedule.levels(pending.iteration, pending.interval)
+        branch.history.record(pending.interval, levels, velocity)
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
 
     def close(self) -> None:
@@ -134,36 +136,37 @@ class Session:
         return decision
 
     def _observe_ahead(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Observation:
-        start, end = interval
-        levels = schedule.noise_levels[iteration, start:end]
-        active = schedule.mask[iteration, start:end]
-        points, finite, stable = 3, True, True
-        histories = self.branches.histories
-        for history in histories:
-            known = history.points(interval)
-            points = min(points, int(known.count[active].min()) if active.any() else points)
-            finite = finite and stability.is_finite(known, active)
-            weights = self.predictor.weights(levels, known)
-            stable = stable and stability.is_stable(levels, known, weights, active, self.limits)
+        grew, change = schedule.grew(iteration), self._change(call, schedule, iteration, interval)
+        if grew:
+            return Observation(change, grew, 0)  # new slots have no velocity; nothing else needs to be known
+        forecasts = [self._forecast(branch, schedule, iteration, interval) for branch in self.branches.with_history]
         return Observation(
-            self._discrepancy(call, levels, interval),
-            schedule.grew(iteration),
-            points if histories else 0,
-            finite,
-            stable,
+            change,
+            grew,
+            min((forecast.count for forecast in forecasts), default=0),
+            all(forecast.finite for forecast in forecasts),
+            all(forecast.stable for forecast in forecasts),
         )
 
-    def _discrepancy(self, call: ForwardCall, levels: Tensor, interval: Interval) -> float | None:
-        """d over the slots that this and the last interval share."""
-        start, end = interval
-        feature = self.signal(call, levels)
-        before, self._feature = self._feature, (start, feature)
+    def _forecast(self, branch: Branch, schedule: Schedule, iteration: int, interval: Interval) -> Forecast:
+        """A branch's forecast for this iteration; made once, for the decision and for serving."""
+        made = branch.forecast
+        if made is None or made[0] != iteration:
+            levels, active = schedule.levels(iteration, interval), schedule.mask[iteration, slice(*interval)]
+            forecast = Forecast(branch.history, interval, levels, active, self.predictor, self.limits)
+            made = branch.forecast = iteration, forecast
+        return made[1]
+
+    def _change(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> float | None:
+        """d over the slots that this and the last decided iteration share."""
+        before, self._last = self._last, (iteration, interval)
         if before is None:
             return None
-        first, last = max(start, before[0]), min(end, before[0] + before[1].shape[0])
-        if first >= last:
-            return None
-        return discrepancy(feature[first - start : last - start], before[1][first - before[0] : last - before[0]])
+        if self._discrepancy is None:
+            self._discrepancy = Discrepancy(self.signal(call), schedule.timesteps)
+        shared = max(interval[0], before[1][0]), min(interval[1], before[1][1])
+        now, then = (schedule.timesteps[i, shared[0] : max(shared)].tolist() for i in (iteration, before[0]))
+        return self._discrepancy(now, then)
 
     def _skip(
         self, call: ForwardCall, branch: Branch, schedule: Schedule, iteration: int, interval: Interval
@@ -173,12 +176,10 @@ class Session:
         if not history.covers(interval) or not _matches(history.anchors[0].velocity, call.latents):
             self.record.guard("branch")
             return None
-        known = history.points(interval)
-        weights = hold_weights(known)
-        if self.decision is not None and self.decision.mode is Mode.PREDICT:
-            weights = self.predictor.weights(schedule.noise_levels[iteration, slice(*interval)], known)
+        forecast = self._forecast(branch, schedule, iteration, interval)
+        predicted = self.decision is not None and self.decision.mode is Mode.PREDICT
         with torch.no_grad():
-            return like_output(history.combine(interval, weights), branch.output_type)
+            return like_output(forecast.predict() if predicted else forecast.hold(), branch.output_type)
 
 
 def _matches(velocity: Tensor, latents: Tensor) -> bool:

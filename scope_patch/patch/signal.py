@@ -8,7 +8,7 @@ from latent frames to tokens is cut off, so the signal stays per slot and small.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -28,8 +28,9 @@ TIMESTEP = "timestep"
 LAYOUT_ONLY = {
     getattr(torch.ops.aten, name)
     for name in (
-        "_unsafe_view alias clone contiguous expand flatten permute repeat reshape squeeze transpose unflatten unsqueeze view"
-    ).split()
+        *("view", "_unsafe_view", "reshape", "expand", "repeat", "permute", "transpose", "squeeze", "unsqueeze"),
+        *("clone", "alias"),
+    )
     if hasattr(torch.ops.aten, name)
 }
 
@@ -60,25 +61,26 @@ class Slice:
 
     Attributes:
         graph: timestep int/float [1, width] -> modulation [width, ...].
-        width: latent frames it was traced at; shorter intervals are padded.
+        width: latent frames it was traced at.
+        dtype: of the host's timesteps.
         device: of the weights.
         weights: the parameters it reads (the host's own, not copies).
     """
 
     graph: fx.GraphModule
     width: int
+    dtype: torch.dtype
     device: torch.device
     weights: tuple[Tensor, ...]
 
     def __call__(self, timestep: Tensor) -> Tensor:
-        """Modulation per slot, [slots, ...], for a timestep row [slots] (slots <= width)."""
-        slots = timestep.shape[0]
-        row = timestep.to(self.device)
-        row = torch.cat([row, row[-1:].expand(self.width - slots)]) if slots < self.width else row
+        """Features [n, ...] of n timesteps; the graph has one width, so they go in portions, the last one padded."""
+        row = timestep.to(self.device, self.dtype)
+        row = torch.cat([row, row[-1:].expand(-len(row) % self.width)])
         # Inside the host's own autocast region the traced casts would be cast a second time.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            modulation: Tensor = self.graph(row[None])
-        return modulation.reshape(self.width, -1)[:slots]
+            portions = [self.graph(portion[None]).reshape(self.width, -1) for portion in torch.split(row, self.width)]
+        return torch.cat(portions)[: len(timestep)]
 
     def fits(self, model: nn.Module, width: int) -> bool:
         """Whether it can still be used: wide enough, same device, and its weights are still the model's."""
@@ -114,16 +116,16 @@ def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall
         tensor for tensor in (*traced.parameters(), *traced.buffers(), *_attributes(traced)) if tensor.numel() > 1
     )
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    sliced = Slice(traced, width, device, tuple(tensor for tensor in weights if id(tensor) in own))
+    sliced = Slice(traced, width, example.dtype, device, tuple(tensor for tensor in weights if id(tensor) in own))
     modulation = sliced(example[0])
     if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
         raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
     return sliced
 
 
-def timestep_signal(noise_levels: Tensor) -> Tensor:
-    """The last resort: the noise level itself, [slots, 1]."""
-    return noise_levels[:, None]
+def timestep_signal(timestep: Tensor) -> Tensor:
+    """The last resort: the timestep itself, [n, 1]."""
+    return timestep[:, None]
 
 
 @contextmanager
@@ -138,7 +140,9 @@ def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> Ite
     yield prefix
 
 
-def _prologue(architecture: Architecture, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device) -> Any:
+def _prologue(
+    architecture: Architecture, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device
+) -> Callable[[Tensor], Any]:
     names = architecture.forward
     arguments = {name: value for name, value in call.arguments.items() if not isinstance(value, dict)}
     shape = (1, call.latents.shape[1], width, *call.latents.shape[3:])

@@ -55,7 +55,7 @@ def returned_lengths(function: ast.AST) -> set[int]:
 
 
 def indexes_result(function: ast.AST, called: str, position: int) -> bool:
-    """Whether the function unpacks `called(...)` and indexes the name at `position` at least once per unpacking name."""
+    """Whether the function unpacks what `called(...)` returns and indexes the name at `position`."""
     names = {
         last_name(target.elts[position])
         for node in ast.walk(function)

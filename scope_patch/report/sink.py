@@ -7,6 +7,7 @@ launcher has already left a "not applied" report there.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -50,10 +51,8 @@ class Sink:
         if not self._speaks():
             return
         self.write()
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a closed stderr: there is nobody to tell
             print("\n".join(summary.lines(self.run)), file=sys.stderr, flush=True)
-        except (OSError, ValueError):
-            pass  # stderr is closed: there is nobody to tell
 
     def _speaks(self) -> bool:
         """Whether this process is the one to tell: not a fork of it, rank 0, and something was going on."""

@@ -20,6 +20,4 @@ class Momentum:
     def weights(self, target: Tensor, points: Points) -> Tensor:
         h = target - points.levels[0]
         old = torch.where(points.count >= 3, OLD_SHARE, 0.0)
-        return (
-            hold_weights(points) + slope_weights(points, h * (1 - old)) + slope_weights(points, h * old, newer=1)
-        )
+        return hold_weights(points) + slope_weights(points, h * (1 - old)) + slope_weights(points, h * old, newer=1)

@@ -47,6 +47,12 @@ class Points:
         return torch.where(self.first_gap.isnan(), torch.nan, self.gap(1))
 
     @cached_property
+    def finite(self) -> Tensor | None:
+        """Whether the measured sizes of a slot are numbers, booleans [slots]; None where they were not measured."""
+        sizes = [size for size in (self.drift, self.bend) if size is not None]
+        return torch.stack(sizes).isfinite().all(dim=0) if sizes else None
+
+    @cached_property
     def count(self) -> Tensor:
         """Distinct usable points a slot, integers [slots]: 0, 1, 2 or 3."""
         present = ~self.levels[0].isnan()
