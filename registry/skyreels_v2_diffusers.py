@@ -46,9 +46,7 @@ ARCHITECTURE = Architecture(
     source="diffusers 0.35 - 0.42 (Apache-2.0)",
     triggers=("diffusers",),
     groups={
-        "text to video": pipeline(
-            "pipeline_skyreels_v2_diffusion_forcing", "SkyReelsV2DiffusionForcingPipeline"
-        ),
+        "text to video": pipeline("pipeline_skyreels_v2_diffusion_forcing", "SkyReelsV2DiffusionForcingPipeline"),
         "image to video": pipeline(
             "pipeline_skyreels_v2_diffusion_forcing_i2v", "SkyReelsV2DiffusionForcingImageToVideoPipeline"
         ),

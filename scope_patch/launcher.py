@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .environment import LAUNCHER, TRIGGERS, variable
+from .environment import LAUNCHER, TRIGGERS
 from .errors import UsageError
-from .settings import NAMES, Settings
+from .settings import Settings
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -30,9 +30,7 @@ def pythonpath(inherited: str | None) -> str:
 
 def child_environment(settings: Settings, environ: Mapping[str, str], triggers: Iterable[str]) -> dict[str, str]:
     """The command's environment: `environ` with the resolved settings and what bootstrap/sitecustomize.py needs."""
-    ours = {variable(name) for name in NAMES}
-    child = {name: value for name, value in environ.items() if name not in ours}
-    child.update(settings.to_environ())
+    child = {**environ, **settings.to_environ()}
     child["PYTHONPATH"] = pythonpath(environ.get("PYTHONPATH"))
     child[TRIGGERS] = ",".join(triggers)
     # exec keeps the process id: the Python that has it is the command itself, not one of its helpers.

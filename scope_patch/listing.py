@@ -1,4 +1,4 @@
-"""What there is: architectures, policies, predictors, by name and origin. Light until `predictors` needs torch."""
+"""What there is: architectures, policies, predictors, by name and origin. Light, except for the list of predictors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from . import plugins
 from .environment import nearest
 from .errors import UsageError
 from .settings import Settings
+
+_METHOD = Path(__file__).parent / "method"
 
 
 def triggers() -> list[str]:
@@ -26,35 +28,47 @@ def check_names(settings: Settings) -> None:
 
     if settings.policy not in policies.names():
         raise UsageError(f"there is no policy {settings.policy!r}{nearest(settings.policy, policies.names())}")
-    folder = Path(__file__).parent / "method" / "predictors"
-    if settings.predictor.isidentifier() and (folder / f"{settings.predictor}.py").is_file():
-        return
-    if settings.predictor in plugins.foreign("scope_patch.predictors"):
-        return
-    from .method import predictors
-
-    raise UsageError(f"there is no predictor {settings.predictor!r}{nearest(settings.predictor, predictors.names())}")
+    built_in = settings.predictor.isidentifier() and _file("predictors", settings.predictor).is_file()
+    if not built_in and settings.predictor not in plugins.foreign("scope_patch.predictors"):
+        raise UsageError(f"there is no predictor {settings.predictor!r}{nearest(settings.predictor, _predictors())}")
 
 
 def print_list() -> int:
-    """`list`: one line each. Exit code 1 when a registry file or plugin could not be read."""
-    from .method import policies, predictors
-    from .patch import known as known_architectures
+    """`list`: exit code 1 when a registry file or plugin could not be read.
 
-    found, problems = known_architectures.load()
+    Raises UsageError, after all else is printed, in an interpreter without torch.
+    """
+    from .method import policies
+    from .patch import known
+
+    found, problems = known.load()
     print("architectures:")
     for architecture, origin in found:
         print(f"  {architecture.name:<22} {architecture.title}")
         print(f"  {'':<22} armed by {', '.join(architecture.triggers)}; from {origin}")
-    for kind, known, package in (
-        ("policies", policies.names(), policies),
-        ("predictors", predictors.names(), predictors),
-    ):
-        print(f"{kind}:")
-        for name, line in known.items():
-            print(f"  {name:<22} {line}")
-            if name in package.BUILT_IN:
-                print(f"  {'':<22} from {Path(str(package.__file__)).parent / name}.py")
     for problem in problems:
-        print(f"unreadable: {problem}")
+        print(f"  unreadable: {problem}")
+    _print_kind("policies", policies.names())
+    _print_kind("predictors", _predictors())
     return 1 if problems else 0
+
+
+def _predictors() -> dict[str, str]:
+    """Name -> description. Raises UsageError in an interpreter without torch, which may yet launch one that has it."""
+    try:
+        from .method import predictors
+    except ImportError as error:
+        raise UsageError(f"the predictors cannot be listed here ({error}); install torch in this Python") from None
+    return predictors.names()
+
+
+def _print_kind(kind: str, known: dict[str, str]) -> None:
+    print(f"{kind}:")
+    for name, line in known.items():
+        print(f"  {name:<22} {line}")
+        if _file(kind, name).is_file():  # an entry point names its distribution in the line itself
+            print(f"  {'':<22} from {_file(kind, name)}")
+
+
+def _file(kind: str, name: str) -> Path:
+    return _METHOD / kind / f"{name}.py"

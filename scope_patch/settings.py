@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 
-from . import environment
 from .environment import LAUNCHER, integer, nearest, number, switch, text, unknown_names, variable
+from .environment import switched_off as switched_off  # beside the settings it switches off
 from .errors import UsageError
 
 # (cache threshold, predict threshold). SkyReels-V2's values; the paper's "fast" point is the second.
@@ -140,8 +140,3 @@ def _fill(
 def _known(kind: str, name: str | None, known: Collection[str] | None) -> None:
     if name is not None and known is not None and name not in known:
         raise UsageError(f"there is no {kind} {name!r}{nearest(name, known)}")
-
-
-def switched_off(environ: Mapping[str, str]) -> bool:
-    """True under the kill switch `SCOPE_PATCH=0`. Raises UsageError when its value is neither an on nor an off."""
-    return environment.switched_off(environ)

@@ -37,7 +37,7 @@ class _Trigger:
         self.fired = False
 
     def find_spec(self, fullname, path=None, target=None):  # type: ignore[no-untyped-def]  # the protocol's own types
-        if self.fired or path is not None or fullname not in self.names:
+        if self.fired or fullname not in self.names:
             return None
         self.fired = True
         if self in sys.meta_path:

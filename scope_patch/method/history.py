@@ -82,23 +82,21 @@ class BranchHistory:
             known = self.anchors[0].interval if self.anchors else "none"
             raise ValueError(f"no velocity for latent frames {interval}: the newest covers {known}")
         newest = self.anchors[0]
-        work = torch.promote_types(newest.velocity.dtype, torch.float32)
-        share = weights.to(newest.velocity.device, work)
-        out = _slots(newest, interval).to(work) * _column(share[0])
+        held = _slots(newest, interval)
+        share = weights.to(held.device, held.dtype)
+        out = held * _column(share[0])
         for k, anchor in enumerate(list(self.anchors)[1 : len(weights)], start=1):
-            start, end = max(interval[0], anchor.interval[0]), min(interval[1], anchor.interval[1])
+            start, end = _overlap(interval, anchor.interval)
             if start < end and bool((weights[k] != 0).any()):
                 part = out.narrow(FRAME_AXIS, start - interval[0], end - start)
-                part.addcmul_(
-                    _slots(anchor, (start, end)).to(work), _column(share[k, start - interval[0] : end - interval[0]])
-                )
+                part.addcmul_(_slots(anchor, (start, end)), _column(_cut(share[k], interval, (start, end))))
         return out.to(newest.velocity.dtype)
 
     def _measure(self) -> tuple[Tensor, Tensor]:
         """Drift and bend of the newest anchor's slots (see Points): one look at tensors, behind a forward that ran."""
         newest = self.anchors[0]
         points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
-        measured = [(newest.interval, _norm(newest.velocity))]
+        measured = [(newest.interval, _norm(_slots(newest, newest.interval)))]
         if len(self.anchors) > 1:
             common = _overlap(newest.interval, self.anchors[1].interval)
             measured.append((common, _norm(_slots(newest, common) - _slots(self.anchors[1], common))))
@@ -122,7 +120,7 @@ class BranchHistory:
         v0, v1, v2 = (_slots(anchor, common) for anchor in self.anchors)
         own = self.anchors[0].interval
         h1, h2 = (_cut(gap, own, common).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap))
-        factors = (_column(f.to(v0.device, torch.float32)) for f in (2 / (h1 * (h1 + h2)), 2 / (h2 * (h1 + h2))))
+        factors = (_column(f.to(v0.device, v0.dtype)) for f in (2 / (h1 * (h1 + h2)), 2 / (h2 * (h1 + h2))))
         first, second = factors
         return (v0 - v1) * first - (v1 - v2) * second
 
@@ -139,7 +137,9 @@ def _overlap(one: Interval, other: Interval) -> Interval:
 
 
 def _slots(anchor: Anchor, interval: Interval) -> Tensor:
-    return anchor.velocity.narrow(FRAME_AXIS, interval[0] - anchor.interval[0], interval[1] - interval[0])
+    """The velocity over `interval`, in at least float32: differences of neighbours drown in bf16."""
+    part = anchor.velocity.narrow(FRAME_AXIS, interval[0] - anchor.interval[0], interval[1] - interval[0])
+    return part.to(torch.promote_types(part.dtype, torch.float32))
 
 
 def _cut(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
@@ -155,9 +155,9 @@ def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
 
 
 def _norm(velocity: Tensor) -> Tensor:
-    """L2 norm a slot, float32 [slots]."""
+    """L2 norm a slot, [slots], in at least float32."""
     other = [axis for axis in range(velocity.dim()) if axis != FRAME_AXIS]
-    norm: Tensor = torch.linalg.vector_norm(velocity, dim=other, dtype=torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(velocity, dim=other)
     return norm
 
 

@@ -172,5 +172,6 @@ class Binding:
             )
             for record in (generation.record for generation in self._current.generations):
                 record.guard("failure")
+                record.applied = record.forwards_skipped > 0
                 record.reasons.append(f"switched off after a failure of ours: {error!r}")
         return None

@@ -8,8 +8,7 @@ from latent frames to tokens is cut off, so the signal stays per slot and small.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -105,10 +104,9 @@ def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall
     device = device_of(model)
     example = call.timestep[:1, :1].to(device).expand(1, width).clone()
     try:
-        with torch.no_grad(), _stopped_at_first_block(architecture, model) as prefix:
-            traced = make_fx(
-                _prologue(architecture, prefix, call, width, device), tracing_mode="fake", _allow_non_fake_inputs=True
-            )(example)
+        prologue = _prologue(architecture, _stopped_at_first_block(architecture, model), call, width, device)
+        with torch.no_grad():
+            traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
         raise SignalError(f"tracing the forward failed: {type(error).__name__}: {error}") from error
     _cut_layout_tail(traced)
@@ -128,16 +126,26 @@ def timestep_signal(timestep: Tensor) -> Tensor:
     return timestep[:, None]
 
 
-@contextmanager
-def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> Iterator[nn.Module]:
-    """A shallow copy of the model that shares every tensor and stops at its first block; the host's is not touched."""
-    prefix = object.__new__(type(model))
-    prefix.__dict__.update(model.__dict__)
-    prefix.__dict__["_modules"] = dict(model._modules)
+def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> nn.Module:
+    """A copy of the model that stops at its first block. It shares every tensor; the host's own is not touched."""
+    prefix = _bare_copy(model, without=architecture.blocks)
     prefix._modules[architecture.blocks] = nn.ModuleList([_FirstBlock(*architecture.forward.modulation)])
-    for name, value in architecture.neutral.items():
-        prefix.__dict__[name] = value
-    yield prefix
+    prefix.__dict__.update(architecture.neutral)
+    return prefix
+
+
+def _bare_copy(module: nn.Module, without: str = "") -> nn.Module:
+    """The module tree anew around the same tensors, free of hooks: nobody's hooks shall see a tracer's tensors."""
+    copy = object.__new__(type(module))
+    instance_level = ("forward", "_hf_hook", "_old_forward", "_compiled_call_impl", "_diffusers_hook")
+    copy.__dict__.update({k: v for k, v in module.__dict__.items() if k not in instance_level and "_hooks" not in k})
+    for name, value in vars(nn.Module()).items():  # empty dicts of hooks, as in a new module
+        copy.__dict__.setdefault(name, value)
+    copy.__dict__["_modules"] = {
+        name: child if child is None or name == without else _bare_copy(child)
+        for name, child in module._modules.items()
+    }
+    return copy
 
 
 def _prologue(

@@ -156,11 +156,10 @@ def _check_text_facts(tree: ast.Module, seam: Seam, schedule: str) -> Iterator[C
         yield Check(
             f"{seam.owner}.{seam.attribute} returns {SCHEDULE_PARTS} things", fine, "" if fine else f"found {lengths}"
         )
-    if seam.role == GENERATION and schedule:
-        yield Check(
-            f"{seam.owner}.{seam.attribute} indexes the intervals of {schedule}",
-            source.indexes_result(method, schedule, INTERVALS),
-        )
+    if seam.role == GENERATION and schedule and owner is not None:
+        # Anywhere in the class: the loop position is known from nothing else.
+        indexed = source.indexes_result(owner, schedule, INTERVALS)
+        yield Check(f"{seam.owner} indexes the intervals of {schedule}", indexed)
 
 
 def _check_parameters(seam: Seam, found: list[str]) -> Check:

@@ -54,14 +54,14 @@ def returned_lengths(function: ast.AST) -> set[int]:
     }
 
 
-def indexes_result(function: ast.AST, called: str, position: int) -> bool:
-    """Whether the function unpacks what `called(...)` returns and indexes the name at `position`."""
+def indexes_result(node: ast.AST, called: str, position: int) -> bool:
+    """Whether the code below a node unpacks what `called(...)` returns and indexes the name at `position`."""
     names = {
         last_name(target.elts[position])
-        for node in ast.walk(function)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and last_name(node.value.func) == called
-        for target in node.targets
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Call) and last_name(inner.value.func) == called
+        for target in inner.targets
         if isinstance(target, ast.Tuple) and len(target.elts) > position
     }
-    indexed = {last_name(node.value) for node in ast.walk(function) if isinstance(node, ast.Subscript)}
+    indexed = {last_name(inner.value) for inner in ast.walk(node) if isinstance(inner, ast.Subscript)}
     return bool(names) and names <= indexed

@@ -102,14 +102,14 @@ class Run:
         return any(generation.applied and generation.segments for generation in self.generations)
 
     @property
-    def why_not(self) -> list[str]:
-        """Why nothing was accelerated; never empty where `applied` is False."""
+    def told(self) -> list[str]:
+        """What went otherwise than asked for; never empty where `applied` is False."""
         told = [*self.reasons, *(reason for generation in self.generations for reason in generation.reasons)]
-        if not told and self.generations:
-            told = ["the pipeline ran, but not through a diffusion-forcing denoise loop"]
-        if not told:
-            told = ["no generation was started"] if self.hosts else ["no known host was imported"]
-        return list(dict.fromkeys(told))
+        if told or self.applied:
+            return list(dict.fromkeys(told))
+        if self.generations:
+            return ["the pipeline ran, but not through a diffusion-forcing denoise loop"]
+        return ["no generation was started"] if self.hosts else ["no known host was imported"]
 
     @property
     def signal(self) -> str | None:
@@ -123,7 +123,7 @@ class Run:
             "schema": SCHEMA,
             "host": ", ".join(self.hosts) or None,
             "status": "applied" if self.applied else "not-applied",
-            "reasons": [] if self.applied else self.why_not,
+            "reasons": self.told,
             "settings": asdict(self.settings),
             "signal": self.signal,
             "generations": [generation.as_dict() for generation in self.generations],

@@ -9,7 +9,7 @@ def lines(run: Run) -> list[str]:
     """The summary of a run, without a trailing newline on any line."""
     host = ", ".join(run.hosts) or "no host"
     if not run.applied:
-        return [f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.why_not)}", *_where(run)]
+        return [f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.told)}", *_where(run)]
     done = [generation for generation in run.generations if generation.applied and generation.segments]
     ran = sum(generation.forwards_run for generation in done)
     skipped = sum(generation.forwards_skipped for generation in done)
@@ -42,8 +42,8 @@ def lines(run: Run) -> list[str]:
     if unfinished:
         out.append(f"  {len(unfinished)} not finished: {unfinished[-1].error or 'still running'}")
     refused = [generation for generation in run.generations if generation not in done]
-    if refused:
-        out.append(f"  {len(refused)} ran unpatched: {'; '.join(run.why_not)}")
+    if refused or run.told:
+        out.append(f"  {len(refused)} generations ran unpatched: {'; '.join(run.told)}")
     return out + _where(run)
 
 

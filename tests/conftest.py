@@ -1,0 +1,68 @@
+"""Helpers for everything that needs a second process, and for the clones of the official repositories."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def clean_environ(**extra: str) -> dict[str, str]:
+    """This process's environment without our variables and without PYTHONPATH; `extra` on top."""
+    ours = ("SCOPE_PATCH", "_SCOPE_PATCH")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.startswith("PYTHON")}
+    return {**kept, **extra}
+
+
+@pytest.fixture(scope="session")
+def run_process() -> Runner:
+    """Run a command in a clean environment; keywords `env` (added to it), `cwd`, `timeout`, `input`."""
+
+    def run(
+        command: list[str], env: dict[str, str] | None = None, timeout: float = 120, **more: object
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(word) for word in command],
+            env=clean_environ(**(env or {})),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **more,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_python(run_process: Runner) -> Runner:
+    """`run_python("-c", "…")`: this interpreter in a clean environment, started in the repository root."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        options.setdefault("cwd", ROOT)
+        return run_process([sys.executable, *arguments], **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Callable[[str], Path]:
+    """`upstream("SkyReels-V2")`: the clone's folder; skips where there is none."""
+
+    def find(name: str) -> Path:
+        home = Path(os.environ.get("SCOPE_PATCH_UPSTREAM", "~/.cache/scope_patch/upstream")).expanduser()
+        if not (home / name).is_dir():
+            pytest.skip(
+                f"no clone of {name} under {home}: clone the official repository there, or set SCOPE_PATCH_UPSTREAM"
+            )
+        return home / name
+
+    return find

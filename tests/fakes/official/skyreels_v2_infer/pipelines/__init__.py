@@ -1,0 +1,1 @@
+from .diffusion_forcing_pipeline import DiffusionForcingPipeline  # noqa: F401

@@ -1,0 +1,233 @@
+"""A whole host under us: what runs, what is skipped, what is told; on the fake of the official repository."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import pytest
+import torch
+from hosts import ALWAYS_PREDICT, CountForwards, fake_pipeline
+
+import scope_patch
+from scope_patch.errors import NotApplied, ScopePatchError
+
+PREFIX = torch.linspace(-1, 1, 4 * 5 * 16).view(4, 5, 4, 4)
+CASES = {
+    "text": {},
+    "guidance off": {"guidance_scale": 1.0},
+    "synchronous": {"ar_step": 0, "causal_block_size": 1},
+    "image": {"image": PREFIX[:, :5]},
+    "image and noise": {"image": PREFIX[:, :5], "addnoise_condition": 20},
+    "end image": {"end_image": PREFIX},
+    "both ends": {"image": PREFIX, "end_image": PREFIX.flip(1)},
+    "long": {"num_frames": 65, "overlap": 5},
+    "long, noised": {"num_frames": 65, "overlap": 5, "addnoise_condition": 20},
+    "16 fps": {"fps": 16},
+    "empty negative is the prompt": {"negative_prompt": "a disc"},
+}
+
+
+def generate(pipe, **options):
+    torch.manual_seed(7)
+    return pipe("a disc", **options)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_never_is_bit_identical(case):
+    expected = generate(fake_pipeline(), **CASES[case])
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, policy="never") as run:
+        assert torch.equal(generate(pipe, **CASES[case]), expected)
+    assert run.report["status"] == "applied" and run.report["generations"][0]["forwards"]["skipped"] == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_counts_equal_what_ran(case):
+    pipe = fake_pipeline()
+    count = CountForwards(pipe.transformer)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        generate(pipe, **CASES[case])
+    generation = run.report["generations"][0]
+    assert generation["forwards"]["run"] == count.forwards == pipe.transformer.calls
+    assert sum(segment["slots_computed"] for segment in generation["segments"]) == count.frames
+    assert set(generation["guards"]) <= {"stability"} and generation["finished"] and generation["error"] is None
+    assert generation["signal"] == "time modulation (torch.fx)"
+    branches = 1 if "guidance_scale" in CASES[case] else 2
+    iterations = sum(segment["iterations"] for segment in generation["segments"])
+    assert generation["forwards"]["baseline"] == branches * iterations
+    for segment in generation["segments"]:
+        assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
+        assert max(len(list(g)) for skipped, g in itertools.groupby(segment["modes"], "P".__eq__) if skipped) <= 5
+
+
+def test_draws_of_the_host_stay():
+    """addnoise_condition draws from the global generator every iteration, also on skipped ones."""
+    pipe = fake_pipeline()
+    generate(pipe, **CASES["image and noise"])
+    after = torch.random.get_rng_state()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT):
+        generate(pipe, **CASES["image and noise"])
+    assert torch.equal(after, torch.random.get_rng_state())
+
+
+def test_interval_is_the_prefix_that_is_under_way():
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, cache_threshold=0, predict_threshold=0) as run:
+        generate(pipe)
+    segment = run.report["generations"][0]["segments"][0]
+    assert [end for _, end in segment["intervals"]] == [5] * 3 + [10] * 3 + [15] * 3 + [20] * 3 + [25] * 12
+    assert set(segment["modes"]) == {"R"} and segment["slots_computed"] < segment["slots_baseline"]
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, selective=False) as run:
+        generate(pipe)
+    segment = run.report["generations"][0]["segments"][0]
+    assert {tuple(interval) for interval in segment["intervals"]} == {(0, 25)}
+    assert [i for i, reason in enumerate(segment["reasons"]) if reason == "growth"] == [0, 3, 6, 9, 12]
+
+
+def test_a_segment_and_a_generation_start_empty():
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, predictor="hold") as run:
+        first = generate(pipe, **CASES["long"])
+        second = generate(pipe, **CASES["long"])
+    assert torch.equal(first, second)
+    for generation in run.report["generations"]:
+        for segment in generation["segments"]:
+            assert segment["modes"].startswith("RR") and segment["reasons"][:2] == ["growth", "history"]
+
+
+def test_a_failed_generation_leaves_nothing_behind(tmp_path):
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        expected = generate(pipe)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, report=str(tmp_path / "run.json")) as run:
+        pipe.transformer.calls, pipe.transformer.fail_at = 0, 9
+        with pytest.raises(RuntimeError, match="a fake one"):
+            generate(pipe)
+        assert (tmp_path / "run.json").exists(), "the report is written when a generation raises"
+        pipe.transformer.fail_at = None
+        assert torch.equal(generate(pipe), expected)
+    failed, done = run.report["generations"]
+    assert not failed["finished"] and "a fake one" in failed["error"] and failed["forwards"]["run"] == 9
+    assert done["finished"]
+    with scope_patch.patched(pipe, policy="never"):
+        assert torch.equal(generate(pipe), generate(fake_pipeline()))
+
+
+def test_extend_video_is_covered():
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        pipe.extend_video("a disc", PREFIX)
+    assert run.report["generations"][0]["forwards"]["skipped"] > 0
+
+
+def test_calls_outside_the_loop_are_the_hosts_own():
+    pipe = fake_pipeline()
+    x, t = torch.randn(1, 4, 25, 4, 4), torch.full((1, 25), 500)
+    context = pipe.encode("a disc", torch.float32)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT):
+        before = pipe.transformer(x, t, context, fps=[1])
+        generate(pipe)
+        assert torch.equal(pipe.transformer(x, t, context, fps=[1]), before)
+        pipe.generate_timestep_matrix(25, torch.arange(12), 25)
+
+
+def test_only_the_named_pipeline_is_touched():
+    mine, other = fake_pipeline(), fake_pipeline(seed=1)
+    expected = generate(fake_pipeline(seed=1))
+    with scope_patch.patched(mine, **ALWAYS_PREDICT) as run:
+        assert torch.equal(generate(other), expected)
+        assert run.report["generations"] == []
+        generate(mine)
+    with scope_patch.patched(mine.transformer, **ALWAYS_PREDICT) as run:
+        generate(mine)
+    assert run.report["status"] == "applied"
+
+
+def test_two_pipelines_in_two_threads_do_not_meet():
+    pipes = [fake_pipeline(seed=seed) for seed in (0, 1)]
+    handles = [scope_patch.apply(pipe, **ALWAYS_PREDICT) for pipe in pipes]
+    expected = [generate(pipe) for pipe in pipes]
+    made = [None, None]
+
+    def work(k):
+        made[k] = pipes[k]("a disc")
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for handle in handles:
+        handle.remove()
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+
+
+def test_teacache_is_refused_with_the_reason(caplog):
+    pipe = fake_pipeline()
+    expected = generate(pipe)
+    pipe.transformer.enable_teacache = True
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        assert torch.equal(generate(pipe), expected)
+    assert run.report["status"] == "not-applied" and "TeaCache" in run.report["reasons"][0]
+    assert "TeaCache" in caplog.text
+    with scope_patch.patched(pipe, strict=True), pytest.raises(NotApplied, match="TeaCache"):
+        generate(pipe)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (lambda result: (*result, None), "5 things"),
+        (lambda result: (result[0], result[1], result[2].long(), result[3]), "int64"),
+        (lambda result: (result[0][:, :3], *result[1:]), "timestep matrix"),
+        (lambda result: (*result[:3], tuple(result[3])), "not a list"),
+    ],
+)
+def test_a_schedule_that_changed_is_refused(break_it, complaint):
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        result = pipe.generate_timestep_matrix(25, torch.arange(990, 0, -90), 25, 3, 0, 5)
+        generation = _open_generation(pipe)
+        with pytest.raises(NotApplied, match=complaint):
+            generation.start_segment(break_it(result), lambda session, i: None)
+    assert run.report["status"] == "not-applied"
+
+
+def _open_generation(pipe):
+    from scope_patch.patch.generation import Generation
+    from scope_patch.patch.hooks import bindings
+    from scope_patch.report.record import Generation as Record
+    from scope_patch.settings import Settings
+
+    return Generation(bindings()["skyreels-v2"].architecture, Settings.resolve({}, {}), pipe, Record())
+
+
+def test_a_failure_of_ours_costs_one_warning_and_no_video(monkeypatch, caplog):
+    from scope_patch.patch.session import Session
+
+    expected = generate(fake_pipeline())
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, selective=False) as run:
+        monkeypatch.setattr(Session, "serve", lambda *a: 1 / 0)
+        assert torch.equal(generate(pipe), expected)
+    assert caplog.text.count("scope_patch failed on") == 1 and "ZeroDivisionError" in caplog.text
+    assert run.report["status"] == "not-applied" and "ZeroDivisionError" in run.report["reasons"][0]
+    with scope_patch.patched(pipe, strict=True), pytest.raises(ScopePatchError, match="ZeroDivisionError"):
+        generate(pipe)
+
+
+def test_nan_velocities_are_not_reused():
+    pipe = fake_pipeline()
+    pipe.transformer.head.bias.fill_(float("nan"))
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        generate(pipe)
+    generation = run.report["generations"][0]
+    assert generation["forwards"]["skipped"] == 0 and generation["guards"]["finite"] > 0
+
+
+def test_history_memory_is_three_points_a_branch_and_is_let_go():
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        generate(pipe)
+    assert run.report["generations"][0]["history_bytes_peak"] == 2 * 3 * (4 * 25 * 4 * 4 * 4)

@@ -1,0 +1,137 @@
+"""The house, read from the import statements: one direction, no shortcuts, nothing heavy where it must be light."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "scope_patch"
+# launch -> hook -> registry -> bind -> session -> policy -> predictor / history -> report; settings and errors are
+# below all. A module may import what stands in a later row, or in its own. Longest prefix wins.
+LAYERS: list[list[str]] = [
+    ["scope_patch.__main__"],
+    ["scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
+    ["scope_patch.doctor", "scope_patch.dry_run", "scope_patch.listing"],
+    ["scope_patch.launcher", "scope_patch.interpreter"],
+    ["scope_patch.patch.handle"],
+    ["scope_patch.patch.hooks"],
+    ["scope_patch.patch.bind"],
+    ["scope_patch.patch.scopes"],
+    ["scope_patch.patch.generation"],
+    ["scope_patch.patch.session"],
+    ["scope_patch.patch"],
+    ["scope_patch.patch.architecture"],
+    ["scope_patch.method"],
+    ["scope_patch.report"],
+    ["scope_patch.registry", "scope_patch.plugins"],
+    ["scope_patch.settings", "scope_patch.environment"],
+    ["scope_patch.errors"],
+]
+HOSTS = {"diffusers", "transformers", "skyreels_v2_infer", "inference", "xfuser"}
+WITHIN_METHOD = HOSTS | {"wrapt", "scope_patch.patch", "scope_patch.report", "scope_patch.registry"}
+
+
+def imports(source: str, module: str, is_package: bool = False) -> Iterator[str]:
+    """Every module that the text imports anywhere in it, in full names; `from . import x` gives the package's x."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join(parts[: len(parts) - node.level + 1] + ([base] if base else []))
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def layer(module: str) -> int:
+    """The row of the longest name in LAYERS that `module` is or lies under."""
+    rows = [(len(name), row) for row, names in enumerate(LAYERS) for name in names if _under(module, name)]
+    return max(rows)[1]
+
+
+def _under(module: str, name: str) -> bool:
+    return module == name or module.startswith(name + ".")
+
+
+def upward(module: str, imported: str) -> bool:
+    """Whether `module` reaches into an earlier row."""
+    ours = _under(imported, "scope_patch")
+    return ours and layer(imported) < layer(module)
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+def imports_of(module: str, path: Path) -> list[str]:
+    return list(imports(path.read_text(), module, path.name == "__init__.py"))
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_go_one_way(module: str, path: Path) -> None:
+    assert [name for name in imports_of(module, path) if upward(module, name)] == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "method").rglob("*.py")), ids=lambda path: path.stem)
+def test_method_knows_neither_wrapt_nor_a_host(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    is_package = path.name == "__init__.py"
+    names = imports(path.read_text(), module.removesuffix(".__init__"), is_package)
+    assert [name for name in names if any(_under(name, bad) for bad in WITHIN_METHOD)] == []
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_no_module_imports_a_host(module: str, path: Path) -> None:
+    assert [name for name in imports_of(module, path) if any(_under(name, host) for host in HOSTS)] == []
+
+
+def test_bootstrap_is_standard_library_at_the_top_and_arms_from_within() -> None:
+    path = PACKAGE / "bootstrap" / "sitecustomize.py"
+    tree = ast.parse(path.read_text())
+    top = [name for node in tree.body for name in imports(ast.unparse(node), "sitecustomize") if _is_import(node)]
+    assert sorted(top) == ["os", "sys"]
+    allowed = {*sys.stdlib_module_names, "scope_patch", "sitecustomize"}
+    assert {name.partition(".")[0] for name in imports(path.read_text(), "sitecustomize")} <= allowed
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "registry").glob("*.py")), ids=lambda path: path.stem)
+def test_registry_files_only_answer_questions(path: Path) -> None:
+    assert path.name != "__init__.py", "a registry/__init__.py would win over scope_patch/registry.py"
+    names = {name.rpartition(".")[0] for name in imports(path.read_text(), f"scope_patch.registry.{path.stem}")}
+    assert names <= {"scope_patch.patch.architecture", "__future__", "collections.abc", "typing"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("scope_patch.method.plan", "from ..patch import session", "scope_patch.patch.session"),
+        ("scope_patch.method.plan", "def f():\n    from ..patch.session import x", "scope_patch.patch.session.x"),
+        ("scope_patch.report.timeline", "import scope_patch.method.plan", "scope_patch.method.plan"),
+        ("scope_patch.patch.session", "from . import hooks", "scope_patch.patch.hooks"),
+        ("scope_patch.settings", "from .cli import main", "scope_patch.cli.main"),
+    ],
+)
+def test_the_checker_can_fail(module: str, source: str, found: str) -> None:
+    assert [name for name in imports(source, module) if upward(module, name)] == [found]
+
+
+def test_the_checker_lets_downward_imports_pass() -> None:
+    source = "from ..method.policies import create\nfrom .. import registry\nfrom . import call\nimport torch"
+    assert [
+        name for name in imports(source, "scope_patch.patch.session") if upward("scope_patch.patch.session", name)
+    ] == []

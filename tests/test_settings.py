@@ -1,0 +1,166 @@
+"""Settings: where each value comes from, and what cannot be used."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scope_patch.environment import LAUNCHER
+from scope_patch.errors import UsageError
+from scope_patch.settings import NAMES, PRESETS, Settings, resolve_with_origins, switched_off
+
+
+def test_defaults_are_the_fast_preset() -> None:
+    resolved = Settings.resolve({}, {})
+    assert (resolved.preset, resolved.cache_threshold, resolved.predict_threshold) == ("fast", 0.18, 0.42)
+    assert (resolved.policy, resolved.predictor, resolved.max_skip, resolved.predict_decay) == (
+        "scope",
+        "taylor2",
+        5,
+        0.75,
+    )
+    assert (resolved.selective, resolved.report, resolved.strict) == (True, None, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "expected"),
+    [
+        ({"preset": "slow"}, {}, ("slow", 0.12, 0.30)),
+        ({"preset": "slow", "cache_threshold": 0.2}, {}, ("slow", 0.2, 0.30)),
+        ({}, {"SCOPE_PATCH_PRESET": "slow", "SCOPE_PATCH_CACHE_THRESHOLD": "0.2"}, ("slow", 0.2, 0.30)),
+        ({"preset": "fast"}, {"SCOPE_PATCH_CACHE_THRESHOLD": "0.1"}, ("fast", 0.18, 0.42)),
+        ({"cache_threshold": 0.1}, {"SCOPE_PATCH_PRESET": "slow"}, ("slow", 0.1, 0.30)),
+        ({"cache_threshold": "0"}, {"SCOPE_PATCH_PREDICT_THRESHOLD": "1e9"}, (None, 0.0, 1e9)),
+        ({}, {"SCOPE_PATCH_PRESET": ""}, ("fast", 0.18, 0.42)),
+        ({"preset": None}, {}, ("fast", 0.18, 0.42)),
+    ],
+)
+def test_flags_win_over_environment_win_over_defaults(
+    flags: dict[str, Any], environ: dict[str, str], expected: tuple[object, ...]
+) -> None:
+    resolved = Settings.resolve(flags, environ)
+    assert (resolved.preset, resolved.cache_threshold, resolved.predict_threshold) == expected
+
+
+def test_origins_name_the_source() -> None:
+    environ = {"SCOPE_PATCH_MAX_SKIP": "2", "SCOPE_PATCH_SELECTIVE": "off"}
+    resolved, origins = resolve_with_origins({"cache_threshold": "0.1"}, environ)
+    assert (resolved.max_skip, resolved.selective) == (2, False)
+    assert origins["cache_threshold"] == "flag --cache-threshold"
+    assert origins["predict_threshold"] == "preset fast"
+    assert origins["max_skip"] == "environment SCOPE_PATCH_MAX_SKIP"
+    assert origins["strict"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"cache_threshold": 0.5, "predict_threshold": 0.3}, ["cache_threshold 0.5", "predict_threshold 0.3", "lower"]),
+        ({"cache_threshold": 0.5}, ["above predict_threshold 0.42"]),
+        ({"cache_threshold": -1}, ["must not be negative"]),
+        ({"predict_threshold": math.nan}, ["not finite", "1e9"]),
+        ({"predict_threshold": "inf"}, ["not finite", "--predict-threshold"]),
+        ({"cache_threshold": "abc"}, ["'abc'", "not a number", "--cache-threshold"]),
+        ({"cache_threshold": True}, ["not a number"]),
+        ({"max_skip": -1}, ["max_skip is -1", "0 (never skip) or more"]),
+        ({"max_skip": "2.5"}, ["not a whole number"]),
+        ({"max_skip": 2.5}, ["not a whole number"]),
+        ({"predict_decay": 1.5}, ["predict_decay is 1.5", "[0, 1]"]),
+        ({"predict_decay": -0.1}, ["[0, 1]"]),
+        ({"preset": "fats"}, ["no preset 'fats'", "did you mean fast?"]),
+        ({"preset": "zzz"}, ["known: fast, slow"]),
+        ({"selective": "perhaps"}, ["neither on nor off"]),
+        ({"policy": "scoop"}, ["no policy 'scoop'", "did you mean scope?"]),
+        ({"predictor": "tailor2"}, ["no predictor 'tailor2'", "did you mean taylor2?"]),
+        ({"report": "  "}, ["--report is empty"]),
+        ({"cache_treshold": 1}, ["no setting 'cache_treshold'", "did you mean cache_threshold?"]),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence_with_a_remedy(flags: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings.resolve(flags, {}, policies=("scope", "never"), predictors=("hold", "taylor2"))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_environment_is_named_in_its_errors() -> None:
+    with pytest.raises(UsageError, match="environment SCOPE_PATCH_MAX_SKIP"):
+        Settings.resolve({}, {"SCOPE_PATCH_MAX_SKIP": "many"})
+
+
+def test_invalid_settings_cannot_be_constructed() -> None:
+    with pytest.raises(UsageError):
+        Settings(cache_threshold=1.0, predict_threshold=0.5)
+    with pytest.raises(UsageError):
+        Settings(cache_threshold=0.0, predict_threshold=math.inf)
+    with pytest.raises(UsageError):
+        Settings(cache_threshold=0.0, predict_threshold=0.5, preset="medium")
+
+
+THRESHOLD = st.floats(0, 1e12)
+
+
+@settings(deadline=None)
+@given(
+    pair=st.one_of(st.none(), st.tuples(THRESHOLD, THRESHOLD).map(sorted)),
+    rest=st.fixed_dictionaries(
+        {},
+        optional={
+            "preset": st.sampled_from(sorted(PRESETS)),
+            "max_skip": st.integers(0, 1000),
+            "predict_decay": st.floats(0, 1),
+            "policy": st.sampled_from(["scope", "never"]),
+            "predictor": st.sampled_from(["hold", "auto"]),
+            "selective": st.booleans(),
+            "strict": st.booleans(),
+            "report": st.just("some/where.json"),
+        },
+    ),
+)
+def test_a_child_resolves_exactly_these_settings(pair: list[float] | None, rest: dict[str, Any]) -> None:
+    flags = rest | ({} if pair is None else dict(zip(("cache_threshold", "predict_threshold"), pair, strict=True)))
+    resolved = Settings.resolve(flags, {})
+    assert Settings.resolve({}, resolved.to_environ()) == resolved
+
+
+def test_report_path_is_absolute_before_anybody_changes_directory(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.resolve({"report": "run.json"}, {}).report == str(tmp_path / "run.json")
+
+
+def test_unknown_variables_warn_with_the_nearest_name(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"SCOPE_PATCH_CACHE_TRESHOLD": "1", "SCOPE_PATCH_UPSTREAM": "x", "SCOPE_PATCH": "1", "OTHER": "x"}
+    with caplog.at_level(logging.WARNING, "scope_patch"):
+        Settings.resolve({}, environ)
+    assert [record.getMessage() for record in caplog.records] == [
+        "environment variable SCOPE_PATCH_CACHE_TRESHOLD is not known and is ignored; "
+        "did you mean SCOPE_PATCH_CACHE_THRESHOLD?"
+    ]
+    caplog.clear()
+    Settings.resolve({}, {**environ, LAUNCHER: "1:3.11:python"})  # the launcher has said it
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("value", "off"), [("0", True), ("OFF", True), ("no", True), ("1", False), ("", False)])
+def test_kill_switch(value: str, off: bool) -> None:
+    assert switched_off({"SCOPE_PATCH": value}) is off
+    assert switched_off({}) is False
+
+
+def test_kill_switch_with_a_value_nobody_understands() -> None:
+    with pytest.raises(UsageError, match="SCOPE_PATCH is 'maybe'"):
+        switched_off({"SCOPE_PATCH": "maybe"})
+
+
+def test_every_setting_has_a_variable() -> None:
+    given_all = {"report": "x", "preset": "fast"}
+    assert set(Settings.resolve(given_all, {}).to_environ()) == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}
