@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from .environment import LAUNCHER, TRIGGERS
 from .errors import UsageError
+from .report.record import Run
+from .report.sink import write
 from .settings import Settings
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
@@ -40,13 +40,13 @@ def child_environment(settings: Settings, environ: Mapping[str, str], triggers: 
 
 def check_report_path(path: str) -> None:
     """Raises UsageError when no report could be written to `path` at the end of a long generation."""
-    folder = os.path.dirname(path)
-    if os.path.isdir(path):
-        raise UsageError(f"--report {path} is a directory; give the name of a file in it")
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # it is written in one step, by replacing what is there
+        raise UsageError(f"--report {path} is a directory or a device; give the name of a file")
     if not os.path.isdir(folder):
         raise UsageError(f"--report {path} cannot be written, because there is no directory {folder}; create it first")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise UsageError(f"--report {path} cannot be written (no write permission); give another path")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--report {path} cannot be written (no write permission in {folder}); give another path")
 
 
 def write_first_report(settings: Settings, reason: str) -> None:
@@ -57,17 +57,9 @@ def write_first_report(settings: Settings, reason: str) -> None:
     """
     if settings.report is None:
         return
-    report = {
-        "schema": 1,
-        "host": None,
-        "status": "not-applied",
-        "reasons": [reason],
-        "settings": asdict(settings),
-        "signal": None,
-        "generations": [],
-    }
+    run = Run(settings, reasons=[reason])
     try:
-        Path(settings.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write(Path(settings.report), run)
     except OSError as error:
         why = error.strerror
         raise UsageError(f"--report {settings.report} cannot be written ({why}); give another path") from None

@@ -69,8 +69,8 @@ def tiny_transformer(**options):
     return model.eval().requires_grad_(False)
 
 
-def tiny_pipeline(kind="", transformer=None):
-    """One of diffusers' three pipelines around a tiny DiT, with prompt embeddings given and latents returned."""
+def tiny_pipeline(kind="", transformer=None, **options):
+    """One of diffusers' three pipelines around a tiny DiT (`options` are its configuration)."""
     import diffusers
 
     cls = getattr(diffusers, f"SkyReelsV2DiffusionForcing{kind}Pipeline")
@@ -83,7 +83,7 @@ def tiny_pipeline(kind="", transformer=None):
                 base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
             ).eval()
     pipe = cls(
-        tokenizer=None, text_encoder=None, vae=vae, scheduler=scheduler, transformer=transformer or tiny_transformer()
+        tokenizer=None, text_encoder=None, vae=vae, scheduler=scheduler, transformer=transformer or tiny_transformer(**options)
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -113,4 +113,4 @@ def generate(pipe, seed=0, batch=1, **options):
         **options,
     }
     torch.manual_seed(seed)
-    return pipe(**arguments).frames
+    return pipe(prompt=None, **arguments).frames

@@ -52,6 +52,7 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         (["run", "--predictor", "../predictors/hold", "--", "x"], ["no predictor"]),
         (["run", "--report", "/no/such/folder/run.json", "--", "x"], ["no directory /no/such/folder", "create it"]),
         (["run", "--report", "/", "--", "x"], ["is a directory"]),
+        (["run", "--report", "/dev/null", "--", "x"], ["or a device"]),
         (["list", "--", "x"], ["did you mean `run`?"]),
         (["doctor", "--repo", "/no/such/folder"], ["--repo /no/such/folder is not a directory"]),
         (["nonsense"], ["invalid choice"]),

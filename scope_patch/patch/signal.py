@@ -109,12 +109,10 @@ def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall
             traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
         raise SignalError(f"tracing the forward failed: {type(error).__name__}: {error}") from error
-    _cut_layout_tail(traced)
-    weights = tuple(
-        tensor for tensor in (*traced.parameters(), *traced.buffers(), *_attributes(traced)) if tensor.numel() > 1
-    )
+    graph = _cut_layout_tail(traced)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    sliced = Slice(traced, width, example.dtype, device, tuple(tensor for tensor in weights if id(tensor) in own))
+    weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
+    sliced = Slice(graph, width, example.dtype, device, weights)
     modulation = sliced(example[0])
     if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
         raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
@@ -173,8 +171,8 @@ def _prologue(
     return prologue
 
 
-def _cut_layout_tail(traced: fx.GraphModule) -> None:
-    """Return the modulation as it was before it was repeated for every token, and drop what is dead then."""
+def _cut_layout_tail(traced: fx.GraphModule) -> fx.GraphModule:
+    """The modulation as it was before it was repeated for every token, without what is dead then."""
     output = next(node for node in traced.graph.nodes if node.op == "output")
     value = output.args[0]
     while isinstance(value, fx.Node) and getattr(value.target, "overloadpacket", None) in LAYOUT_ONLY:
@@ -182,10 +180,10 @@ def _cut_layout_tail(traced: fx.GraphModule) -> None:
     output.args = (value,)
     traced.graph.eliminate_dead_code()
     traced.graph.lint()
-    traced.recompile()
+    return fx.GraphModule(traced, traced.graph)  # a new one takes along only the tensors that are still read
 
 
 def _attributes(traced: fx.GraphModule) -> list[Tensor]:
-    """Tensors the graph reads that are neither parameters nor buffers of the traced module."""
+    """Tensors the graph reads."""
     names = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
     return [value for value in (getattr(traced, name, None) for name in names) if isinstance(value, Tensor)]

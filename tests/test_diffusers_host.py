@@ -1,0 +1,220 @@
+"""diffusers' three diffusion-forcing pipelines, unmodified, around a tiny DiT with random weights."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hosts import ALWAYS_PREDICT, CountForwards, embeddings, generate, tiny_pipeline, tiny_transformer
+from PIL import Image
+
+import scope_patch
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype="uint8"))
+
+
+CASES = {
+    "text": ("", {}),
+    "guidance off": ("", {"guidance_scale": 1.0}),
+    "synchronous": ("", {"ar_step": 0, "causal_block_size": None}),
+    "long": ("", {"num_frames": 177, "overlap_history": 17}),
+    "long, noised": ("", {"num_frames": 177, "overlap_history": 17, "addnoise_condition": 20}),
+    "batch": ("", {"batch": 2}),
+    "16 fps": ("", {"fps": 16}),
+    "image": ("ImageToVideo", {"image": picture(1), "causal_block_size": 1, "ar_step": 2, "num_frames": 33}),
+    "both ends": (
+        "ImageToVideo",
+        {"image": picture(1), "last_image": picture(2), "causal_block_size": 1, "ar_step": 2, "num_frames": 33},
+    ),
+    "video": ("VideoToVideo", {"video": [picture(k) for k in range(17)], "num_frames": 177, "overlap_history": 17}),
+}
+
+
+def made(case, **more):
+    kind, options = CASES[case]
+    # With fps embeddings, diffusers itself fails on a batch of more than one.
+    return tiny_pipeline(kind, inject_sample_info=case != "batch"), {**options, **more}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_never_is_bit_identical(case):
+    pipe, options = made(case)
+    expected = generate(pipe, **options)
+    with scope_patch.patched(pipe, policy="never", strict=True) as run:
+        assert torch.equal(generate(pipe, **options), expected)
+    assert run.report["status"] == "applied"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_counts_equal_what_ran(case):
+    pipe, options = made(case)
+    count = CountForwards(pipe.transformer)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        video = generate(pipe, **options)
+    (generation,) = run.report["generations"]
+    assert generation["forwards"]["run"] == count.forwards and count.blocks == 2 * count.forwards
+    assert sum(segment["slots_computed"] for segment in generation["segments"]) == count.frames
+    assert generation["forwards"]["skipped"] > 0 and video.isfinite().all()
+    assert generation["signal"] == "time modulation (torch.fx)"
+    assert set(generation["guards"]) <= {"stability"}
+
+
+def test_decisions_do_not_depend_on_the_batch():
+    modes = []
+    for batch in (1, 3):
+        pipe = tiny_pipeline(inject_sample_info=False)
+        with scope_patch.patched(pipe, cache_threshold=0.05, predict_threshold=0.4) as run:
+            generate(pipe, batch=batch)
+        modes.append(run.report["generations"][0]["segments"][0]["modes"])
+    assert modes[0] == modes[1] and {"P", "R"} <= set(modes[0])
+
+
+def test_interrupt_then_a_whole_generation():
+    pipe = tiny_pipeline()
+    seen = []
+
+    def callback(pipe, step, timestep, tensors):
+        seen.append(step)
+        pipe._interrupt = stop and step == 8
+        return {}
+
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        stop = False
+        expected = generate(pipe, callback_on_step_end=callback)
+        stop = True
+        generate(pipe, callback_on_step_end=callback)
+        stop = False
+        assert torch.equal(generate(pipe, callback_on_step_end=callback), expected)
+    lengths = [len(generation["segments"][0]["modes"]) for generation in run.report["generations"]]
+    assert lengths == [24, 9, 24] and seen == [*range(24), *range(9), *range(24)]
+
+
+def test_a_callback_may_change_the_conditioning():
+    """New embeddings in mid-loop have no history: their first forward is a real one."""
+    pipe = tiny_pipeline()
+    other = embeddings()["prompt_embeds"].flip(1)
+
+    def callback(pipe, step, timestep, tensors):
+        return {"prompt_embeds": other} if step == 17 else {}
+
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        generate(pipe, callback_on_step_end=callback)
+    generation = run.report["generations"][0]
+    assert generation["segments"][0]["modes"][18] == "P" and generation["guards"]["branch"] == 1
+
+
+def test_progress_bar_is_the_hosts(capsys):
+    pipe = tiny_pipeline()
+    pipe.set_progress_bar_config(disable=False)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT):
+        generate(pipe)
+    assert "24/24" in capsys.readouterr().err
+
+
+def test_bf16_stays_bf16():
+    pipe = tiny_pipeline(transformer=tiny_transformer().to(torch.bfloat16))
+    dtypes = set()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        transformer = type(pipe.transformer)
+        call = transformer.__call__
+
+        def spy(self, *args, **kwargs):
+            output = call(self, *args, **kwargs)
+            dtypes.add(output[0].dtype)
+            return output
+
+        transformer.__call__ = spy
+        try:
+            generate(pipe)
+        finally:
+            transformer.__call__ = vars(transformer)["__call__"] and call
+    assert run.report["generations"][0]["forwards"]["skipped"] > 0 and dtypes == {torch.bfloat16}
+
+
+def offloaded(pipe):
+    """What enable_model_cpu_offload does to the DiT, on a machine without an accelerator: a hook that replaces forward."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    class Hook(ModelHook):
+        loads = 0
+
+        def pre_forward(self, module, *args, **kwargs):
+            self.loads += 1
+            return args, kwargs
+
+    hook = Hook()
+    add_hook_to_module(pipe.transformer, hook)
+    return hook
+
+
+@pytest.mark.parametrize("first", ["hook", "patch"])
+def test_offload_hooks_on_the_instance(first):
+    """Hooks replace `forward` on the instance; whichever came first, skipped steps load nothing."""
+    expected_pipe = tiny_pipeline()
+    with scope_patch.patched(expected_pipe, **ALWAYS_PREDICT):
+        expected = generate(expected_pipe)
+    pipe = tiny_pipeline()
+    if first == "hook":
+        hook = offloaded(pipe)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        if first == "patch":
+            hook = offloaded(pipe)
+        assert torch.equal(generate(pipe), expected)
+    assert hook.loads == run.report["generations"][0]["forwards"]["run"]
+
+
+def test_group_offload_and_layerwise_casting():
+    pipe = tiny_pipeline()
+    pipe.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    with scope_patch.patched(pipe, policy="never", strict=True):
+        plain = generate(pipe)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        made = generate(pipe)
+    assert run.report["generations"][0]["forwards"]["skipped"] > 0
+    assert (made - plain).norm() / plain.norm() < 0.5
+
+
+def test_a_diffusers_cache_is_refused():
+    from diffusers import FirstBlockCacheConfig
+
+    pipe = tiny_pipeline()
+    pipe.transformer.is_cache_enabled  # noqa: B018 - the property this rests on
+    pipe.transformer._cache_config = FirstBlockCacheConfig(threshold=0.1)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        generate(pipe)
+    assert run.report["status"] == "not-applied" and "disable_cache" in run.report["reasons"][0]
+
+
+def test_copies_and_pickles_of_a_patched_model_are_plain():
+    pipe = tiny_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT):
+        twin = copy.deepcopy(pipe.transformer)
+        again = pickle.loads(pickle.dumps(pipe.transformer))
+        intervals = pipe.generate_timestep_matrix(25, torch.arange(990, 0, -90), 25, 3, 0, 5)[3]
+        assert type(copy.deepcopy(intervals)) is list
+    for model in (twin, again):
+        assert torch.equal(model.proj_out.weight, pipe.transformer.proj_out.weight)
+
+
+def test_other_pipelines_of_the_same_transformer_are_left_alone():
+    """The plain (not diffusion-forcing) pipeline shares the DiT class; it has no schedule of ours."""
+    from diffusers import SkyReelsV2Pipeline, UniPCMultistepScheduler
+
+    transformer = tiny_transformer(inject_sample_info=False)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    pipe = SkyReelsV2Pipeline(None, None, transformer, None, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"height": 32, "width": 32, "num_frames": 17, "num_inference_steps": 3, "output_type": "latent"}
+
+    def run():
+        return pipe(**options, **embeddings(), generator=torch.Generator().manual_seed(0)).frames
+
+    expected = run()
+    with scope_patch.patched(transformer, **ALWAYS_PREDICT) as record:
+        assert torch.equal(run(), expected)
+    assert record.report["generations"] == []
