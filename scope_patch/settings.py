@@ -43,7 +43,7 @@ class Settings:
     preset: str | None = None
     max_skip: int = 5
     predict_decay: float = 0.75
-    predictor: str = "taylor2"
+    predictor: str = "auto"
     selective: bool = True
     report: str | None = None
     strict: bool = False

@@ -1,4 +1,10 @@
-"""Predictor `auto`: the order, slot by slot, that the history itself says can be trusted."""
+"""Predictor `auto`: second order as far as the history itself says it can be trusted, slot by slot.
+
+Second order alone is the best predictor where velocities are smooth and the horizon short, and worse than hold where
+they are noisy (bf16) or the horizon long (its curvature was measured on a short gap). What tells the two apart is how much
+the curvature would correct the first-order change: smooth velocities are corrected a little, noise is corrected a lot.
+Measured with `examples/predictors.py`; see docs/demo.md.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +13,31 @@ from torch import Tensor
 
 from .points import Points, curvature_weights, hold_weights, slope_weights, zero_where_missing
 
-DISAGREEMENT = 0.5
-"""Second order is used where it corrects the first-order change by at most this share of it."""
-SECOND_ORDER_REACH = 2.0
-"""Second order is used up to this step ratio |h / h1|: beyond it, the curvature of a short gap is mostly noise."""
-FIRST_ORDER_REACH = 3.0
-"""First order extrapolates up to this step ratio; beyond it, the slope of a short gap is followed no further."""
+TRUSTED_CORRECTION = 0.3
+"""A curvature term of this share of the first-order change is halved; a larger one is damped by its square."""
+REACH = 3.0
+"""A slope between the newest of three points is followed up to this many times the gap it was measured on."""
 
 
 class Auto:
-    """Second order where it agrees with the first, first order otherwise, never far beyond the gap it was seen on."""
+    """Second order with a curvature damped where it disagrees with the slope, and a bounded reach; best measured."""
 
     name = "auto"
     keeps = 3
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        h = target - points.levels[0]
-        h1 = points.first_gap
-        ratio = h / h1
-        reach = h1 * ratio.clamp(-FIRST_ORDER_REACH, FIRST_ORDER_REACH)
-        second = self._trusts_curvature(h, points) & (ratio.abs() <= SECOND_ORDER_REACH)
-        factor = torch.where(second, zero_where_missing(0.5 * h * (h + h1)), 0.0)
-        return hold_weights(points) + slope_weights(points, reach) + curvature_weights(points, factor)
+        h, h1 = target - points.levels[0], points.first_gap
+        bounded = h1 * (h / h1).clamp(-REACH, REACH)
+        # With two points the slope is all there is: right after growth, at high noise, where velocities change little.
+        slope = slope_weights(points, torch.where(points.count >= 3, bounded, h))
+        bend = 0.5 * h * (h + h1)
+        return hold_weights(points) + slope + curvature_weights(points, zero_where_missing(bend * trust(h, points)))
 
-    def _trusts_curvature(self, h: Tensor, points: Points) -> Tensor:
-        if points.drift is None or points.bend is None:
-            return torch.zeros_like(h, dtype=torch.bool)
-        first = (h / points.first_gap).abs() * points.drift
-        correction = (0.5 * h * (h + points.first_gap)).abs() * points.bend
-        return correction <= DISAGREEMENT * first  # False where a term is missing (NaN)
+
+def trust(h: Tensor, points: Points) -> Tensor:
+    """1 / (1 + (q / q0)^2), with q = ||curvature term|| / ||first-order term|| at distance h; 0 where it is unknown."""
+    if points.drift is None or points.bend is None:
+        return torch.zeros_like(h)
+    first = (h / points.first_gap).abs() * points.drift
+    correction = (0.5 * h * (h + points.first_gap)).abs() * points.bend
+    return 1 / (1 + (correction / first / TRUSTED_CORRECTION) ** 2)

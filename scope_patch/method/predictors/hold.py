@@ -11,7 +11,7 @@ class Hold:
     """Repeats the last velocity: exact on constants."""
 
     name = "hold"
-    keeps = 1
+    keeps = 2  # it reads one; but Predict asks for two whatever the predictor, so that forwards can be compared
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
         return hold_weights(points)
