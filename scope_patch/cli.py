@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"scope_patch: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError:  # `doctor | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--predict-threshold", metavar="X", help="below it, extrapolate; from it on, run the model")
     run.add_argument("--max-skip", metavar="N", help="at most N skipped steps in a row (default: 5)")
     run.add_argument("--predict-decay", metavar="G", help="what a prediction leaves of the discrepancy (default: 0.75)")
-    run.add_argument("--predictor", metavar="NAME", help="taylor2 (default); `list` shows the others")
+    run.add_argument("--predictor", metavar="NAME", help="auto (default); `list` shows the others")
     run.add_argument(
         "--selective", action=argparse.BooleanOptionalAction, default=None, help="leave out slots that have not started"
     )

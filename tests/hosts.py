@@ -74,16 +74,27 @@ def tiny_pipeline(kind="", transformer=None, **options):
     import diffusers
 
     cls = getattr(diffusers, f"SkyReelsV2DiffusionForcing{kind}Pipeline")
-    scheduler = diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
     vae = None
     if kind:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             vae = diffusers.AutoencoderKLWan(
-                base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
+                base_dim=4,
+                z_dim=4,
+                dim_mult=[1, 1, 1, 1],
+                num_res_blocks=1,
+                latents_mean=[0.0] * 4,
+                latents_std=[1.0] * 4,
             ).eval()
     pipe = cls(
-        tokenizer=None, text_encoder=None, vae=vae, scheduler=scheduler, transformer=transformer or tiny_transformer(**options)
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae,
+        scheduler=scheduler,
+        transformer=transformer or tiny_transformer(**options),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -2,8 +2,8 @@
 
     python official_skyreels.py CHECKOUT CASE...     one JSON line a case
 
-CUDA-only kernels are replaced after import; VAE and text encoder are small deterministic stand-ins. What is under test is
-upstream's denoise loop and DiT forward. Scenario names are in CASES.
+CUDA-only kernels are replaced after import; VAE and text encoder are small deterministic stand-ins. What is under test
+is upstream's denoise loop and DiT forward. Scenario names are in CASES.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CASES = {
 def import_upstream(checkout):
     """Upstream's modules, with plain PyTorch in place of what needs CUDA."""
     import diffusers.loaders
-    import diffusers.models.modeling_utils
+    import diffusers.models.modeling_utils  # noqa: F401
     import transformers  # noqa: F401 - these probe for torchvision, and must not find the empty one
 
     for name in ("torchvision", "torchvision.transforms", "dashscope"):  # imported by upstream, not used here
@@ -133,7 +133,9 @@ def film(folder):
 
 def generate(pipe, seed=0, **options):
     """All latents that were decoded, concatenated over segments, and the video."""
-    options = {"num_frames": 97, "guidance_scale": 4.0, "base_num_frames": 97, "shift": 8.0, "fps": 24} | STEPS | options
+    options = (
+        {"num_frames": 97, "guidance_scale": 4.0, "base_num_frames": 97, "shift": 8.0, "fps": 24} | STEPS | options
+    )
     options.pop("causal", None), options.pop("offload", None)
     for name in ("image", "end_image"):
         if name in options:

@@ -28,9 +28,7 @@ def snapshot():
 
 
 def same(one, other):
-    return all(
-        a.keys() == b.keys() and all(a[name] is b[name] for name in a) for a, b in zip(one, other, strict=True)
-    )
+    return all(a.keys() == b.keys() and all(a[name] is b[name] for name in a) for a, b in zip(one, other, strict=True))
 
 
 def generate(pipe):
@@ -176,7 +174,9 @@ class Patching(RuleBasedStateMachine):
         owner = owners()[0]
         self.foreign = owner, vars(owner)["generate_timestep_matrix"]
         raw = self.foreign[1]
-        owner.generate_timestep_matrix = wrapt.FunctionWrapper(raw, lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs))
+        owner.generate_timestep_matrix = wrapt.FunctionWrapper(
+            raw, lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs)
+        )
 
     @precondition(lambda self: self.foreign is not None)
     @rule()

@@ -137,7 +137,7 @@ def test_bf16_stays_bf16():
 
 
 def offloaded(pipe):
-    """What enable_model_cpu_offload does to the DiT, on a machine without an accelerator: a hook that replaces forward."""
+    """What enable_model_cpu_offload does to the DiT, without an accelerator: a hook that replaces forward."""
     from accelerate.hooks import ModelHook, add_hook_to_module
 
     class Hook(ModelHook):
@@ -218,3 +218,49 @@ def test_other_pipelines_of_the_same_transformer_are_left_alone():
     with scope_patch.patched(transformer, **ALWAYS_PREDICT) as record:
         assert torch.equal(run(), expected)
     assert record.report["generations"] == []
+
+
+@pytest.mark.parametrize(
+    ("how", "first"),
+    [
+        ("module.compile()", "patch"),
+        ("compile_repeated_blocks", "patch"),
+        ("torch.compile(module)", "patch"),
+        ("torch.compile(module)", "compile"),
+    ],
+)
+def test_compiled_dit(how, first):
+    """The seam lies around the compiled region, whichever came first; the compiled code is the host's own."""
+    torch._dynamo.reset()
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    def compile_it():
+        if how == "module.compile()":
+            pipe.transformer.compile(backend=backend)
+        elif how == "compile_repeated_blocks":
+            pipe.transformer.compile_repeated_blocks(backend=backend)
+        else:
+            pipe.transformer = torch.compile(pipe.transformer, backend=backend)
+
+    pipe = tiny_pipeline()
+    count = CountForwards(pipe.transformer)
+    if first == "compile":
+        compile_it()
+        expected = generate(pipe, num_frames=17)
+    handle = scope_patch.apply(pipe.transformer, **ALWAYS_PREDICT, strict=True)
+    if first == "patch":
+        compile_it()
+    count.forwards = 0
+    generate(pipe, num_frames=17)
+    (generation,) = handle.report["generations"]
+    assert compiled and generation["forwards"]["skipped"] > 0
+    assert count.forwards == generation["forwards"]["run"]
+    handle.remove()
+    if first == "compile":
+        with scope_patch.patched(pipe, policy="never", strict=True):
+            assert torch.equal(generate(pipe, num_frames=17), expected)
+    torch._dynamo.reset()

@@ -231,3 +231,20 @@ def test_history_memory_is_three_points_a_branch_and_is_let_go():
     with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
         generate(pipe)
     assert run.report["generations"][0]["history_bytes_peak"] == 2 * 3 * (4 * 25 * 4 * 4 * 4)
+
+
+def test_sequence_parallelism_replaces_forward_on_the_instance():
+    """As upstream's `use_usp` does; skipped steps must not enter it, or one rank's collectives would wait for ever."""
+    import types
+
+    pipe = fake_pipeline()
+    entered = []
+
+    def sharded_forward(self, *args, **kwargs):
+        entered.append(1)
+        return type(self).forward(self, *args, **kwargs)
+
+    pipe.transformer.forward = types.MethodType(sharded_forward, pipe.transformer)
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
+        generate(pipe)
+    assert len(entered) == run.report["generations"][0]["forwards"]["run"] < 48

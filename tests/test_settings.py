@@ -20,7 +20,7 @@ def test_defaults_are_the_fast_preset() -> None:
     assert (resolved.preset, resolved.cache_threshold, resolved.predict_threshold) == ("fast", 0.18, 0.42)
     assert (resolved.policy, resolved.predictor, resolved.max_skip, resolved.predict_decay) == (
         "scope",
-        "taylor2",
+        "auto",
         5,
         0.75,
     )

@@ -97,9 +97,9 @@ class Binding:
             return self._guard(self._scope_of(generation.pipeline), lambda: session.enter(iteration))
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
-        generation = self._current.of_model(model)
+        generation = self._current.of_model(unwrap(model))
         session = generation.session if generation is not None else None
-        if generation is None or session is None or self.broken:
+        if generation is None or session is None or generation.inside or self.broken:
             return wrapped(*args, **kwargs)
         scope, signature = self._scope_of(generation.pipeline), self._signature
         assert signature is not None
@@ -111,7 +111,7 @@ class Binding:
         output, pending = served
         if output is not None:
             return output
-        with generation.clock.dit(call.latents.device):
+        with generation.clock.dit(call.latents.device), generation.entered():
             output = wrapped(*args, **kwargs)
         if pending is not None:
             with generation.clock.overhead():
@@ -128,10 +128,24 @@ class Binding:
     def _open(self, scope: Scope, pipeline: Any) -> Generation:
         record = Record()
         generation = Generation(self.architecture, scope.run.settings, pipeline, record)
+        outer = self.architecture.model(pipeline)
+        if outer is not generation.model:
+            self._attach_compiled(type(outer))
         scope.run.generations.append(record)
         if self.architecture.name not in scope.run.hosts:
             scope.run.hosts.append(self.architecture.name)
         return generation
+
+    def _attach_compiled(self, wrapper: type) -> None:
+        """`torch.compile(model)` called the model's own `__call__` when it was made: the seam is the wrapper's then.
+
+        The inner seam is passed through; dynamo must not try to compile our frames on the way.
+        """
+        if not self._ledger.holds(wrapper, "__call__"):
+            self._ledger.replace(wrapper, "__call__", lambda raw: wrapt.FunctionWrapper(raw, self._forward))
+            trace_rules = getattr(sys.modules.get("torch._dynamo"), "trace_rules", None)
+            if trace_rules is not None:
+                trace_rules.add("scope_patch")
 
     @contextmanager
     def _entered(self, scope: Scope, generation: Generation) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,7 @@ class Generation:
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
         session: the segment under way, if any.
+        inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
     """
 
     def __init__(self, architecture: Architecture, settings: Settings, pipeline: Any, record: Record) -> None:
@@ -46,6 +48,7 @@ class Generation:
         self.predictor = predictors.create(settings.predictor)
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
+        self.inside = False
         self._width = 0
 
     def start_segment(self, result: Any, watch: Callable[[Session, int], Interval | None]) -> Any:
@@ -86,6 +89,15 @@ class Generation:
             return timestep_signal
         self.record.signal = SLICED
         return known
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Around the host's forward."""
+        self.inside = True
+        try:
+            yield
+        finally:
+            self.inside = False
 
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised."""

@@ -63,6 +63,8 @@ class Sink:
 def write(path: Path, run: Run) -> None:
     """Write a run's report to `path` in one step, through a symlink if it is one. Raises OSError."""
     target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         part.write_text(json.dumps(run.report, indent=1) + "\n", encoding="utf-8")

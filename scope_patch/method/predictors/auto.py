@@ -1,8 +1,8 @@
 """Predictor `auto`: second order as far as the history itself says it can be trusted, slot by slot.
 
 Second order alone is the best predictor where velocities are smooth and the horizon short, and worse than hold where
-they are noisy (bf16) or the horizon long (its curvature was measured on a short gap). What tells the two apart is how much
-the curvature would correct the first-order change: smooth velocities are corrected a little, noise is corrected a lot.
+they are noisy (bf16) or the horizon long (its curvature was measured on a short gap). What tells the two apart is how
+much the curvature would correct the first-order change: smooth velocities are corrected a little, noise a lot.
 Measured with `examples/predictors.py`; see docs/demo.md.
 """
 

@@ -86,7 +86,9 @@ class DiffusionForcingPipeline:
     @torch.no_grad()
     def extend_video(self, prompt, prefix, negative_prompt="", num_frames=25, guidance_scale=3.0, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        return self._segment(prompt, negative_prompt, num_frames, 12, guidance_scale, generator, prefix, None, 0, 3, 5, 24)
+        return self._segment(
+            prompt, negative_prompt, num_frames, 12, guidance_scale, generator, prefix, None, 0, 3, 5, 24
+        )
 
     def _segment(
         self, prompt, negative_prompt, frames, steps, guidance, generator, prefix, ends, addnoise, ar_step, size, fps
