@@ -197,10 +197,13 @@ def test_a_schedule_that_changed_is_refused(break_it, complaint):
 def _open_generation(pipe):
     from scope_patch.patch.generation import Generation
     from scope_patch.patch.hooks import bindings
+    from scope_patch.patch.scope import Scope
     from scope_patch.report.record import Generation as Record
+    from scope_patch.report.record import Run
     from scope_patch.settings import Settings
 
-    return Generation(bindings()["skyreels-v2"].architecture, Settings.resolve({}, {}), pipe, Record())
+    scope = Scope.of(Run(Settings.resolve({}, {})), pipe)
+    return Generation(bindings()["skyreels-v2"].architecture, scope, pipe, Record())
 
 
 def test_a_failure_of_ours_costs_one_warning_and_no_video(monkeypatch, caplog):

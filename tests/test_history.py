@@ -134,3 +134,13 @@ def test_discrepancy_equals_equation_4_and_asks_once():
     assert measure(now, before) == pytest.approx(expected.item(), rel=1e-5)
     assert measure(now, before) == pytest.approx(expected.item(), rel=1e-5)
     assert len(asked) == 1 and measure([], []) is None
+
+
+def test_memory_at_540p_is_what_the_design_allows():
+    """13 MB a point and branch (fp32, 16 x 25 x 68 x 120); three points and two branches stay under 0.15 GB."""
+    histories = [BranchHistory(create("auto").keeps) for _ in range(2)]
+    for history in histories:
+        for k in range(4):
+            history.record((0, 25), torch.full((25,), 0.9 - k / 10).double(), torch.ones(1, 16, 25, 68, 120))
+    assert histories[0].anchors[0].velocity.nbytes == pytest.approx(13e6, rel=0.01)
+    assert sum(history.bytes for history in histories) < 0.15e9

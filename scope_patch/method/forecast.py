@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from . import stability
 from .history import BranchHistory
 from .predictors import Predictor
-from .predictors.points import Points, hold_weights
+from .predictors.points import Points
 from .schedule import Interval
+
+MOST = 3
+"""History points a slot can have at most."""
 
 
 class Forecast:
@@ -46,7 +50,9 @@ class Forecast:
     @property
     def count(self) -> int:
         """Distinct history points, the least over the active slots; 3 where none is active."""
-        return int(self.known.count[self.active].min()) if bool(self.active.any()) else 3
+        if self.known.least == MOST:
+            return MOST
+        return int(torch.where(self.active, self.known.count, MOST).min())
 
     @property
     def finite(self) -> bool:
@@ -58,7 +64,7 @@ class Forecast:
 
     def hold(self) -> Tensor:
         """The newest velocity over the interval."""
-        return self.history.combine(self.interval, hold_weights(self.known)[:1])
+        return self.history.combine(self.interval, torch.ones_like(self.known.levels[:1]))
 
     def predict(self) -> Tensor:
         """The predicted velocity over the interval."""

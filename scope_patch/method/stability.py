@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .predictors.points import Points
@@ -28,7 +29,7 @@ class Limits:
 
 def is_finite(points: Points, slots: Tensor) -> bool:
     """Whether the measured sizes of these slots (booleans [slots]) are all finite."""
-    return points.finite is None or bool(points.finite[slots].all())
+    return points.faulty is None or not bool((points.faulty & slots).any())
 
 
 def is_stable(target: Tensor, points: Points, weights: Tensor, slots: Tensor, limits: Limits) -> bool:
@@ -38,24 +39,22 @@ def is_stable(target: Tensor, points: Points, weights: Tensor, slots: Tensor, li
         weights: what the predictor made of it, [points, slots]; what it gave up (order, reach) is not counted.
         slots: booleans [slots]; only those that are updated now matter.
     """
-    if not slots.any() or len(points) < 2:
+    if len(weights) < 2:
         return True
-    moved = weights[1].abs() > 0
-    ratio = ((target - points.levels[0]) / points.first_gap).abs()
-    if bool((ratio[slots & moved] > limits.step_ratio).any()):
-        return False
-    if points.drift is None:
-        return True
-    return bool((change(points, weights)[slots & moved] <= limits.magnitude).all())
+    ratio = ((target - points.levels[0]) * points.per_first_gap).abs()
+    fine = ratio <= limits.step_ratio
+    if points.drift is not None:
+        fine &= change(points, weights) <= limits.magnitude
+    return bool((fine | ~slots | (weights[1] == 0)).all())
 
 
 def change(points: Points, weights: Tensor) -> Tensor:
     """An upper bound of ||v^ - v0|| / ||v0|| a slot, from the weights and the measured drift and bend."""
-    drift = points.drift if points.drift is not None else weights[0] * 0
-    if len(points) < 3:
-        return weights[1].abs() * drift
-    # v^ - v0 = -(w1 + w2)(v0 - v1) - w2 (v1 - v2), and v1 - v2 = (h2 / h1)(v0 - v1) - h2 (h1 + h2) C / 2.
-    h1, h2 = points.first_gap, points.second_gap
-    slope = (weights[1] + weights[2] * (1 + (h2 / h1).nan_to_num(0.0))).abs() * drift
-    bend = points.bend if points.bend is not None else drift * 0
-    return slope + ((weights[2] * h2 * (h1 + h2)).nan_to_num(0.0) / 2).abs() * bend.nan_to_num(0.0)
+    drift = points.drift if points.drift is not None else torch.zeros_like(weights[0])
+    first = weights[0] - 1  # v^ - v0 = first (v0 - v1) + second (v1 - v2), and
+    if len(weights) < 3 or points.bend is None:
+        return first.abs() * drift
+    second = -weights[2]  # v1 - v2 = (h2 / h1)(v0 - v1) - h2 (h1 + h2) C / 2
+    h1, h2 = points.first_gap.nan_to_num(nan=0.0), points.second_gap.nan_to_num(nan=0.0)
+    slope = (first + second * h2 * points.per_first_gap).abs() * drift
+    return slope + (second * h2 * (h1 + h2) / 2).abs() * points.bend

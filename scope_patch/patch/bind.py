@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -20,10 +21,12 @@ from ..errors import NotApplied, ScopePatchError
 from ..report.record import Generation as Record
 from .architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Seam
 from .call import bind as bind_call
-from .generation import Generation, unwrap
+from .clock import Clock, Mark
+from .current import Current
+from .generation import Generation
 from .ledger import Ledger
-from .scopes import Current, Scope
-from .session import Session
+from .scope import Scope, unwrap
+from .session import Pending, Session
 from .signature import check_live, failures
 
 logger = logging.getLogger("scope_patch")
@@ -71,13 +74,13 @@ class Binding:
         return wrapt.FunctionWrapper(raw, wrappers[seam.role])
 
     def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
-        scope = self._scope_of(pipeline)
-        if scope is None:
-            return wrapped(*args, **kwargs)
-        generation = self._guard(scope, lambda: self._open(scope, pipeline))
+        generation = None
+        if self.scopes and not self.broken:
+            scope = self._guard(None, lambda: self._scope_of(pipeline))
+            generation = None if scope is None else self._guard(None, lambda: self._open(scope, pipeline), scope)
         if generation is None:
             return wrapped(*args, **kwargs)
-        with self._entered(scope, generation):
+        with self._entered(generation):
             return wrapped(*args, **kwargs)
 
     def _schedule(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
@@ -85,55 +88,60 @@ class Binding:
         generation = self._current.of_pipeline(pipeline)
         if generation is None or self.broken:
             return result
-        scope = self._scope_of(pipeline)
-        watched = self._guard(scope, lambda: generation.start_segment(result, self._on_read), generation)
+        watched = self._guard(generation, lambda: generation.start_segment(result, self._on_read))
         return result if watched is None else watched
 
     def _on_read(self, session: Session, iteration: int) -> tuple[int, int] | None:
-        generation = self._current.generations[-1] if self._current.generations else None
+        generation = self._current.innermost
         if generation is None or generation.session is not session or self.broken:
             return None  # a list that outlived its loop, or belongs to another thread's
-        with generation.clock.overhead():
-            return self._guard(self._scope_of(generation.pipeline), lambda: session.enter(iteration))
+        return self._guard(generation, lambda: session.enter(iteration))
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
         generation = self._current.of_model(unwrap(model))
         session = generation.session if generation is not None else None
         if generation is None or session is None or generation.inside or self.broken:
             return wrapped(*args, **kwargs)
-        scope, signature = self._scope_of(generation.pipeline), self._signature
-        assert signature is not None
-        with generation.clock.overhead():
-            call = self._guard(scope, lambda: bind_call(signature, self.architecture.forward, args, kwargs))
-            served = None if call is None else self._guard(scope, lambda: session.serve(call))
-        if call is None or served is None:
+        served = self._guard(generation, lambda: self._serve(session, args, kwargs))
+        if served is None:
             return wrapped(*args, **kwargs)
         output, pending = served
         if output is not None:
             return output
-        with generation.clock.dit(call.latents.device), generation.entered():
+        clock = generation.clock
+        started = self._guard(generation, clock.start)
+        generation.inside = True
+        try:
             output = wrapped(*args, **kwargs)
-        if pending is not None:
-            with generation.clock.overhead():
-                self._guard(scope, lambda: session.observe(pending, output))
+        finally:
+            generation.inside = False
+        self._guard(generation, lambda: self._observe(session, clock, started, pending, output))
         return output
+
+    def _serve(self, session: Session, args: Any, kwargs: Any) -> tuple[Any, Pending | None]:
+        assert self._signature is not None, "a forward is wrapped only after its signature was read"
+        return session.serve(bind_call(self._signature, self.architecture.forward, args, kwargs))
+
+    def _observe(self, session: Session, clock: Clock, started: Mark | None, pending: Pending | None, out: Any) -> None:
+        if started is not None:
+            clock.stop(started)
+        if pending is not None:
+            session.observe(pending, out)
 
     def _scope_of(self, pipeline: Any) -> Scope | None:
         """The newest scope that covers a pipeline."""
-        if self.broken or not self.scopes:
-            return None
         model = unwrap(self.architecture.model(pipeline))
         return next((scope for scope in reversed(self.scopes) if scope.covers(pipeline, model)), None)
 
     def _open(self, scope: Scope, pipeline: Any) -> Generation:
         record = Record()
-        generation = Generation(self.architecture, scope.run.settings, pipeline, record)
-        outer = self.architecture.model(pipeline)
-        if outer is not generation.model:
-            self._attach_compiled(type(outer))
+        generation = Generation(self.architecture, scope, pipeline, record)
         scope.run.generations.append(record)
         if self.architecture.name not in scope.run.hosts:
             scope.run.hosts.append(self.architecture.name)
+        outer = self.architecture.model(pipeline)
+        if outer is not generation.model:
+            self._attach_compiled(type(outer))
         return generation
 
     def _attach_compiled(self, wrapper: type) -> None:
@@ -148,7 +156,7 @@ class Binding:
                 trace_rules.add("scope_patch")
 
     @contextmanager
-    def _entered(self, scope: Scope, generation: Generation) -> Any:
+    def _entered(self, generation: Generation) -> Iterator[None]:
         self._current.generations.append(generation)
         error: BaseException | None = None
         try:
@@ -158,13 +166,16 @@ class Binding:
             raise
         finally:
             self._current.generations.pop()
-            self._guard(scope, lambda: generation.close(error))
-            if scope.tell is not None:
-                self._guard(scope, scope.tell)
+            self._guard(generation, lambda: generation.close(error))
+            if generation.scope.tell is not None:
+                self._guard(generation, generation.scope.tell)
 
-    def _guard(self, scope: Scope | None, work: Callable[[], T], generation: Generation | None = None) -> T | None:
+    def _guard(self, generation: Generation | None, work: Callable[[], T], scope: Scope | None = None) -> T | None:
         """Run our own code on behalf of the host: None where it failed, and the host goes on without us."""
-        strict = scope is not None and scope.run.settings.strict
+        before = time.perf_counter()
+        if generation is not None:
+            scope = generation.scope
+        strict = any(each.run.settings.strict for each in ([scope] if scope is not None else self.scopes))
         try:
             return work()
         except NotApplied as reason:
@@ -177,15 +188,22 @@ class Binding:
         except Exception as error:
             if strict:
                 raise ScopePatchError(f"scope_patch failed on {self.architecture.name}: {error!r}") from error
-            self.broken = True
-            logger.warning(
-                "scope_patch failed on %s and is off for the rest of this process; the host goes on unpatched "
-                "(--strict raises instead)",
-                self.architecture.name,
-                exc_info=True,
-            )
-            for record in (generation.record for generation in self._current.generations):
-                record.guard("failure")
-                record.applied = record.forwards_skipped > 0
-                record.reasons.append(f"switched off after a failure of ours: {error!r}")
+            self._break(error)
+        finally:
+            if generation is not None:
+                generation.record.seconds.overhead += time.perf_counter() - before
         return None
+
+    def _break(self, error: Exception) -> None:
+        """Something of ours failed: off for this architecture, said once, and noted in every generation under way."""
+        self.broken = True
+        logger.warning(
+            "scope_patch failed on %s and is off for the rest of this process; the host goes on unpatched "
+            "(--strict raises instead)",
+            self.architecture.name,
+            exc_info=True,
+        )
+        for record in (generation.record for generation in self._current.generations):
+            record.guard("failure")
+            record.applied = record.forwards_skipped > 0
+            record.reasons.append(f"switched off after a failure of ours: {error!r}")

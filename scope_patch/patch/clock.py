@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from ..report.record import Seconds
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The beginning of a forward: the host's clock, and an event on the CUDA stream where there is one."""
+
+    seconds: float
+    event: torch.cuda.Event | None
 
 
 @dataclass
@@ -24,37 +30,30 @@ class Clock:
     started: float = field(default_factory=time.perf_counter)
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
 
-    @contextmanager
-    def dit(self, device: torch.device) -> Iterator[None]:
-        """Around the host's DiT forward."""
-        if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            begin.record()
-            try:
-                yield
-            finally:
-                end.record()
-                self._events.append((begin, end))
-            return
-        before = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds.dit += time.perf_counter() - before
+    def start(self) -> Mark:
+        """Right before the host's forward."""
+        return Mark(time.perf_counter(), _event())
 
-    @contextmanager
-    def overhead(self) -> Iterator[None]:
-        """Around our own code."""
-        before = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds.overhead += time.perf_counter() - before
+    def stop(self, mark: Mark) -> None:
+        """Right after it."""
+        end = _event() if mark.event is not None else None
+        if mark.event is not None and end is not None:
+            self._events.append((mark.event, end))
+        else:
+            self.seconds.dit += time.perf_counter() - mark.seconds
 
     def close(self) -> None:
-        """The generation is over: read the events (it has synchronised long ago) and the total."""
+        """The generation is over: read the events (the host has synchronised long ago) and the total."""
         self.seconds.total = time.perf_counter() - self.started
         for begin, end in self._events:
             end.synchronize()
             self.seconds.dit += begin.elapsed_time(end) / 1000.0
         self._events.clear()
+
+
+def _event() -> torch.cuda.Event | None:
+    if not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
+        return None
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event

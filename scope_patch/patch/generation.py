@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,11 +15,11 @@ from ..method import policies, predictors
 from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build
 from ..report.record import Generation as Record
-from ..settings import Settings
 from .architecture import Architecture
 from .call import ForwardCall
 from .clock import Clock
 from .intervals import WatchedIntervals
+from .scope import Scope, unwrap
 from .session import Session
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 
@@ -34,18 +33,20 @@ class Generation:
     """State of one pipeline call.
 
     Attributes:
+        scope: the request it runs under.
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
         session: the segment under way, if any.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
     """
 
-    def __init__(self, architecture: Architecture, settings: Settings, pipeline: Any, record: Record) -> None:
-        self.architecture, self.settings, self.record = architecture, settings, record
+    def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
+        self.architecture, self.scope, self.record = architecture, scope, record
+        self.settings = scope.run.settings
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
-        self.policy = policies.create(settings)
-        self.predictor = predictors.create(settings.predictor)
+        self.policy = policies.create(self.settings)
+        self.predictor = predictors.create(self.settings.predictor)
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self.inside = False
@@ -90,15 +91,6 @@ class Generation:
         self.record.signal = SLICED
         return known
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Around the host's forward."""
-        self.inside = True
-        try:
-            yield
-        finally:
-            self.inside = False
-
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised."""
         if self.session is not None:
@@ -107,12 +99,6 @@ class Generation:
         self.record.finished = error is None
         self.record.error = None if error is None else f"{type(error).__name__}: {error}"
         self.clock.close()
-
-
-def unwrap(model: Any) -> nn.Module:
-    """The module inside `torch.compile`'s wrapper."""
-    inner: nn.Module = getattr(model, "_orig_mod", model)
-    return inner
 
 
 def _four_things(result: Any) -> tuple[Tensor, Tensor, Tensor, Sequence[Interval]]:

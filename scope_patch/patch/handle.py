@@ -16,9 +16,8 @@ from ..report.sink import write
 from ..settings import Settings, switched_off
 from .architecture import FORWARD, GENERATION
 from .bind import Binding
-from .generation import unwrap
 from .hooks import attach_ready, bindings
-from .scopes import Scope
+from .scope import Scope, unwrap
 
 
 class Handle:

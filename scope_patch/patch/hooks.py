@@ -17,7 +17,7 @@ from ..report.sink import Sink
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .known import architectures
-from .scopes import Scope
+from .scope import Scope
 
 logger = logging.getLogger("scope_patch")
 

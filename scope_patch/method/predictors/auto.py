@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .points import Points, curvature_weights, hold_weights, slope_weights, zero_where_missing
+from .points import Points
+from .taylor2 import newton
 
 TRUSTED_CORRECTION = 0.3
 """A curvature term of this share of the first-order change is halved; a larger one is damped by its square."""
@@ -26,18 +27,18 @@ class Auto:
     keeps = 3
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        h, h1 = target - points.levels[0], points.first_gap
-        bounded = h1 * (h / h1).clamp(-REACH, REACH)
+        h = target - points.levels[0]
+        ratio = h * points.per_first_gap
         # With two points the slope is all there is: right after growth, at high noise, where velocities change little.
-        slope = slope_weights(points, torch.where(points.count >= 3, bounded, h))
-        bend = 0.5 * h * (h + h1)
-        return hold_weights(points) + slope + curvature_weights(points, zero_where_missing(bend * trust(h, points)))
+        far = (ratio.abs() > REACH) & (points.count >= 3)
+        reach = torch.where(far, h * (REACH / ratio.abs()), h)
+        if len(points) < 3 or points.drift is None or points.bend is None:
+            return points.weigh(reach)
+        curvature = newton(h, points)
+        bend = curvature * trust(ratio.abs() * points.drift, curvature.abs() * points.bend) * points.per_both_gaps
+        return points.weigh(reach + bend, -bend)
 
 
-def trust(h: Tensor, points: Points) -> Tensor:
-    """1 / (1 + (q / q0)^2), with q = ||curvature term|| / ||first-order term|| at distance h; 0 where it is unknown."""
-    if points.drift is None or points.bend is None:
-        return torch.zeros_like(h)
-    first = (h / points.first_gap).abs() * points.drift
-    correction = (0.5 * h * (h + points.first_gap)).abs() * points.bend
-    return 1 / (1 + (correction / first / TRUSTED_CORRECTION) ** 2)
+def trust(slope: Tensor, curvature: Tensor) -> Tensor:
+    """1 / (1 + (q / q0)^2), q = curvature / slope, the sizes of two terms; 0 where there is nothing to compare with."""
+    return (1 / (1 + (curvature / slope / TRUSTED_CORRECTION) ** 2)).nan_to_num(nan=0.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .points import Points, hold_weights
+from .points import Points
 
 
 class Hold:
@@ -14,4 +15,4 @@ class Hold:
     keeps = 2  # it reads one; but Predict asks for two whatever the predictor, so that forwards can be compared
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        return hold_weights(points)
+        return torch.ones_like(points.levels[:1])

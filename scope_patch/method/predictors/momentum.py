@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .points import Points, hold_weights, slope_weights
+from .points import Points
 
 OLD_SHARE = 0.3
 """Weight of the older slope. The paper names a momentum predictor and gives no formula; this one is ours."""
@@ -20,4 +20,4 @@ class Momentum:
     def weights(self, target: Tensor, points: Points) -> Tensor:
         h = target - points.levels[0]
         old = torch.where(points.count >= 3, OLD_SHARE, 0.0)
-        return hold_weights(points) + slope_weights(points, h * (1 - old)) + slope_weights(points, h * old, newer=1)
+        return points.weigh(h * (1 - old), h * old)

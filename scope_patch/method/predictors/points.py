@@ -47,10 +47,31 @@ class Points:
         return torch.where(self.first_gap.isnan(), torch.nan, self.gap(1))
 
     @cached_property
-    def finite(self) -> Tensor | None:
-        """Whether the measured sizes of a slot are numbers, booleans [slots]; None where they were not measured."""
+    def per_first_gap(self) -> Tensor:
+        """1 / h1; 0 where a slot has no second point, so that its slope drops out of every sum."""
+        return (1 / self.first_gap).nan_to_num(nan=0.0)
+
+    @cached_property
+    def per_second_gap(self) -> Tensor:
+        """1 / h2; 0 where a slot has no third point."""
+        return (1 / self.second_gap).nan_to_num(nan=0.0)
+
+    @cached_property
+    def per_both_gaps(self) -> Tensor:
+        """2 / (h1 + h2), by which a difference of slopes is a curvature; 0 where a slot has no third point."""
+        return (2 / (self.first_gap + self.second_gap)).nan_to_num(nan=0.0)
+
+    @cached_property
+    def faulty(self) -> Tensor | None:
+        """Slots whose measured sizes are not numbers, booleans [slots]; None where there is no such slot."""
         sizes = [size for size in (self.drift, self.bend) if size is not None]
-        return torch.stack(sizes).isfinite().all(dim=0) if sizes else None
+        faulty = ~torch.stack(sizes).isfinite().all(dim=0) if sizes else None
+        return None if faulty is None or not faulty.any() else faulty
+
+    @cached_property
+    def least(self) -> int:
+        """The least count of all slots."""
+        return int(self.count.min())
 
     @cached_property
     def count(self) -> Tensor:
@@ -58,36 +79,18 @@ class Points:
         present = ~self.levels[0].isnan()
         return present.long() + (present & ~self.first_gap.isnan()) + (present & ~self.second_gap.isnan())
 
+    def weigh(self, first: Tensor, second: Tensor | None = None) -> Tensor:
+        """Weights [points, slots] of v0 + first * D1 + second * D2; a slope that a slot does not have drops out.
 
-def zero_where_missing(value: Tensor) -> Tensor:
-    """NaN marks what a slot does not have; its term drops out of the sum."""
-    return value.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def hold_weights(points: Points) -> Tensor:
-    """All weight on the newest point."""
-    weights = torch.zeros_like(points.levels)
-    weights[0] = 1.0
-    return weights
-
-
-def slope_weights(points: Points, factor: Tensor, *, newer: int = 0) -> Tensor:
-    """Weights of factor * D, with D the slope between two neighbouring points; 0 where it is not defined."""
-    gap = points.first_gap if newer == 0 else points.second_gap
-    weights = torch.zeros_like(points.levels)
-    if newer + 1 < len(points):
-        share = zero_where_missing(factor / gap)
-        weights[newer] = share
-        weights[newer + 1] = -share
-    return weights
-
-
-def curvature_weights(points: Points, factor: Tensor) -> Tensor:
-    """Weights of factor * C with C = 2 (D1 - D2) / (h1 + h2); 0 where a slot has fewer than three points."""
-    share = 2 * factor / (points.first_gap + points.second_gap)
-    return slope_weights(points, share) * defined(points) - slope_weights(points, share, newer=1) * defined(points)
-
-
-def defined(points: Points) -> Tensor:
-    """1.0 for the slots that have three distinct points."""
-    return (points.count >= 3).to(points.levels.dtype)
+        Args:
+            first, second: factors of D1 = (v0 - v1) / h1 and D2 = (v1 - v2) / h2, finite, [slots].
+        """
+        if len(self) < 2:
+            return torch.ones_like(self.levels[:1])
+        p = first * self.per_first_gap
+        if len(self) < 3 or second is None:
+            rows = [1 + p, -p]
+        else:
+            q = second * self.per_second_gap
+            rows = [1 + p, q - p, -q]
+        return torch.stack(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .points import Points, hold_weights, slope_weights
+from .points import Points
 
 
 class Taylor1:
@@ -14,4 +14,4 @@ class Taylor1:
     keeps = 2
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        return hold_weights(points) + slope_weights(points, target - points.levels[0])
+        return points.weigh(target - points.levels[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .points import Points, curvature_weights, hold_weights, slope_weights, zero_where_missing
+from .points import Points
 
 
 class Taylor2:
@@ -15,5 +15,10 @@ class Taylor2:
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
         h = target - points.levels[0]
-        bend = zero_where_missing(0.5 * h * (h + points.first_gap))
-        return hold_weights(points) + slope_weights(points, h) + curvature_weights(points, bend)
+        bend = newton(h, points) * points.per_both_gaps
+        return points.weigh(h + bend, -bend)
+
+
+def newton(h: Tensor, points: Points) -> Tensor:
+    """The factor of the curvature, h (h + h1) / 2; h^2 / 2 (Taylor's) where a slot has no second point."""
+    return 0.5 * h * (h + points.first_gap.nan_to_num(nan=0.0))

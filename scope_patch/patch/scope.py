@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 from weakref import ReferenceType, ref
 
 from ..report.record import Run
-from .generation import Generation, unwrap
 
 
 @dataclass
@@ -34,18 +32,6 @@ class Scope:
         return self.target is None or self.target() in (pipeline, model)
 
 
-class Current(threading.local):
-    """The generations under way in this thread, innermost last: two pipelines in two threads never meet."""
-
-    def __init__(self) -> None:
-        self.generations: list[Generation] = []
-
-    def of_pipeline(self, pipeline: Any) -> Generation | None:
-        """The innermost generation, if it is this pipeline's."""
-        found = self.generations[-1] if self.generations else None
-        return found if found is not None and found.pipeline is pipeline else None
-
-    def of_model(self, model: Any) -> Generation | None:
-        """The innermost generation, if this is its DiT."""
-        found = self.generations[-1] if self.generations else None
-        return found if found is not None and found.model is model else None
+def unwrap(model: Any) -> Any:
+    """The module inside `torch.compile`'s wrapper; anything else is itself."""
+    return getattr(model, "_orig_mod", model)
