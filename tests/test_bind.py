@@ -82,8 +82,9 @@ def test_a_foreign_patch_on_top_stays_and_ours_goes_quiet():
         generate(pipe)
     assert len(run.generations) == 1, "the wrapper that stayed is used again, not doubled"
     pipeline.__call__ = raw
-    scope_patch.apply(pipe).remove()
-    assert same(before, snapshot())
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        generate(pipe)
+    assert len(run.generations) == 1 and same(before, snapshot())
 
 
 def test_what_is_no_host_is_refused_by_name():
@@ -128,6 +129,41 @@ def test_kill_switch(monkeypatch):
     before = snapshot()
     handle = scope_patch.apply(fake_pipeline())
     assert same(before, snapshot()) and "SCOPE_PATCH=0" in handle.report["reasons"][0]
+
+
+def test_a_foreign_patch_that_came_first_and_goes_first():
+    """It puts back what it found, and throws us out with it: the next `apply` must notice."""
+    before = snapshot()
+    pipeline, _ = owners()
+    pipe = fake_pipeline()
+    raw = vars(pipeline)["__call__"]
+    pipeline.__call__ = wrapt.FunctionWrapper(raw, lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs))
+    handle = scope_patch.apply(pipe, **ALWAYS_PREDICT)
+    pipeline.__call__ = raw
+    handle.remove()
+    assert same(before, snapshot())
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        generate(pipe)
+    assert run.report["status"] == "applied" and same(before, snapshot())
+
+
+@pytest.mark.parametrize("while_applied", [False, True])
+def test_a_foreign_closure_that_hides_the_signature_is_refused(while_applied):
+    """What cannot be checked is not patched; once the closure is gone, all is as before."""
+    before = snapshot()
+    pipeline, _ = owners()
+    pipe = fake_pipeline()
+    handle = scope_patch.apply(pipe) if while_applied else None
+    raw = vars(pipeline)["__call__"]
+    pipeline.__call__ = lambda self, *args, **kwargs: raw(self, *args, **kwargs)
+    if handle is not None:
+        handle.remove()
+    with pytest.raises(NotApplied, match="no parameter prompt"):
+        scope_patch.apply(pipe)
+    pipeline.__call__ = before[0]["__call__"]
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+        generate(pipe)
+    assert run.report["status"] == "applied" and same(before, snapshot())
 
 
 class Patching(RuleBasedStateMachine):
@@ -195,9 +231,11 @@ class Patching(RuleBasedStateMachine):
             handle.remove()
         if self.foreign is not None:
             self.unpatch_on_top()
-        scope_patch.apply(self.pipe).remove()
-        assert same(self.before, snapshot())
+        # Who was on top of us puts our wrapper back when he goes; it is inert, and the next removal takes it along.
         assert torch.equal(generate(self.pipe), self.expected)
+        with scope_patch.patched(self.pipe, **ALWAYS_PREDICT, strict=True) as run:
+            generate(self.pipe)
+        assert run.report["status"] == "applied" and same(self.before, snapshot())
 
 
 TestPatching = Patching.TestCase

@@ -75,7 +75,8 @@ class Binding:
 
     def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         generation = None
-        if self.scopes and not self.broken:
+        # A pipeline that calls itself, or a seam that is wrapped twice, makes one generation.
+        if self.scopes and not self.broken and self._current.of_pipeline(pipeline) is None:
             scope = self._guard(None, lambda: self._scope_of(pipeline))
             generation = None if scope is None else self._guard(None, lambda: self._open(scope, pipeline), scope)
         if generation is None:

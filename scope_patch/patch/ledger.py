@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+LONGEST_CHAIN = 100
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -16,6 +18,19 @@ class Entry:
     had_own: bool
     raw: Any
     replacement: Any
+
+    def in_place(self) -> bool:
+        """Whether the owner's attribute leads to the replacement, directly or by way of wrappers (`__wrapped__`).
+
+        One hidden below a wrapper that does not show what it wraps counts as gone: wrapping twice does no harm, since a
+        generation, a segment and a forward are each entered once; believing in a wrapper that is not there would.
+        """
+        found = vars(self.owner).get(self.name)
+        for _ in range(LONGEST_CHAIN):
+            if found is None or found is self.replacement:
+                break
+            found = getattr(found, "__wrapped__", None)
+        return found is self.replacement
 
 
 class Ledger:
@@ -33,30 +48,21 @@ class Ledger:
         self.entries.append(Entry(owner, name, had_own, raw, replacement))
 
     def holds(self, owner: type, name: str) -> bool:
-        """Whether a replacement of ours is in place there, possibly below somebody else's patch.
-
-        One that was thrown out (the raw attribute is back) is forgotten.
-        """
+        """Whether a replacement of ours is in place there, possibly below somebody else's patch."""
         for entry in [entry for entry in self.entries if entry.owner is owner and entry.name == name]:
-            if self._is_below(entry):
+            if entry.in_place():
                 return True
-            self.entries.remove(entry)
+            self.entries.remove(entry)  # somebody put back what was there before us
         return False
 
     def restore(self) -> list[Entry]:
         """Put back everything that is still ours. Returns what stays in place, below somebody else's patch."""
-        covered = []
         for entry in reversed(self.entries):
             if vars(entry.owner).get(entry.name) is not entry.replacement:
-                covered.append(entry)
-            elif entry.had_own:
+                continue
+            if entry.had_own:
                 setattr(entry.owner, entry.name, entry.raw)
             else:
                 delattr(entry.owner, entry.name)
-        self.entries = [entry for entry in reversed(covered) if self._is_below(entry)]
-        return covered
-
-    @staticmethod
-    def _is_below(entry: Entry) -> bool:
-        """Whether the attribute is anything but what was there before us."""
-        return vars(entry.owner).get(entry.name) is not (entry.raw if entry.had_own else None)
+        self.entries = [entry for entry in self.entries if entry.in_place()]
+        return list(self.entries)
