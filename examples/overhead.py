@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
 
     import scope_patch
     from demo_model import pipeline
-    from scope_patch.patch.bind import Binding
+    from scope_patch.patch.guard import Guard
 
     torch.set_num_threads(args.threads)
     pipe = pipeline.build_pipeline()
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     spent = []  # (iteration, CPU s, wall s) of every entry into our code
     at = [0]
 
-    guard = Binding._guard
+    guard = Guard.__call__
 
     def timed(self, *arguments):
         cpu, wall = time.thread_time(), time.perf_counter()
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         at[0] = step + 1
         return {}
 
-    Binding._guard = timed  # every entry from the host into us passes there
+    Guard.__call__ = timed  # every entry from the host into us passes there
     settings = {"cache_threshold": 0.0, "predict_threshold": 1e9}
     with scope_patch.patched(pipe, **settings, strict=True) as run:
         for _ in range(2):

@@ -21,6 +21,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.patch.handle"],
     ["scope_patch.patch.hooks"],
     ["scope_patch.patch.bind"],
+    ["scope_patch.patch.guard"],
     ["scope_patch.patch.current"],
     ["scope_patch.patch.generation"],
     ["scope_patch.patch.session"],

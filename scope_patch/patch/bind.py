@@ -1,7 +1,6 @@
-"""Attaching to one architecture: wrappers on its seams, one guard around every entry from the host into us.
+"""Attaching to one architecture: wrappers on its seams, through which the host enters us.
 
-Whatever fails in here is logged once and switches this architecture off; the host goes on with its own forward
-(`strict` raises instead). A call of ours makes at most one call of the host's, never a second try.
+Every such entry goes through the guard. A call of ours makes at most one call of the host's, never a second try.
 """
 
 from __future__ import annotations
@@ -9,28 +8,27 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import wrapt
 
-from ..errors import NotApplied, ScopePatchError
+from ..errors import NotApplied
 from ..report.record import Generation as Record
 from .architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Seam
 from .call import bind as bind_call
 from .clock import Clock, Mark
 from .current import Current
 from .generation import Generation
+from .guard import Guard
 from .ledger import Ledger
 from .scope import Scope, unwrap
 from .session import Pending, Session
 from .signature import check_live, failures
 
 logger = logging.getLogger("scope_patch")
-T = TypeVar("T")
 
 
 class Binding:
@@ -41,9 +39,9 @@ class Binding:
         self.scopes: list[Scope] = []
         self.bound: set[str] = set()
         self.refused: set[str] = set()
-        self.broken = False
         self._ledger = Ledger()
         self._current = Current()
+        self.guard = Guard(architecture.name, self._current, self.scopes)
         self._signature: inspect.Signature | None = None
 
     def attach(self, group: str) -> None:
@@ -76,9 +74,9 @@ class Binding:
     def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         generation = None
         # A pipeline that calls itself, or a seam that is wrapped twice, makes one generation.
-        if self.scopes and not self.broken and self._current.of_pipeline(pipeline) is None:
-            scope = self._guard(None, lambda: self._scope_of(pipeline))
-            generation = None if scope is None else self._guard(None, lambda: self._open(scope, pipeline), scope)
+        if self.scopes and not self.guard.broken and self._current.of_pipeline(pipeline) is None:
+            scope = self.guard(None, lambda: self._scope_of(pipeline))
+            generation = None if scope is None else self.guard(None, lambda: self._open(scope, pipeline), scope)
         if generation is None:
             return wrapped(*args, **kwargs)
         with self._entered(generation):
@@ -87,36 +85,36 @@ class Binding:
     def _schedule(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         result = wrapped(*args, **kwargs)
         generation = self._current.of_pipeline(pipeline)
-        if generation is None or self.broken:
+        if generation is None or self.guard.broken:
             return result
-        watched = self._guard(generation, lambda: generation.start_segment(result, self._on_read))
+        watched = self.guard(generation, lambda: generation.start_segment(result, self._on_read))
         return result if watched is None else watched
 
     def _on_read(self, session: Session, iteration: int) -> tuple[int, int] | None:
         generation = self._current.innermost
-        if generation is None or generation.session is not session or self.broken:
+        if generation is None or generation.session is not session or self.guard.broken:
             return None  # a list that outlived its loop, or belongs to another thread's
-        return self._guard(generation, lambda: session.enter(iteration))
+        return self.guard(generation, lambda: session.enter(iteration))
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
         generation = self._current.of_model(unwrap(model))
         session = generation.session if generation is not None else None
-        if generation is None or session is None or generation.inside or self.broken:
+        if generation is None or session is None or generation.inside or self.guard.broken:
             return wrapped(*args, **kwargs)
-        served = self._guard(generation, lambda: self._serve(session, args, kwargs))
+        served = self.guard(generation, lambda: self._serve(session, args, kwargs))
         if served is None:
             return wrapped(*args, **kwargs)
         output, pending = served
         if output is not None:
             return output
         clock = generation.clock
-        started = self._guard(generation, clock.start)
+        started = self.guard(generation, clock.start)
         generation.inside = True
         try:
             output = wrapped(*args, **kwargs)
         finally:
             generation.inside = False
-        self._guard(generation, lambda: self._observe(session, clock, started, pending, output))
+        self.guard(generation, lambda: self._observe(session, clock, started, pending, output))
         return output
 
     def _serve(self, session: Session, args: Any, kwargs: Any) -> tuple[Any, Pending | None]:
@@ -167,44 +165,6 @@ class Binding:
             raise
         finally:
             self._current.generations.pop()
-            self._guard(generation, lambda: generation.close(error))
+            self.guard(generation, lambda: generation.close(error))
             if generation.scope.tell is not None:
-                self._guard(generation, generation.scope.tell)
-
-    def _guard(self, generation: Generation | None, work: Callable[[], T], scope: Scope | None = None) -> T | None:
-        """Run our own code on behalf of the host: None where it failed, and the host goes on without us."""
-        before = time.perf_counter()
-        if generation is not None:
-            scope = generation.scope
-        strict = any(each.run.settings.strict for each in ([scope] if scope is not None else self.scopes))
-        try:
-            return work()
-        except NotApplied as reason:
-            if strict:
-                raise
-            logger.warning("%s runs unpatched: %s", self.architecture.name, reason)
-            if generation is not None:
-                generation.record.applied = False
-                generation.record.reasons.append(str(reason))
-        except Exception as error:
-            if strict:
-                raise ScopePatchError(f"scope_patch failed on {self.architecture.name}: {error!r}") from error
-            self._break(error)
-        finally:
-            if generation is not None:
-                generation.record.seconds.overhead += time.perf_counter() - before
-        return None
-
-    def _break(self, error: Exception) -> None:
-        """Something of ours failed: off for this architecture, said once, and noted in every generation under way."""
-        self.broken = True
-        logger.warning(
-            "scope_patch failed on %s and is off for the rest of this process; the host goes on unpatched "
-            "(--strict raises instead)",
-            self.architecture.name,
-            exc_info=True,
-        )
-        for record in (generation.record for generation in self._current.generations):
-            record.guard("failure")
-            record.applied = record.forwards_skipped > 0
-            record.reasons.append(f"switched off after a failure of ours: {error!r}")
+                self.guard(generation, generation.scope.tell)

@@ -38,7 +38,7 @@ class Handle:
         self._binding = self._scope = None
         if binding is None or scope is None:
             return
-        binding.scopes = [other for other in binding.scopes if other is not scope]
+        binding.scopes.remove(scope)
         if not binding.scopes:
             binding.detach()
 
@@ -61,7 +61,7 @@ def apply(target: Any, **settings: Any) -> Handle:
         return Handle(run, None, None)
     binding = _binding_of(target)
     binding.refused.clear()
-    binding.broken = False
+    binding.guard.broken = False
     reasons = attach_ready(binding, strict=False)
     if not binding.bound:
         raise NotApplied("; ".join(reasons) or f"no group of {binding.architecture.name} is imported as a whole")

@@ -9,7 +9,7 @@ from weakref import ReferenceType, ref
 from ..report.record import Run
 
 
-@dataclass
+@dataclass(eq=False)
 class Scope:
     """One request.
 
