@@ -46,6 +46,7 @@ SETTINGS = {
     "auto, at most 5 skips, no selective": {**ALWAYS, "predictor": "auto", "selective": False},
     "nothing skipped, selective": {"cache_threshold": 0.0, "predict_threshold": 0.0},
 }
+SHOWN = ("unpatched", "fast", "auto, at most 5 skips", "auto, at most 2 skips")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     pipe.set_progress_bar_config(disable=True)
     flops = Flops(pipe)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows, kept = [], {}
+    rows, kept = [], []
     with (args.out / "runs.jsonl").open("w") as log:
         for seed, prompt in enumerate(PROMPTS[: args.prompts]):
             begin = time.perf_counter()
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
             seconds = time.perf_counter() - begin
             reference = pipeline.decode(pipe, latents)[0]
             rows.append({"setting": "unpatched", "prompt": prompt, "seconds": seconds})
-            kept.setdefault("unpatched", reference)
+            kept.append(("unpatched", prompt, reference))
             for name in args.only or SETTINGS:
                 with scope_patch.patched(pipe, **SETTINGS[name], strict=True) as run:
                     begin = time.perf_counter()
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
                     seconds = time.perf_counter() - begin
                 generation = run.report["generations"][0]
                 video = pipeline.decode(pipe, made)[0]
-                kept.setdefault(name, video)
+                kept.append((name, prompt, video))
                 ran, whole = flops.of(generation)
                 rows.append(
                     {
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     text = table(rows, args)
     (args.out / "table.md").write_text(text)
     print(text)
-    pictures(kept, args.out / "frames.png", PROMPTS[0])
+    pictures(kept, args.out / "frames.png")
 
 
 def table(rows: list[dict], args: argparse.Namespace) -> str:
@@ -149,11 +150,12 @@ def table(rows: list[dict], args: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pictures(kept: dict, path: Path, prompt: str) -> None:
-    """One contact sheet a setting, of the first prompt."""
+def pictures(kept: list[tuple], path: Path) -> None:
+    """Contact sheets of the first three prompts, a row a setting."""
     from demo_model.pictures import contact_sheet
 
-    contact_sheet([(f"{name}: {prompt}", video) for name, video in kept.items()]).save(path)
+    rows = [(f"{prompt}: {name}", video) for name, prompt, video in kept if prompt in PROMPTS[:3] and name in SHOWN]
+    contact_sheet(rows).save(path)
 
 
 if __name__ == "__main__":

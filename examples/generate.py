@@ -31,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--format", choices=("mp4", "gif"), default="mp4")
     p.add_argument("--scale", type=int, default=4, help="enlargement of the 64 x 64 frames in the video")
     p.add_argument("--save-latents", type=Path, help="also write the latents, [prompts, 16, F, 8, 8], to a .pt file")
-    p.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    p.add_argument("--threads", type=int, default=1, help="threads of torch; more can be slower on a busy machine")
     p.add_argument("--weights", type=Path, help="folder with dit/ and vae/")
     p.add_argument("--no-progress", action="store_true", help="no progress bar")
     args = p.parse_args(argv)
@@ -48,8 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     from demo_model import pipeline, text
     from demo_model.pictures import contact_sheet, write_video
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     num_frames = pipeline.fitting_num_frames(args.num_frames, args.block)
     if num_frames != args.num_frames:
         print(f"{args.num_frames} frames are not whole blocks, making {num_frames}", file=sys.stderr)

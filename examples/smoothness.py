@@ -14,6 +14,8 @@ import json
 from pathlib import Path
 
 STRIDES = (1, 2, 3, 5)
+BRANCHES = ("cond", "uncond", "guided")
+MIDDLE = 0.3  # below it the sampler takes its widest steps, six of fifty at shift 3
 PROMPTS = (
     "a red disc and a blue square",
     "a big green ring moving right",
@@ -54,36 +56,39 @@ class Recorder:
             yield cond[0], self.mask[i], v
 
 
-def predict(levels: list[float], velocities: list, order: int, level: float):
-    """Newton's polynomial of an order through the newest order + 1 points, at a noise level."""
+def predict(levels, velocities, order: int, level):
+    """Newton's polynomial of an order through the newest order + 1 points, at a noise level; leading axis: slots."""
     value, factor = velocities[0], 1.0
     table = list(velocities)
     for n in range(1, order + 1):
         table = [(table[i] - table[i + 1]) / (levels[i] - levels[i + n]) for i in range(len(table) - 1)]
-        factor *= level - levels[n - 1]
+        factor = factor * (level - levels[n - 1])
         value = value + factor * table[0]
     return value
 
 
 def trajectory_errors(run: Recorder) -> dict:
-    """{branch: {stride: [[relative errors of hold, first, second order], ...]}} over iterations and slots."""
-    history: dict[int, list] = {}
-    errors = {b: {s: [] for s in STRIDES} for b in ("cond", "uncond", "guided")}
-    for inputs, mask, velocity in run.iterations():
-        for slot in mask.nonzero().flatten().tolist():
-            level = inputs["timestep"][0, slot].item() / 1000
-            points = history.setdefault(slot, [])
-            for branch in errors:
-                now = velocity[branch][0, :, slot]
-                for stride in STRIDES:
-                    if len(points) < 3 * stride:
-                        continue
-                    past = [points[-n * stride] for n in (1, 2, 3)]
-                    levels, values = [p[0] for p in past], [p[1][branch] for p in past]
-                    row = [predict(levels[: k + 1], values[: k + 1], k, level) - now for k in range(3)]
-                    errors[branch][stride].append([(e.norm() / now.norm()).item() for e in row])
-            points.append((level, {b: velocity[b][0, :, slot] for b in errors}))
-    return errors
+    """{branch: {stride: rows of noise level and relative error of hold, first and second order}}, a row a velocity."""
+    import torch
+
+    steps = list(run.iterations())
+    levels = torch.stack([inputs["timestep"][0] for inputs, _, _ in steps]).double() / 1000  # [iterations, F]
+    masks = torch.stack([mask for _, mask, _ in steps])
+    result = {}
+    for branch in BRANCHES:
+        v = torch.stack([velocity[branch][0].transpose(0, 1).flatten(1) for _, _, velocity in steps]).double()
+        result[branch] = {}
+        for stride in STRIDES:
+            rows = []
+            for i in range(3 * stride, len(steps)):
+                slots = masks[i - 3 * stride : i + 1].all(dim=0)
+                past = [i - n * stride for n in (1, 2, 3)]
+                at, values = [levels[n, slots, None] for n in past], [v[n, slots] for n in past]
+                now, level = v[i, slots], levels[i, slots, None]
+                errors = [(predict(at[: k + 1], values[: k + 1], k, level) - now).norm(dim=1) for k in range(3)]
+                rows.append(torch.stack([level[:, 0]] + [error / now.norm(dim=1) for error in errors], dim=1))
+            result[branch][stride] = torch.cat(rows)
+    return result
 
 
 def fixed_input_changes(pipe, run: Recorder, every: int = 6) -> dict[int, list[float]]:
@@ -112,36 +117,36 @@ def main() -> None:
     p.add_argument("--weights", type=Path)
     p.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many of the prompts to use")
     p.add_argument("--shift", type=float, default=3.0)
-    p.add_argument("--threads", type=int)
+    p.add_argument("--threads", type=int, default=1)
     p.add_argument("--json", type=Path, help="also write the numbers here")
     args = p.parse_args()
-    import numpy as np
     import torch
 
     from demo_model import pipeline
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     pipe = pipeline.build_pipeline(args.weights or pipeline.WEIGHTS, shift=args.shift)
     pipe.set_progress_bar_config(disable=True)
     guidance = pipeline.DEFAULTS["guidance_scale"]
-    table = {b: {s: [] for s in STRIDES} for b in ("cond", "uncond", "guided")}
+    rows = {branch: {stride: [] for stride in STRIDES} for branch in BRANCHES}
     fixed: dict[int, list[float]] = {}
     for seed, prompt in enumerate(PROMPTS[: args.prompts]):
         with Recorder(pipe, guidance) as run:
             pipeline.sample(pipe, prompt, seed=seed)
-        for branch, rows in trajectory_errors(run).items():
+        for branch, strides in trajectory_errors(run).items():
             for stride in STRIDES:
-                table[branch][stride] += rows[stride]
+                rows[branch][stride].append(strides[stride])
         for lower, values in fixed_input_changes(pipe, run).items():
             fixed.setdefault(lower, []).extend(values)
-    result = {"trajectory": {}, "fixed_x": {str(k): float(np.mean(v)) for k, v in fixed.items()}}
-    for branch, rows in table.items():
-        print(f"\n| {branch} velocity | stride 1 | stride 2 | stride 3 | stride 5 |\n|---|---|---|---|---|")
-        means = {s: np.mean(rows[s], axis=0) for s in STRIDES}
-        for k, name in enumerate(("hold", "taylor1", "taylor2")):
-            print(f"| {name} | " + " | ".join(f"{means[s][k]:.4f}" for s in STRIDES) + " |")
-            result["trajectory"].setdefault(branch, {})[name] = [float(means[s][k]) for s in STRIDES]
+    result = {"trajectory": {}, "fixed_x": {k: sum(v) / len(v) for k, v in fixed.items()}}
+    for branch in BRANCHES:
+        data = {stride: torch.cat(parts) for stride, parts in rows[branch].items()}
+        for part, lowest in (("all noise levels", 0.0), (f"noise levels from {MIDDLE}", MIDDLE)):
+            means = {s: d[d[:, 0] >= lowest, 1:].mean(dim=0).tolist() for s, d in data.items()}
+            print(f"\n| {branch}, {part} | " + " | ".join(f"stride {s}" for s in STRIDES) + " |\n|---|---|---|---|---|")
+            for k, name in enumerate(("hold", "taylor1", "taylor2")):
+                print(f"| {name} | " + " | ".join(f"{means[s][k]:.4f}" for s in STRIDES) + " |")
+            result["trajectory"][f"{branch}, {part}"] = means
     print("\nfixed x, timestep lowered by: " + ", ".join(f"{k}: {v:.4f}" for k, v in result["fixed_x"].items()))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))

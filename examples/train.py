@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--stages", nargs="+", choices=("vae", "latents", "dit", "pictures"), default=None)
     p.add_argument("--vae-steps", type=int, default=2000)
     p.add_argument("--clips", type=int, default=4096)
-    p.add_argument("--steps", type=int, default=6000, help="of the DiT")
+    p.add_argument("--steps", type=int, default=4000, help="of the DiT")
     p.add_argument("--minutes", type=float, help="end the DiT's training by then, its schedule compressed to fit")
     p.add_argument("--muon-lr", type=float, default=8e-3)
     p.add_argument("--adamw-lr", type=float, default=2e-3)

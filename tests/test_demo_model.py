@@ -23,6 +23,14 @@ with warnings.catch_warnings():
         sys.path.remove(str(EXAMPLES))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine two wait for each other
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def vae():
     return pipeline.load_vae()
