@@ -17,10 +17,6 @@ import types
 import warnings
 from pathlib import Path
 
-os.environ["TORCHDYNAMO_DISABLE"] = "1"
-sys.dont_write_bytecode = True  # leave no __pycache__ in upstream's checkout
-warnings.simplefilter("ignore")
-
 SIZE = 32
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
 STEPS = {"num_inference_steps": 12, "ar_step": 3, "causal_block_size": 5}
@@ -250,6 +246,9 @@ def main():
 
 
 if __name__ == "__main__":
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    sys.dont_write_bytecode = True  # leave no __pycache__ in upstream's checkout
+    warnings.simplefilter("ignore")
     import torch
 
     torch.set_num_threads(1)
