@@ -251,3 +251,41 @@ def test_sequence_parallelism_replaces_forward_on_the_instance():
     with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
         generate(pipe)
     assert len(entered) == run.report["generations"][0]["forwards"]["run"] < 48
+
+
+@pytest.mark.parametrize("path", ["nowhere/run.json", "."])
+def test_a_report_that_cannot_be_written_costs_a_warning(path, tmp_path, caplog):
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, report=str(tmp_path / path)) as run:
+        generate(pipe)
+        generate(pipe)
+    assert [generation["finished"] for generation in run.report["generations"]] == [True, True]
+    assert "could not be written" in caplog.text and "failed on" not in caplog.text
+
+
+def test_a_report_goes_through_a_symlink(tmp_path):
+    target, link = tmp_path / "real.json", tmp_path / "link.json"
+    link.symlink_to(target)
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, report=str(link)):
+        generate(pipe)
+    assert link.is_symlink() and '"applied"' in target.read_text()
+
+
+def test_a_seam_that_cannot_be_replaced_leaves_none_replaced(monkeypatch):
+    from scope_patch.patch.ledger import Ledger
+
+    pipe = fake_pipeline()
+    replace, calls = Ledger.replace, []
+
+    def refuse_the_third(self, *args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise TypeError("cannot set")
+        replace(self, *args)
+
+    before = dict(vars(type(pipe)))
+    monkeypatch.setattr(Ledger, "replace", refuse_the_third)
+    with pytest.raises(TypeError, match="cannot set"):
+        scope_patch.apply(pipe)
+    assert dict(vars(type(pipe))) == before

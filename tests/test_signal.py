@@ -104,9 +104,16 @@ def test_no_hook_of_the_host_fires_and_nothing_of_it_changes():
 def test_a_slice_knows_when_it_no_longer_fits():
     architecture, model, call = diffusers_host()
     sliced = slice_signal(architecture, model, call, 10)
-    assert sliced.fits(model, 10) and sliced.fits(model, 5) and not sliced.fits(model, 11)
+
+    def fits(width):
+        return sliced.fits(architecture, model, call, width)
+
+    assert fits(10) and fits(5) and not fits(11)
+    call.arguments["fps"] = [0]
+    assert not fits(10)
+    call.arguments["fps"] = [1]
     model.condition_embedder.time_proj.weight = torch.nn.Parameter(model.condition_embedder.time_proj.weight.clone())
-    assert not sliced.fits(model, 10)
+    assert not fits(10)
 
 
 def test_weights_that_are_not_in_memory_are_an_error_with_the_reason():

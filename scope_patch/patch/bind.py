@@ -52,12 +52,16 @@ class Binding:
         if failed:
             self.refused.add(group)
             raise NotApplied(f"{self.architecture.name} ({group}): {'; '.join(failed)}")
-        for seam in self.architecture.groups[group]:
-            owner = getattr(sys.modules[seam.module], seam.owner)
-            if not self._ledger.holds(owner, seam.replaced):
-                self._ledger.replace(owner, seam.replaced, partial(self._wrap, seam))
-            if seam.role == FORWARD:
-                self._signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
+        try:
+            for seam in self.architecture.groups[group]:
+                owner = getattr(sys.modules[seam.module], seam.owner)
+                if not self._ledger.holds(owner, seam.replaced):
+                    self._ledger.replace(owner, seam.replaced, partial(self._wrap, seam))
+                if seam.role == FORWARD:
+                    self._signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
+        except Exception:
+            self.detach()  # all seams or none; other groups share these
+            raise
         self.bound.add(group)
         logger.info("%s: bound %d seams (%s)", self.architecture.name, len(self._ledger.entries), group)
 

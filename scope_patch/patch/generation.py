@@ -82,7 +82,7 @@ class Generation:
         """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""
         known = _slices.get(self.model)
         try:
-            if known is None or not known.fits(self.model, self._width):
+            if known is None or not known.fits(self.architecture, self.model, call, self._width):
                 known = _slices[self.model] = slice_signal(self.architecture, self.model, call, self._width)
         except SignalError as error:
             self.record.signal = TIMESTEP

@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import NotApplied
 from ..method import policies, predictors
 from ..report.record import Run
-from ..report.sink import write
+from ..report.sink import write_or_warn
 from ..settings import Settings, switched_off
 from .architecture import FORWARD, GENERATION
 from .bind import Binding
@@ -65,13 +66,7 @@ def apply(target: Any, **settings: Any) -> Handle:
     reasons = attach_ready(binding, strict=False)
     if not binding.bound:
         raise NotApplied("; ".join(reasons) or f"no group of {binding.architecture.name} is imported as a whole")
-    tell = None
-    if resolved.report is not None:
-        path = resolved.report
-
-        def tell() -> None:
-            write(Path(path), run)
-
+    tell = None if resolved.report is None else partial(write_or_warn, Path(resolved.report), run)
     scope = Scope.of(run, target, tell)
     binding.scopes.append(scope)
     run.hosts.append(binding.architecture.name)

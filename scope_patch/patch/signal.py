@@ -64,6 +64,7 @@ class Slice:
         dtype: of the host's timesteps.
         device: of the weights.
         weights: the parameters it reads (the host's own, not copies).
+        constants: what else went into it: the arguments that are no tensors (fps).
     """
 
     graph: fx.GraphModule
@@ -71,6 +72,7 @@ class Slice:
     dtype: torch.dtype
     device: torch.device
     weights: tuple[Tensor, ...]
+    constants: str
 
     def __call__(self, timestep: Tensor) -> Tensor:
         """Features [n, ...] of n timesteps; the graph has one width, so they go in portions, the last one padded."""
@@ -81,11 +83,12 @@ class Slice:
             portions = [self.graph(portion[None]).reshape(self.width, -1) for portion in torch.split(row, self.width)]
         return torch.cat(portions)[: len(timestep)]
 
-    def fits(self, model: nn.Module, width: int) -> bool:
-        """Whether it can still be used: wide enough, same device, and its weights are still the model's."""
+    def fits(self, architecture: Architecture, model: nn.Module, call: ForwardCall, width: int) -> bool:
+        """Whether it can still be used: wide enough, same device and fps, and its weights are still the model's."""
         mine = {id(weight) for weight in self.weights}
         return (
             width <= self.width
+            and self.constants == _constants(architecture, call)
             and self.device == device_of(model)
             and mine <= {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         )
@@ -112,7 +115,7 @@ def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall
     graph = _cut_layout_tail(traced)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
-    sliced = Slice(graph, width, example.dtype, device, weights)
+    sliced = Slice(graph, width, example.dtype, device, weights, _constants(architecture, call))
     modulation = sliced(example[0])
     if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
         raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
@@ -122,6 +125,11 @@ def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall
 def timestep_signal(timestep: Tensor) -> Tensor:
     """The last resort: the timestep itself, [n, 1]."""
     return timestep[:, None]
+
+
+def _constants(architecture: Architecture, call: ForwardCall) -> str:
+    given = {name: call.arguments.get(name) for name in architecture.forward.per_sample}
+    return repr({name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))})
 
 
 def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> nn.Module:

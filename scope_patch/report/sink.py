@@ -37,10 +37,7 @@ class Sink:
         path = self.run.settings.report
         if path is None or not self._speaks():
             return
-        try:
-            write(Path(path), self.run)
-        except OSError as error:
-            logger.warning("the report could not be written to %s (%s); the generation is not affected", path, error)
+        write_or_warn(Path(path), self.run)
 
     def close(self) -> None:
         """Write the report and print the summary, once; later calls do nothing."""
@@ -58,6 +55,14 @@ class Sink:
         """Whether this process is the one to tell: not a fork of it, rank 0, and something was going on."""
         busy = bool(self.run.generations or self.run.reasons)
         return os.getpid() == self.process and os.environ.get("RANK", "0") == "0" and (busy or _is_command())
+
+
+def write_or_warn(path: Path, run: Run) -> None:
+    """`write`, where a report that cannot be written must cost no generation: one warning says so."""
+    try:
+        write(path, run)
+    except OSError as error:
+        logger.warning("the report could not be written to %s (%s); the generation is not affected", path, error)
 
 
 def write(path: Path, run: Run) -> None:
