@@ -49,6 +49,7 @@ ARCHITECTURE = Architecture(
     model=lambda pipeline: pipeline.transformer,
     noise_level=lambda timestep: timestep / 1000.0,
     refuse=refuse,
+    block_causal=lambda model: bool(model.flag_causal_attention),
     # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.
     neutral={"flag_causal_attention": False, "enable_teacache": False},
 )

@@ -66,4 +66,5 @@ ARCHITECTURE = Architecture(
     model=lambda pipeline: pipeline.transformer,
     noise_level=lambda timestep: timestep / 1000.0,
     refuse=refuse,
+    block_causal=lambda model: model.config.num_frame_per_block > 1,
 )

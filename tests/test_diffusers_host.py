@@ -264,3 +264,20 @@ def test_compiled_dit(how, first):
         with scope_patch.patched(pipe, policy="never", strict=True):
             assert torch.equal(generate(pipe, num_frames=17), expected)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_leaving_out_latent_frames_is_exact_under_block_causal_attention_and_remarked_otherwise(causal):
+    pipe = tiny_pipeline()
+    if not causal:
+        pipe.transformer._set_ar_attention = lambda size: None
+    expected = generate(pipe)
+    with scope_patch.patched(pipe, cache_threshold=0, predict_threshold=0, strict=True) as run:
+        made = generate(pipe)
+    (generation,) = run.report["generations"]
+    assert generation["forwards"]["skipped"] == 0
+    assert torch.allclose(made, expected, atol=1e-4) == causal
+    assert bool(generation["remarks"]) != causal
+    with scope_patch.patched(pipe, cache_threshold=0, predict_threshold=0, selective=False, strict=True) as run:
+        assert torch.equal(generate(pipe), expected)
+    assert run.report["generations"][0]["remarks"] == []

@@ -94,6 +94,8 @@ class Architecture:
         blocks: attribute of the DiT that lists its blocks.
         noise_level: the host's timestep -> sigma in 0 (clean) .. 1 (noise); works on tensors.
         refuse: (pipeline, DiT) -> why this generation must run unpatched, or "".
+        block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
+            have not started changes nothing for the others.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
     """
 
@@ -107,6 +109,7 @@ class Architecture:
     model: Callable[[Any], Any]
     noise_level: Callable[[Any], Any]
     refuse: Callable[[Any, Any], str]
+    block_causal: Callable[[Any], bool]
     blocks: str = "blocks"
     versions: Mapping[str, str] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)

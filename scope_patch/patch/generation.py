@@ -25,6 +25,11 @@ from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep
 
 logger = logging.getLogger("scope_patch")
 
+SHORTER_CLIP = (
+    "latent frames that had not started were left out, and the attention is not block-causal: the others see a shorter "
+    "clip (--no-selective keeps them)"
+)
+
 _slices: WeakKeyDictionary[nn.Module, Slice] = WeakKeyDictionary()
 """Traced signals outlive a generation: tracing costs more than a forward of a small model."""
 
@@ -73,7 +78,10 @@ class Generation:
 
         def schedule() -> Schedule:
             levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
-            return build(mask, matrix, levels, host, selective=self.settings.selective and self.policy.active)
+            made = build(mask, matrix, levels, host, selective=self.settings.selective and self.policy.active)
+            if made.intervals != host and not self.architecture.block_causal(self.model):
+                self.record.remarks.append(SHORTER_CLIP)
+            return made
 
         session = self.session = Session(schedule, self.policy, self.predictor, self.signal, self.record)
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))

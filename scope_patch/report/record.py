@@ -58,6 +58,7 @@ class Generation:
     history_bytes_peak: int = 0
     guards: dict[str, int] = field(default_factory=dict)
     signal: str | None = None
+    remarks: list[str] = field(default_factory=list)
     finished: bool = False
     error: str | None = None
 
@@ -82,6 +83,7 @@ class Generation:
             "history_bytes_peak": self.history_bytes_peak,
             "guards": dict(self.guards),
             "signal": self.signal,
+            "remarks": list(self.remarks),
             "finished": self.finished,
             "error": self.error,
         }

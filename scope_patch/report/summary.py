@@ -38,6 +38,7 @@ def lines(run: Run) -> list[str]:
     guards = {name: sum(g.guards.get(name, 0) for g in done) for g in done for name in g.guards}
     if guards:
         out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(guards.items())))
+    out += [f"  {remark}" for remark in dict.fromkeys(remark for g in done for remark in g.remarks)]
     unfinished = [generation for generation in run.generations if not generation.finished]
     if unfinished:
         out.append(f"  {len(unfinished)} not finished: {unfinished[-1].error or 'still running'}")
