@@ -1,7 +1,8 @@
-"""What the history of one CFG branch says about the present iteration: usable or not, and the velocity it gives."""
+"""What the histories say about the present iteration: usable or not, and the velocities they give."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -18,33 +19,32 @@ MOST = 3
 
 
 class Forecast:
-    """A prediction not yet made; sizes and weights are worked out once, when first asked for.
+    """Predictions not yet made, of all CFG branches at once; weights are worked out when first asked for.
 
     Args:
-        history: of the branch; it must cover `interval` when a velocity is asked for.
+        histories: of the branches that have one; a velocity can be asked for where one covers `interval`.
+        known: what is known of them, joined (see `Points.join`).
         levels: present noise levels, float64 [slots of the interval].
         active: which of these slots are updated now, booleans [slots].
     """
 
     def __init__(
         self,
-        history: BranchHistory,
+        histories: Sequence[BranchHistory],
+        known: Points,
         interval: Interval,
         levels: Tensor,
         active: Tensor,
         predictor: Predictor,
         limits: stability.Limits,
     ) -> None:
-        self.history, self.interval, self.levels, self.active = history, interval, levels, active
+        self.histories, self.known, self.interval = histories, known, interval
+        self.levels, self.active = torch.cat([levels] * len(histories)), torch.cat([active] * len(histories))
         self.predictor, self.limits = predictor, limits
-
-    @property
-    def known(self) -> Points:
-        return self.history.points(self.interval)
 
     @cached_property
     def weights(self) -> Tensor:
-        """The predictor's, [points, slots]."""
+        """The predictor's, [points, branches * slots]."""
         return self.predictor.weights(self.levels, self.known)
 
     @property
@@ -62,10 +62,12 @@ class Forecast:
     def stable(self) -> bool:
         return stability.is_stable(self.levels, self.known, self.weights, self.active, self.limits)
 
-    def hold(self) -> Tensor:
-        """The newest velocity over the interval."""
-        return self.history.combine(self.interval, torch.ones_like(self.known.levels[:1]))
+    def hold(self, history: BranchHistory) -> Tensor:
+        """The newest velocity of a branch over the interval."""
+        return history.combine(self.interval, torch.ones(1, self.interval[1] - self.interval[0]))
 
-    def predict(self) -> Tensor:
-        """The predicted velocity over the interval."""
-        return self.history.combine(self.interval, self.weights)
+    def predict(self, history: BranchHistory) -> Tensor:
+        """The predicted velocity of a branch over the interval."""
+        width = self.interval[1] - self.interval[0]
+        first = width * next(k for k, other in enumerate(self.histories) if other is history)
+        return history.combine(self.interval, self.weights[: len(history.anchors), first : first + width])

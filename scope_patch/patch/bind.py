@@ -42,7 +42,7 @@ class Binding:
         self._ledger = Ledger()
         self._current = Current()
         self.guard = Guard(architecture.name, self._current, self.scopes)
-        self._signature: inspect.Signature | None = None
+        self._parameters: list[str] = []
 
     def attach(self, group: str) -> None:
         """Bind every seam of a group, or none. Raises NotApplied with the failed checks."""
@@ -58,7 +58,8 @@ class Binding:
                 if not self._ledger.holds(owner, seam.replaced):
                     self._ledger.replace(owner, seam.replaced, partial(self._wrap, seam))
                 if seam.role == FORWARD:
-                    self._signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
+                    signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
+                    self._parameters = list(signature.parameters)[1:]
         except Exception:
             self.detach()  # all seams or none; other groups share these
             raise
@@ -122,8 +123,7 @@ class Binding:
         return output
 
     def _serve(self, session: Session, args: Any, kwargs: Any) -> tuple[Any, Pending | None]:
-        assert self._signature is not None, "a forward is wrapped only after its signature was read"
-        return session.serve(bind_call(self._signature, self.architecture.forward, args, kwargs))
+        return session.serve(bind_call(self._parameters, self.architecture.forward, args, kwargs))
 
     def _observe(self, session: Session, clock: Clock, started: Mark | None, pending: Pending | None, out: Any) -> None:
         if started is not None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..method.forecast import Forecast
 from ..method.history import BranchHistory
+from ..method.predictors.points import Points
+from ..method.schedule import Interval
 
 FORGET_AFTER = 2
 """Iterations a branch may stay away before its history is dropped."""
 
 
 class Branch:
-    """One CFG branch: its conditioning object (kept, so that its identity stays its own), history and last forecast."""
+    """One CFG branch: its conditioning object (kept, so that its identity stays its own) and history."""
 
     def __init__(self, condition: Any, keeps: int) -> None:
         self.condition = condition
         self.history = BranchHistory(keeps)
         self.seen = 0
         self.output_type: type[Any] = tuple
-        self.forecast: tuple[int, Forecast] | None = None
 
 
 class Branches:
@@ -34,6 +34,8 @@ class Branches:
         self._known: dict[tuple[int, int], Branch] = {}
         self._iteration = -1
         self._served: dict[int, int] = {}
+        self._parts: list[Points] = []
+        self._joined: Points
 
     def enter(self, iteration: int) -> None:
         """A new iteration begins; branches that stayed away are forgotten."""
@@ -53,9 +55,16 @@ class Branches:
         return branch
 
     @property
-    def with_history(self) -> list[Branch]:
-        """The branches that have one."""
-        return [branch for branch in self._known.values() if branch.history.anchors]
+    def histories(self) -> list[BranchHistory]:
+        """Histories of the branches that have one."""
+        return [branch.history for branch in self._known.values() if branch.history.anchors]
+
+    def known(self, interval: Interval) -> Points:
+        """What is known of all histories, joined; the same object until one of them changes."""
+        parts = [history.points(interval) for history in self.histories]
+        if len(parts) != len(self._parts) or any(a is not b for a, b in zip(parts, self._parts, strict=True)):
+            self._parts, self._joined = parts, Points.join(parts)
+        return self._joined
 
     @property
     def bytes(self) -> int:

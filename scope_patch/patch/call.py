@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +34,13 @@ class ForwardCall:
         return int(self.latents.shape[FRAME_AXIS])
 
 
-def bind(
-    signature: inspect.Signature, names: ForwardNames, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> ForwardCall:
-    """Bind a call as Python would. Raises TypeError where it does not fit or is not a diffusion-forcing call."""
-    arguments = signature.bind(None, *args, **kwargs).arguments
-    arguments.pop(next(iter(signature.parameters)))
+def bind(parameters: Sequence[str], names: ForwardNames, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ForwardCall:
+    """Bind a call to the forward's parameter names (without self), much faster than `inspect.Signature.bind`.
+
+    Raises TypeError where it is not a diffusion-forcing call; what else may be wrong with it, the host will say itself.
+    """
+    arguments = dict(zip(parameters, args, strict=False))
+    arguments.update(kwargs)
     latents, timestep = arguments.get(names.latents), arguments.get(names.timestep)
     if not isinstance(latents, Tensor) or latents.dim() != 5:
         raise TypeError(f"{names.latents} is not a [batch, channels, latent frames, height, width] tensor")

@@ -63,6 +63,7 @@ class Session:
         self.state = self.policy.initial()
         self.branches = Branches(self.predictor.keeps)
         self._last: tuple[int, Interval] | None = None
+        self._forecast: Forecast | None = None
         self._discrepancy: Discrepancy | None = None
 
     def enter(self, iteration: int) -> Interval:
@@ -96,7 +97,7 @@ class Session:
         host = schedule.baseline[iteration]
         self.segment.slots_baseline += host[1] - host[0]
         if self.decision.mode is not Mode.RECOMPUTE:
-            output = self._skip(call, branch, schedule, iteration, interval)
+            output = self._skip(call, branch, interval)
             if output is not None:
                 self.record.forwards_skipped += 1
                 return output, None
@@ -137,25 +138,15 @@ class Session:
 
     def _observe_ahead(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Observation:
         grew, change = schedule.grew(iteration), self._change(call, schedule, iteration, interval)
-        if grew:
+        histories = self.branches.histories
+        if grew or not histories:
             return Observation(change, grew, 0)  # new slots have no velocity; nothing else needs to be known
-        forecasts = [self._forecast(branch, schedule, iteration, interval) for branch in self.branches.with_history]
-        return Observation(
-            change,
-            grew,
-            min((forecast.count for forecast in forecasts), default=0),
-            all(forecast.finite for forecast in forecasts),
-            all(forecast.stable for forecast in forecasts),
-        )
-
-    def _forecast(self, branch: Branch, schedule: Schedule, iteration: int, interval: Interval) -> Forecast:
-        """A branch's forecast for this iteration; made once, for the decision and for serving."""
-        made = branch.forecast
-        if made is None or made[0] != iteration:
+        with torch.inference_mode():  # small tables on the CPU, which nobody differentiates: less to dispatch
             levels, active = schedule.levels(iteration, interval), schedule.mask[iteration, slice(*interval)]
-            forecast = Forecast(branch.history, interval, levels, active, self.predictor, self.limits)
-            made = branch.forecast = iteration, forecast
-        return made[1]
+            known = self.branches.known(interval)
+            forecast = Forecast(histories, known, interval, levels, active, self.predictor, self.limits)
+            self._forecast = forecast
+            return Observation(change, grew, forecast.count, forecast.finite, forecast.stable)
 
     def _change(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> float | None:
         """d over the slots that this and the last decided iteration share."""
@@ -168,18 +159,16 @@ class Session:
         now, then = (schedule.timesteps[i, shared[0] : max(shared)].tolist() for i in (iteration, before[0]))
         return self._discrepancy(now, then)
 
-    def _skip(
-        self, call: ForwardCall, branch: Branch, schedule: Schedule, iteration: int, interval: Interval
-    ) -> Any | None:
+    def _skip(self, call: ForwardCall, branch: Branch, interval: Interval) -> Any | None:
         """The output of a skipped forward; None where this branch has no history to make it from."""
-        history = branch.history
-        if not history.covers(interval) or not _matches(history.anchors[0].velocity, call.latents):
+        history, forecast = branch.history, self._forecast
+        if forecast is None or not history.covers(interval) or not _matches(history.anchors[0].velocity, call.latents):
             self.record.guard("branch")
             return None
-        forecast = self._forecast(branch, schedule, iteration, interval)
         predicted = self.decision is not None and self.decision.mode is Mode.PREDICT
         with torch.no_grad():
-            return like_output(forecast.predict() if predicted else forecast.hold(), branch.output_type)
+            velocity = forecast.predict(history) if predicted else forecast.hold(history)
+        return like_output(velocity, branch.output_type)
 
 
 def _matches(velocity: Tensor, latents: Tensor) -> bool:

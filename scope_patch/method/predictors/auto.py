@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .points import Points
-from .taylor2 import newton
 
 TRUSTED_CORRECTION = 0.3
 """A curvature term of this share of the first-order change is halved; a larger one is damped by its square."""
@@ -28,17 +27,13 @@ class Auto:
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
         h = target - points.levels[0]
-        ratio = h * points.per_first_gap
         # With two points the slope is all there is: right after growth, at high noise, where velocities change little.
-        far = (ratio.abs() > REACH) & (points.count >= 3)
-        reach = torch.where(far, h * (REACH / ratio.abs()), h)
-        if len(points) < 3 or points.drift is None or points.bend is None:
+        ratio = (h * points.per_first_gap).abs()
+        reach = torch.where(points.complete & (ratio > REACH), h * (REACH / ratio), h)
+        if len(points) < 3:
             return points.weigh(reach)
-        curvature = newton(h, points)
-        bend = curvature * trust(ratio.abs() * points.drift, curvature.abs() * points.bend) * points.per_both_gaps
+        beyond = h + points.first_gap.nan_to_num(nan=0.0)  # h + h1: the curvature term is h (h + h1) C / 2
+        # Of the first-order term h D1, the curvature term is the share |h + h1| ||C|| / (2 ||D1||).
+        share = beyond * points.disagreement * (0.5 / TRUSTED_CORRECTION)
+        bend = h * beyond * points.per_both_gaps * (0.5 / (1 + share * share))
         return points.weigh(reach + bend, -bend)
-
-
-def trust(slope: Tensor, curvature: Tensor) -> Tensor:
-    """1 / (1 + (q / q0)^2), q = curvature / slope, the sizes of two terms; 0 where there is nothing to compare with."""
-    return (1 / (1 + (curvature / slope / TRUSTED_CORRECTION) ** 2)).nan_to_num(nan=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,6 +63,18 @@ class Points:
         return (2 / (self.first_gap + self.second_gap)).nan_to_num(nan=0.0)
 
     @cached_property
+    def disagreement(self) -> Tensor:
+        """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
+        if self.drift is None or self.bend is None:
+            return torch.zeros_like(self.levels[0])
+        return (self.bend * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
+
+    @cached_property
+    def complete(self) -> Tensor:
+        """Slots with all three points, booleans [slots]."""
+        return self.count >= 3
+
+    @cached_property
     def faulty(self) -> Tensor | None:
         """Slots whose measured sizes are not numbers, booleans [slots]; None where there is no such slot."""
         sizes = [size for size in (self.drift, self.bend) if size is not None]
@@ -78,6 +91,18 @@ class Points:
         """Distinct usable points a slot, integers [slots]: 0, 1, 2 or 3."""
         present = ~self.levels[0].isnan()
         return present.long() + (present & ~self.first_gap.isnan()) + (present & ~self.second_gap.isnan())
+
+    @staticmethod
+    def join(parts: Sequence[Points]) -> Points:
+        """Several histories as one, slots behind slots: what is asked of each is asked of all at once."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = max(len(part) for part in parts)
+        levels = [torch.nn.functional.pad(p.levels, (0, 0, 0, rows - len(p)), value=torch.nan) for p in parts]
+        drift = [part.drift for part in parts if part.drift is not None]
+        bend = [part.bend for part in parts if part.bend is not None]
+        known = len(drift) == len(bend) == len(parts)
+        return Points(torch.cat(levels, dim=1), torch.cat(drift) if known else None, torch.cat(bend) if known else None)
 
     def weigh(self, first: Tensor, second: Tensor | None = None) -> Tensor:
         """Weights [points, slots] of v0 + first * D1 + second * D2; a slope that a slot does not have drops out.
