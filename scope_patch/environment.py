@@ -45,6 +45,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that nobody provides, with the nearest one that somebody does."""
+    return UsageError(f"there is no {kind} {name!r}{nearest(name, known)}")
+
+
 def switch(value: object, source: str) -> bool:
     """A boolean from True/False or from text such as `1`, `off`, `yes`. Raises UsageError."""
     if isinstance(value, bool):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import plugins
-from .environment import nearest
+from .environment import unknown
 from .errors import UsageError
 from .settings import Settings
 
@@ -27,10 +27,10 @@ def check_names(settings: Settings) -> None:
     from .method import policies
 
     if settings.policy not in policies.names():
-        raise UsageError(f"there is no policy {settings.policy!r}{nearest(settings.policy, policies.names())}")
+        raise unknown("policy", settings.policy, policies.names())
     built_in = settings.predictor.isidentifier() and _file("predictors", settings.predictor).is_file()
     if not built_in and settings.predictor not in plugins.foreign("scope_patch.predictors"):
-        raise UsageError(f"there is no predictor {settings.predictor!r}{nearest(settings.predictor, _predictors())}")
+        raise unknown("predictor", settings.predictor, _predictors())
 
 
 def print_list() -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from .environment import unknown
 from .errors import UsageError
-
-logger = logging.getLogger("scope_patch")
 
 
 def foreign(group: str) -> dict[str, EntryPoint]:
@@ -35,10 +32,7 @@ def find(name: str, built_in: Mapping[str, Any], group: str, kind: str) -> Any:
         return built_in[name]
     points = foreign(group)
     if name not in points:
-        known = sorted([*built_in, *points])
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-        raise UsageError(f"unknown {kind} {name!r}: {hint}")
+        raise unknown(kind, name, [*built_in, *points])
     try:
         return points[name].load()
     except Exception as error:

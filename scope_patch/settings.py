@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 
-from .environment import LAUNCHER, integer, nearest, number, switch, text, unknown_names, variable
+from .environment import LAUNCHER, integer, number, switch, text, unknown, unknown_names, variable
 from .environment import switched_off as switched_off  # beside the settings it switches off
 from .errors import UsageError
 
@@ -101,7 +101,7 @@ def resolve_with_origins(
     """As `Settings.resolve`, and where each value came from: a flag, a variable, a preset or the default."""
     for name in flags:
         if name not in NAMES:
-            raise UsageError(f"there is no setting {name!r}{nearest(name, NAMES)}")
+            raise unknown("setting", name, NAMES)
     if LAUNCHER not in environ:
         for sentence in unknown_names(environ, NAMES):
             logging.getLogger("scope_patch").warning("%s", sentence)
@@ -139,4 +139,4 @@ def _fill(
 
 def _known(kind: str, name: str | None, known: Collection[str] | None) -> None:
     if name is not None and known is not None and name not in known:
-        raise UsageError(f"there is no {kind} {name!r}{nearest(name, known)}")
+        raise unknown(kind, name, known)

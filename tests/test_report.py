@@ -78,3 +78,13 @@ def test_a_failed_generation_is_mentioned():
 def test_full_attention_is_remarked():
     assert "the others see a shorter clip (--no-selective keeps them)" in told()[1]
     assert "shorter clip" not in told(selective=False)[1]
+
+
+def test_only_rank_zero_writes_whoever_asked(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    monkeypatch.setenv("RANK", "1")
+    told(report=str(path))
+    assert not path.exists()
+    monkeypatch.setenv("RANK", "0")
+    told(report=str(path))
+    assert path.exists()

@@ -32,8 +32,7 @@ class BranchHistory:
 
     def __init__(self, keeps: int) -> None:
         self.anchors: deque[Anchor] = deque(maxlen=keeps)
-        self._drift: Tensor | None = None
-        self._bend: Tensor | None = None
+        self._sizes: tuple[Tensor, ...] = ()
         self._points: tuple[Interval, Points] | None = None
 
     @property
@@ -55,23 +54,20 @@ class BranchHistory:
         if self.anchors and not _alike(self.anchors[0].velocity, velocity):
             self.anchors.clear()
         self.anchors.appendleft(Anchor(interval, levels.clone(), velocity.detach().clone()))
-        self._drift, self._bend = self._measure()
+        self._sizes = self._measure()
         self._points = None
 
     def points(self, interval: Interval) -> Points:
-        """What is known of the slots in `interval`, as predictors want it; an empty history has one row of NaN."""
+        """What is known of the slots in `interval`, as predictors want it; the history must not be empty."""
         if self._points is None or self._points[0] != interval:
             self._points = interval, self._spread_points(interval)
         return self._points[1]
 
     def _spread_points(self, interval: Interval) -> Points:
-        rows = [_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors]
-        if not rows:
-            rows = [torch.full((interval[1] - interval[0],), torch.nan, dtype=torch.float64)]
-        if self._drift is None or self._bend is None:
-            return Points(torch.stack(rows))
+        levels = torch.stack([_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors])
         own = self.anchors[0].interval
-        return Points(torch.stack(rows), _spread(self._drift, own, interval), _spread(self._bend, own, interval))
+        drift, bend = (_spread(size, own, interval) for size in self._sizes)
+        return Points(levels, drift, bend)
 
     def combine(self, interval: Interval, weights: Tensor) -> Tensor:
         """sum_k w[k, j] v_k[..., j, ...] over `interval`, a new tensor in the dtype and on the device of the history.

@@ -41,9 +41,6 @@ class Seam:
     def replaced(self) -> str:
         return self.patched or self.attribute
 
-    def __str__(self) -> str:
-        return f"{self.module}.{self.owner}.{self.attribute}"
-
 
 @dataclass(frozen=True)
 class Fact:

@@ -29,9 +29,8 @@ _imported: set[str] = set()
 
 def bindings() -> dict[str, Binding]:
     """Every known architecture's binding, by name; made at the first call, attached to nothing by that."""
-    for architecture, _ in architectures():
-        if architecture.name not in _bindings:
-            _bindings[architecture.name] = Binding(architecture)
+    if not _bindings:
+        _bindings.update((architecture.name, Binding(architecture)) for architecture, _ in architectures())
     return _bindings
 
 

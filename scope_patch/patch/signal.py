@@ -7,7 +7,6 @@ from latent frames to tokens is cut off, so the signal stays per slot and small.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,8 +17,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .architecture import Architecture
 from .call import ForwardCall
-
-logger = logging.getLogger("scope_patch")
 
 SLICED = "time modulation (torch.fx)"
 TIMESTEP = "timestep"

@@ -19,9 +19,6 @@ from packaging.specifiers import SpecifierSet
 
 from . import source
 from .architecture import GENERATION, SCHEDULE, Architecture, Seam
-from .known import Problem, architectures
-
-__all__ = ["Check", "Problem", "architectures", "check_installed", "check_live", "check_static", "failures"]
 
 SCHEDULE_PARTS = 4
 INTERVALS = 3

@@ -54,11 +54,13 @@ class Sink:
     def _speaks(self) -> bool:
         """Whether this process is the one to tell: not a fork of it, rank 0, and something was going on."""
         busy = bool(self.run.generations or self.run.reasons)
-        return os.getpid() == self.process and os.environ.get("RANK", "0") == "0" and (busy or _is_command())
+        return os.getpid() == self.process and _is_rank_zero() and (busy or _is_command())
 
 
 def write_or_warn(path: Path, run: Run) -> None:
-    """`write`, where a report that cannot be written must cost no generation: one warning says so."""
+    """`write` on rank 0; a report that cannot be written must cost no generation: one warning says so."""
+    if not _is_rank_zero():
+        return
     try:
         write(path, run)
     except OSError as error:
@@ -76,6 +78,11 @@ def write(path: Path, run: Run) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_rank_zero() -> bool:
+    """Whether this is the one process of the job that tells (torchrun sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _is_command() -> bool:

@@ -43,8 +43,8 @@ def lines(run: Run) -> list[str]:
     if unfinished:
         out.append(f"  {len(unfinished)} not finished: {unfinished[-1].error or 'still running'}")
     refused = [generation for generation in run.generations if generation not in done]
-    if refused or run.told:
-        out.append(f"  {len(refused)} generations ran unpatched: {'; '.join(run.told)}")
+    if run.told:
+        out.append(f"  {f'{len(refused)} ran unpatched: ' if refused else ''}{'; '.join(run.told)}")
     return out + _where(run)
 
 

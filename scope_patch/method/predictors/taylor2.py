@@ -15,10 +15,5 @@ class Taylor2:
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
         h = target - points.levels[0]
-        bend = newton(h, points) * points.per_both_gaps
+        bend = 0.5 * h * (h + points.first_gap.nan_to_num(nan=0.0)) * points.per_both_gaps
         return points.weigh(h + bend, -bend)
-
-
-def newton(h: Tensor, points: Points) -> Tensor:
-    """The factor of the curvature, h (h + h1) / 2; h^2 / 2 (Taylor's) where a slot has no second point."""
-    return 0.5 * h * (h + points.first_gap.nan_to_num(nan=0.0))
