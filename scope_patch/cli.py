@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--selective", action=argparse.BooleanOptionalAction, default=None, help="leave out slots that have not started"
     )
+    run.add_argument(
+        "--per-chunk",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="MAGI-1: decide chunk by chunk, not for the whole window",
+    )
+    run.add_argument("--signal", metavar="{timestep,latent}", help="what decisions are made from (default: timestep)")
     run.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")
     run.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")
     run.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")

@@ -14,6 +14,7 @@ from .errors import UsageError
 # (cache threshold, predict threshold). SkyReels-V2's values; the paper's "fast" point is the second.
 PRESETS: dict[str, tuple[float, float]] = {"slow": (0.12, 0.30), "fast": (0.18, 0.42)}
 DEFAULT_PRESET = "fast"
+SIGNALS = ("timestep", "latent")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
 
 _READERS: dict[str, Callable[[object, str], object]] = {
@@ -25,6 +26,8 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "predict_decay": number,
     "predictor": text,
     "selective": switch,
+    "per_chunk": switch,
+    "signal": text,
     "report": text,
     "strict": switch,
 }
@@ -45,6 +48,8 @@ class Settings:
     predict_decay: float = 0.75
     predictor: str = "auto"
     selective: bool = True
+    per_chunk: bool = False
+    signal: str = "timestep"
     report: str | None = None
     strict: bool = False
 
@@ -63,6 +68,7 @@ class Settings:
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
         _known("preset", self.preset, PRESETS)
+        _known("signal", self.signal, SIGNALS)
 
     @classmethod
     def resolve(

@@ -24,6 +24,7 @@ class Observation:
         points: distinct history points, the least over the latent frames that are updated now (0: none).
         finite: the history holds only finite numbers.
         stable: an extrapolation to the present noise levels stays within the stability limits.
+        forced: the host needs this forward for more than its velocity.
     """
 
     discrepancy: float | None
@@ -31,11 +32,12 @@ class Observation:
     points: int
     finite: bool = True
     stable: bool = True
+    forced: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A mode and one short word that says why: threshold, horizon, growth, forced, history or guard."""
+    """A mode and one short word that says why: threshold, horizon, growth, forced, history, guard or context."""
 
     mode: Mode
     reason: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,7 @@ class BranchHistory:
     def __init__(self, keeps: int) -> None:
         self.anchors: deque[Anchor] = deque(maxlen=keeps)
         self._sizes: tuple[Tensor, ...] = ()
+        self._unread: list[tuple[Interval, Tensor]] = []
         self._points: tuple[Interval, Points] | None = None
 
     @property
@@ -54,7 +56,7 @@ class BranchHistory:
         if self.anchors and not _alike(self.anchors[0].velocity, velocity):
             self.anchors.clear()
         self.anchors.appendleft(Anchor(interval, levels.clone(), velocity.detach().clone()))
-        self._sizes = self._measure()
+        self._unread = self._measure()
         self._points = None
 
     def points(self, interval: Interval) -> Points:
@@ -64,6 +66,7 @@ class BranchHistory:
         return self._points[1]
 
     def _spread_points(self, interval: Interval) -> Points:
+        settle([self])
         levels = torch.stack([_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors])
         own = self.anchors[0].interval
         drift, bend = (_spread(size, own, interval) for size in self._sizes)
@@ -88,20 +91,25 @@ class BranchHistory:
                 part.addcmul_(_slots(anchor, (start, end)), _column(_cut(share[k], interval, (start, end))))
         return out.to(newest.velocity.dtype)
 
-    def _measure(self) -> tuple[Tensor, Tensor]:
-        """Drift and bend of the newest anchor's slots (see Points): one look at tensors, behind a forward that ran."""
+    def _measure(self) -> list[tuple[Interval, Tensor]]:
+        """||v0||, ||v0 - v1|| and ||C|| a slot, each with the slots it is of; still where the velocities are."""
         newest = self.anchors[0]
-        points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
         measured = [(newest.interval, _norm(_slots(newest, newest.interval)))]
         if len(self.anchors) > 1:
             common = _overlap(newest.interval, self.anchors[1].interval)
             measured.append((common, _norm(_slots(newest, common) - _slots(self.anchors[1], common))))
         if len(self.anchors) > 2:
+            points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
             common = _overlap(common, self.anchors[2].interval)
             measured.append((common, _norm(self._curvature(points, common))))
-        read = torch.cat([norm for _, norm in measured]).to("cpu", torch.float64)
-        parts = torch.split(read, [len(norm) for _, norm in measured])
-        rows = [_spread(row, own, newest.interval) for row, (own, _) in zip(parts, measured, strict=True)]
+        return measured
+
+    def _set_sizes(self, read: Tensor) -> None:
+        """Drift and bend of the newest anchor's slots (see Points), from the numbers of `_measure`."""
+        newest = self.anchors[0]
+        points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
+        parts = torch.split(read, [len(norm) for _, norm in self._unread])
+        rows = [_spread(row, own, newest.interval) for row, (own, _) in zip(parts, self._unread, strict=True)]
         size, drift, bend = rows + [torch.zeros_like(rows[0])] * (3 - len(rows))
         scale = size.clamp(min=torch.finfo(torch.float32).tiny)
         # What was not finite must stay visible, also in a slot that has no second point to compare with.
@@ -109,7 +117,7 @@ class BranchHistory:
         drift, bend = (
             torch.where(points.count >= least, row, 0.0) / scale + fault for least, row in ((2, drift), (3, bend))
         )
-        return drift, bend
+        self._sizes, self._unread = (drift, bend), []
 
     def _curvature(self, points: Points, common: Interval) -> Tensor:
         """C = 2 (D1 - D2) / (h1 + h2) over the slots that three anchors share; of no meaning where count < 3."""
@@ -119,6 +127,17 @@ class BranchHistory:
         factors = (_column(f.to(v0.device, v0.dtype)) for f in (2 / (h1 * (h1 + h2)), 2 / (h2 * (h1 + h2))))
         first, second = factors
         return (v0 - v1) * first - (v1 - v2) * second
+
+
+def settle(histories: Sequence[BranchHistory]) -> None:
+    """Read the sizes that several histories have measured since the last time, in one look at the device."""
+    unread = [history for history in histories if history._unread]
+    if not unread:
+        return
+    norms = [torch.cat([norm for _, norm in history._unread]) for history in unread]
+    read = torch.cat(norms).to("cpu", torch.float64)
+    for history, numbers in zip(unread, torch.split(read, [len(norm) for norm in norms]), strict=True):
+        history._set_sizes(numbers)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

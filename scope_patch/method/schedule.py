@@ -6,6 +6,7 @@ integer tables, made once a segment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,8 @@ class Schedule:
         intervals: what is forwarded at every iteration.
         baseline: what the host forwards at every iteration.
         selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
+        leads: clean slots right before the interval that the host forwards along to cache their keys and values.
+        frames: latent frames a slot.
     """
 
     mask: Tensor
@@ -67,6 +70,8 @@ class Schedule:
     baseline: list[Interval]
     selective: bool
     note: str = ""
+    leads: Sequence[int] = ()
+    frames: int = 1
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -78,6 +83,18 @@ class Schedule:
     def grew(self, iteration: int) -> bool:
         """Whether new latent frames came under way at this iteration (always so at the first)."""
         return iteration == 0 or self.ends[iteration] > self.ends[iteration - 1]
+
+    def entered(self, iteration: int, slots: Interval) -> bool:
+        """Whether one of these slots came under way at this iteration."""
+        return self.grew(iteration) and (iteration == 0 or slots[1] > self.ends[iteration - 1])
+
+    def lead(self, iteration: int) -> int:
+        """Clean slots forwarded in front of the interval: a forward with a lead must not be skipped altogether."""
+        return self.leads[iteration] if self.leads else 0
+
+    def moved(self, iteration: int) -> bool:
+        """Whether the interval began elsewhere one iteration ago: what the remaining slots attend to is another thing."""
+        return iteration > 0 and self.intervals[iteration][0] != self.intervals[iteration - 1][0]
 
 
 def build(

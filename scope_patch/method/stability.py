@@ -32,20 +32,22 @@ def is_finite(points: Points, slots: Tensor) -> bool:
     return points.faulty is None or not bool((points.faulty & slots).any())
 
 
-def is_stable(target: Tensor, points: Points, weights: Tensor, slots: Tensor, limits: Limits) -> bool:
-    """Whether a prediction at `target` (noise levels, float64 [slots]) stays inside the limits.
+def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Tensor:
+    """Slots whose prediction at `target` (noise levels, float64 [slots]) stays inside the limits, booleans [slots].
 
     Args:
         weights: what the predictor made of it, [points, slots]; what it gave up (order, reach) is not counted.
-        slots: booleans [slots]; only those that are updated now matter.
     """
-    if len(weights) < 2:
-        return True
     ratio = ((target - points.levels[0]) * points.per_first_gap).abs()
-    fine = ratio <= limits.step_ratio
+    inside = ratio <= limits.step_ratio
     if points.drift is not None:
-        fine &= change(points, weights) <= limits.magnitude
-    return bool((fine | ~slots | (weights[1] == 0)).all())
+        inside &= change(points, weights) <= limits.magnitude
+    return inside | (weights[1] == 0)
+
+
+def is_stable(target: Tensor, points: Points, weights: Tensor, slots: Tensor, limits: Limits) -> bool:
+    """Whether the predictions of all `slots` (booleans [slots]: those that are updated now) stay inside the limits."""
+    return len(weights) < 2 or bool((fine(target, points, weights, limits) | ~slots).all())
 
 
 def change(points: Points, weights: Tensor) -> Tensor:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..method.row import Row
 
 GENERATION = "generation"
 """Role: one call makes one video; state begins and ends with it."""
 SCHEDULE = "schedule"
 """Role: returns (timestep matrix, step index, update mask, intervals) for one segment."""
+STEP = "step"
+"""Role: one denoise step of a loop whose steps are calls; its arguments say which input and which step."""
 FORWARD = "forward"
 """Role: the DiT forward."""
+READ = "read"
+"""Role: nothing is replaced; we call this method to learn the schedule."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Seam:
     """One place where the host's code is entered.
 
     Attributes:
-        role: GENERATION, SCHEDULE or FORWARD.
+        role: GENERATION, SCHEDULE, STEP, FORWARD or READ.
         module: the defining module (never `__main__`).
         owner: the class, by name.
         attribute: the method whose signature is checked.
@@ -27,6 +33,7 @@ class Seam:
         bases: class names that must be in the owner's MRO, besides itself.
         patched: the attribute that is replaced, where it is another one. `__call__` stands in for a DiT's `forward`:
             sequence parallelism and offload hooks replace `forward` on the instance, and `__call__` comes before it.
+        mentions: words that the method's text must hold, as names or strings: what it passes on by keyword.
     """
 
     role: str
@@ -36,6 +43,7 @@ class Seam:
     parameters: tuple[str, ...]
     bases: tuple[str, ...] = ()
     patched: str = ""
+    mentions: tuple[str, ...] = ()
 
     @property
     def replaced(self) -> str:
@@ -64,14 +72,45 @@ class ForwardNames:
         timestep: [batch, latent frames].
         condition: what tells the CFG branches apart (the text embedding).
         per_sample: arguments with one entry a sample of the batch, beside the latents.
-        modulation: the time modulation among the arguments of a block: its name and its position.
+        modulation: the time modulation among the arguments of a block: its name and its position. This and `per_sample`
+            are for tracing the timestep signal out of the forward.
     """
 
     latents: str
     timestep: str
     condition: str
-    per_sample: tuple[str, ...]
-    modulation: tuple[str, int]
+    per_sample: tuple[str, ...] = ()
+    modulation: tuple[str, int] = ("", 0)
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """What we know of a host that denoises chunk by chunk in steps that are calls (MAGI-1).
+
+    Such a host has no list of intervals to be watched; its schedule is worked out before the first step instead, and a
+    slot is a chunk of latent frames.
+
+    Attributes:
+        position: parameters of the STEP seam that say which input (of several) and which step.
+        rows: (pipeline, input) -> one row a step: which chunks are denoised at which timesteps.
+        frames: (pipeline) -> latent frames a chunk.
+        feature: (pipeline, input, DiT) -> the timestep signal, timesteps [n] -> features [n, ...].
+        embed: (DiT, latents) -> the embedded latents, what the first block gets.
+        unscheduled: forward arguments -> why this call is none of a step's own ("prefix"), or "".
+        narrow: (forward arguments, first, last) -> arguments that forward the call's chunks [first, last) alone.
+        work: (DiT, forward arguments) -> (runs of the network, chunks in them) of one forward of the seam.
+        ranks: () -> ranks that share one model, in whatever way.
+    """
+
+    position: tuple[str, str]
+    rows: Callable[[Any, int], Sequence[Row]]
+    frames: Callable[[Any], int]
+    feature: Callable[[Any, int, Any], Callable[[Any], Any]]
+    embed: Callable[[Any, Any], Any]
+    unscheduled: Callable[[Mapping[str, Any]], str]
+    narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]]
+    work: Callable[[Any, Mapping[str, Any]], tuple[int, int]]
+    ranks: Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -93,6 +132,7 @@ class Architecture:
         refuse: (pipeline, DiT) -> why this generation must run unpatched, or "".
         block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
             have not started changes nothing for the others.
+        stepwise: what is known of the loop, where its steps are calls.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
     """
 
@@ -106,8 +146,9 @@ class Architecture:
     model: Callable[[Any], Any]
     noise_level: Callable[[Any], Any]
     refuse: Callable[[Any, Any], str]
-    block_causal: Callable[[Any], bool]
+    block_causal: Callable[[Any], bool] = lambda model: True
     blocks: str = "blocks"
+    stepwise: Stepwise | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
 

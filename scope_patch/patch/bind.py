@@ -17,7 +17,7 @@ import wrapt
 
 from ..errors import NotApplied
 from ..report.record import Generation as Record
-from .architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Seam
+from .architecture import FORWARD, GENERATION, READ, SCHEDULE, STEP, Architecture, Seam
 from .call import bind as bind_call
 from .clock import Clock, Mark
 from .current import Current
@@ -25,8 +25,11 @@ from .generation import Generation
 from .guard import Guard
 from .ledger import Ledger
 from .scope import Scope, unwrap
+from .segments import SegmentGeneration
 from .session import Pending, Session
 from .signature import check_live, failures
+from .steps import StepGeneration
+from .walk import relayed
 
 logger = logging.getLogger("scope_patch")
 
@@ -42,7 +45,7 @@ class Binding:
         self._ledger = Ledger()
         self._current = Current()
         self.guard = Guard(architecture.name, self._current, self.scopes)
-        self._parameters: list[str] = []
+        self._parameters: dict[str, list[str]] = {}
 
     def attach(self, group: str) -> None:
         """Bind every seam of a group, or none. Raises NotApplied with the failed checks."""
@@ -54,12 +57,13 @@ class Binding:
             raise NotApplied(f"{self.architecture.name} ({group}): {'; '.join(failed)}")
         try:
             for seam in self.architecture.groups[group]:
+                if seam.role == READ:
+                    continue
                 owner = getattr(sys.modules[seam.module], seam.owner)
                 if not self._ledger.holds(owner, seam.replaced):
                     self._ledger.replace(owner, seam.replaced, partial(self._wrap, seam))
-                if seam.role == FORWARD:
-                    signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
-                    self._parameters = list(signature.parameters)[1:]
+                signature = inspect.signature(inspect.unwrap(getattr(owner, seam.attribute)))
+                self._parameters[seam.role] = list(signature.parameters)[1:]
         except Exception:
             self.detach()  # all seams or none; other groups share these
             raise
@@ -73,24 +77,46 @@ class Binding:
             logger.info("%s.%s was patched on top of us: switched off in place", entry.owner.__name__, entry.name)
 
     def _wrap(self, seam: Seam, raw: Any) -> Any:
-        wrappers = {GENERATION: self._generation, SCHEDULE: self._schedule, FORWARD: self._forward}
+        generation = self._generation if self.architecture.stepwise is None else self._walk
+        wrappers = {GENERATION: generation, SCHEDULE: self._schedule, STEP: self._step, FORWARD: self._forward}
         return wrapt.FunctionWrapper(raw, wrappers[seam.role])
 
     def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
-        generation = None
-        # A pipeline that calls itself, or a seam that is wrapped twice, makes one generation.
-        if self.scopes and not self.guard.broken and self._current.of_pipeline(pipeline) is None:
-            scope = self.guard(None, lambda: self._scope_of(pipeline))
-            generation = None if scope is None else self.guard(None, lambda: self._open(scope, pipeline), scope)
+        generation = self._begun(pipeline)
         if generation is None:
             return wrapped(*args, **kwargs)
         with self._entered(generation):
             return wrapped(*args, **kwargs)
 
+    def _walk(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
+        """A generation that hands out chunks as they are finished: it is under way only while it works."""
+        generation, steps = self._begun(pipeline), wrapped(*args, **kwargs)
+        if generation is None:
+            return steps
+        return relayed(steps, lambda: self._current.during(generation), lambda error: self._close(generation, error))
+
+    def _begun(self, pipeline: Any) -> Generation | None:
+        """A new generation, where a scope covers the pipeline."""
+        # A pipeline that calls itself, or a seam that is wrapped twice, makes one generation.
+        if not self.scopes or self.guard.broken or self._current.of_pipeline(pipeline) is not None:
+            return None
+        scope = self.guard(None, lambda: self._scope_of(pipeline))
+        return None if scope is None else self.guard(None, lambda: self._open(scope, pipeline), scope)
+
+    def _step(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
+        generation = self._current.of_pipeline(pipeline)
+        if not isinstance(generation, StepGeneration) or self.guard.broken:
+            return wrapped(*args, **kwargs)
+        self.guard(generation, lambda: generation.enter_step(self._parameters[STEP], args, kwargs))
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            generation.leave_step()
+
     def _schedule(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         result = wrapped(*args, **kwargs)
         generation = self._current.of_pipeline(pipeline)
-        if generation is None or self.guard.broken:
+        if not isinstance(generation, SegmentGeneration) or self.guard.broken:
             return result
         watched = self.guard(generation, lambda: generation.start_segment(result, self._on_read))
         return result if watched is None else watched
@@ -112,6 +138,8 @@ class Binding:
         output, pending = served
         if output is not None:
             return output
+        if pending is not None and pending.arguments is not None:
+            args, kwargs = (), pending.arguments
         clock = generation.clock
         started = self.guard(generation, clock.start)
         generation.inside = True
@@ -120,10 +148,10 @@ class Binding:
         finally:
             generation.inside = False
         self.guard(generation, lambda: self._observe(session, clock, started, pending, output))
-        return output
+        return output if pending is None or pending.whole is None else pending.whole
 
     def _serve(self, session: Session, args: Any, kwargs: Any) -> tuple[Any, Pending | None]:
-        return session.serve(bind_call(self._parameters, self.architecture.forward, args, kwargs))
+        return session.serve(bind_call(self._parameters[FORWARD], self.architecture.forward, args, kwargs))
 
     def _observe(self, session: Session, clock: Clock, started: Mark | None, pending: Pending | None, out: Any) -> None:
         if started is not None:
@@ -138,7 +166,12 @@ class Binding:
 
     def _open(self, scope: Scope, pipeline: Any) -> Generation:
         record = Record()
-        generation = Generation(self.architecture, scope, pipeline, record)
+        stepwise = self.architecture.stepwise
+        generation: Generation = (
+            SegmentGeneration(self.architecture, scope, pipeline, record)
+            if stepwise is None
+            else StepGeneration(self.architecture, stepwise, scope, pipeline, record)
+        )
         scope.run.generations.append(record)
         if self.architecture.name not in scope.run.hosts:
             scope.run.hosts.append(self.architecture.name)
@@ -160,15 +193,17 @@ class Binding:
 
     @contextmanager
     def _entered(self, generation: Generation) -> Iterator[None]:
-        self._current.generations.append(generation)
         error: BaseException | None = None
         try:
-            yield
+            with self._current.during(generation):
+                yield
         except BaseException as raised:
             error = raised
             raise
         finally:
-            self._current.generations.pop()
-            self.guard(generation, lambda: generation.close(error))
-            if generation.scope.tell is not None:
-                self.guard(generation, generation.scope.tell)
+            self._close(generation, error)
+
+    def _close(self, generation: Generation, error: BaseException | None) -> None:
+        self.guard(generation, lambda: generation.close(error))
+        if generation.scope.tell is not None:
+            self.guard(generation, generation.scope.tell)

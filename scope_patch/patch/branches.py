@@ -1,10 +1,12 @@
-"""Which CFG branch a DiT call belongs to, and the history of each."""
+"""Which CFG branch a DiT call belongs to, and the histories of each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ..method.history import BranchHistory
+from ..method.forecast import Part
+from ..method.history import BranchHistory, settle
 from ..method.predictors.points import Points
 from ..method.schedule import Interval
 
@@ -13,13 +15,36 @@ FORGET_AFTER = 2
 
 
 class Branch:
-    """One CFG branch: its conditioning object (kept, so that its identity stays its own) and history."""
+    """One CFG branch: its conditioning object (kept, so that its identity stays its own) and histories.
 
-    def __init__(self, condition: Any, keeps: int) -> None:
+    There is one history for all slots, or, where slots are chunks of a moving window, one a chunk: a chunk keeps its
+    history wherever the window stands.
+    """
+
+    def __init__(self, condition: Any, keeps: int, chunked: bool) -> None:
         self.condition = condition
-        self.history = BranchHistory(keeps)
+        self.chunked = chunked
         self.seen = 0
         self.output_type: type[Any] = tuple
+        self._keeps = keeps
+        self._histories: dict[int, BranchHistory] = {}
+
+    @property
+    def histories(self) -> list[BranchHistory]:
+        return list(self._histories.values())
+
+    def parts(self, interval: Interval) -> list[Part]:
+        """The histories that together are of the slots in `interval`; of chunks behind it they are dropped."""
+        for chunk in [chunk for chunk in self._histories if self.chunked and chunk < interval[0]]:
+            del self._histories[chunk]
+        keys = range(*interval) if self.chunked else [0]
+        return [
+            Part(
+                self._histories.setdefault(key, BranchHistory(self._keeps)),
+                (key, key + 1) if self.chunked else interval,
+            )
+            for key in keys
+        ]
 
 
 class Branches:
@@ -29,8 +54,8 @@ class Branches:
     of its own. Conditioning that changes in mid-loop is a new branch, and so starts with a real forward.
     """
 
-    def __init__(self, keeps: int) -> None:
-        self.keeps = keeps
+    def __init__(self, keeps: int, chunked: bool = False) -> None:
+        self.keeps, self.chunked = keeps, chunked
         self._known: dict[tuple[int, int], Branch] = {}
         self._iteration = -1
         self._served: dict[int, int] = {}
@@ -50,23 +75,24 @@ class Branches:
         """The branch of a call in the present iteration."""
         ordinal = self._served.get(id(condition), 0)
         self._served[id(condition)] = ordinal + 1
-        branch = self._known.setdefault((id(condition), ordinal), Branch(condition, self.keeps))
+        branch = self._known.setdefault((id(condition), ordinal), Branch(condition, self.keeps, self.chunked))
         branch.seen = self._iteration
         return branch
 
-    @property
-    def histories(self) -> list[BranchHistory]:
-        """Histories of the branches that have one."""
-        return [branch.history for branch in self._known.values() if branch.history.anchors]
+    def parts(self, interval: Interval) -> list[Part]:
+        """Of all branches that have computed something: the histories that have a velocity of these slots."""
+        branches = [branch for branch in self._known.values() if any(h.anchors for h in branch.histories)]
+        return [part for branch in branches for part in branch.parts(interval) if part.history.anchors]
 
-    def known(self, interval: Interval) -> Points:
-        """What is known of all histories, joined; the same object until one of them changes."""
-        parts = [history.points(interval) for history in self.histories]
-        if len(parts) != len(self._parts) or any(a is not b for a, b in zip(parts, self._parts, strict=True)):
-            self._parts, self._joined = parts, Points.join(parts)
+    def know(self, parts: Sequence[Part]) -> Points:
+        """What is known of these parts, joined; the same object until one of them changes."""
+        settle([part.history for part in parts])
+        known = [part.history.points(part.interval) for part in parts]
+        if len(known) != len(self._parts) or any(a is not b for a, b in zip(known, self._parts, strict=True)):
+            self._parts, self._joined = known, Points.join(known)
         return self._joined
 
     @property
     def bytes(self) -> int:
         """Memory held by all histories."""
-        return sum(branch.history.bytes for branch in self._known.values())
+        return sum(history.bytes for branch in self._known.values() for history in branch.histories)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .generation import Generation
@@ -13,6 +15,15 @@ class Current(threading.local):
 
     def __init__(self) -> None:
         self.generations: list[Generation] = []
+
+    @contextmanager
+    def during(self, generation: Generation) -> Iterator[None]:
+        """The generation is under way in this thread for the length of a `with` block."""
+        self.generations.append(generation)
+        try:
+            yield
+        finally:
+            self.generations.pop()
 
     @property
     def innermost(self) -> Generation | None:

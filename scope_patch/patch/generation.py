@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
-from torch import Tensor, nn
-
-from ..errors import NotApplied
 from ..method import policies, predictors
-from ..method.discrepancy import Feature
-from ..method.schedule import Interval, Schedule, build
 from ..report.record import Generation as Record
 from .architecture import Architecture
-from .call import ForwardCall
 from .clock import Clock
-from .intervals import WatchedIntervals
 from .scope import Scope, unwrap
 from .session import Session
-from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
-
-logger = logging.getLogger("scope_patch")
-
-SHORTER_CLIP = (
-    "latent frames that had not started were left out, and the attention is not block-causal: the others see a shorter "
-    "clip (--no-selective keeps them)"
-)
-
-_slices: WeakKeyDictionary[nn.Module, Slice] = WeakKeyDictionary()
-"""Traced signals outlive a generation: tracing costs more than a forward of a small model."""
 
 
 class Generation:
@@ -41,7 +19,7 @@ class Generation:
         scope: the request it runs under.
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
-        session: the segment under way, if any.
+        session: the segment or input under way, if any.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
     """
 
@@ -55,49 +33,6 @@ class Generation:
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self.inside = False
-        self._width = 0
-
-    def start_segment(self, result: Any, watch: Callable[[Session, int], Interval | None]) -> Any:
-        """The schedule function returned: its result with the intervals watched.
-
-        Args:
-            watch: called with the session and the iteration whose interval the loop reads.
-
-        Raises NotApplied where the result is not what we know, or the host asks for our rival.
-        """
-        if self.session is not None:
-            self.session.close()
-            self.session = None
-        # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
-        reason = self.architecture.refuse(self.pipeline, self.model)
-        if reason:
-            raise NotApplied(reason)
-        matrix, index, mask, intervals = _four_things(result)
-        self._width = max((end - start for start, end in intervals), default=0)
-        host = [(int(start), int(end)) for start, end in intervals]
-
-        def schedule() -> Schedule:
-            levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
-            made = build(mask, matrix, levels, host, selective=self.settings.selective and self.policy.active)
-            if made.intervals != host and not self.architecture.block_causal(self.model):
-                self.record.remarks.append(SHORTER_CLIP)
-            return made
-
-        session = self.session = Session(schedule, self.policy, self.predictor, self.signal, self.record)
-        return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
-
-    def signal(self, call: ForwardCall) -> Feature:
-        """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""
-        known = _slices.get(self.model)
-        try:
-            if known is None or not known.fits(self.architecture, self.model, call, self._width):
-                known = _slices[self.model] = slice_signal(self.architecture, self.model, call, self._width)
-        except SignalError as error:
-            self.record.signal = TIMESTEP
-            logger.warning("decisions are made from the timestep itself, because %s", error)
-            return timestep_signal
-        self.record.signal = SLICED
-        return known
 
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised."""
@@ -107,22 +42,3 @@ class Generation:
         self.record.finished = error is None
         self.record.error = None if error is None else f"{type(error).__name__}: {error}"
         self.clock.close()
-
-
-def _four_things(result: Any) -> tuple[Tensor, Tensor, Tensor, Sequence[Interval]]:
-    """Check what a schedule function returned. Raises NotApplied with what was found instead."""
-    expected = "(timestep matrix, step index, update mask, intervals)"
-    if not isinstance(result, tuple) or len(result) != 4:
-        found = f"{len(result)} things" if isinstance(result, tuple) else type(result).__name__
-        raise NotApplied(f"the schedule function returned {found}, expected {expected}")
-    matrix, index, mask, intervals = result
-    for name, tensor in (("timestep matrix", matrix), ("step index", index), ("update mask", mask)):
-        if not isinstance(tensor, Tensor) or tensor.dim() != 2 or tensor.shape != mask.shape:
-            raise NotApplied(f"the schedule function's {name} is not an [iterations, latent frames] tensor")
-    if mask.dtype != torch.bool:
-        raise NotApplied(f"the schedule function's update mask is {mask.dtype}, expected booleans")
-    if not isinstance(intervals, list) or len(intervals) != mask.shape[0]:
-        raise NotApplied(f"the schedule function's intervals are not a list of {mask.shape[0]} pairs")
-    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in intervals):
-        raise NotApplied("the schedule function's intervals are not (start, end) pairs")
-    return matrix, index, mask, intervals

@@ -6,31 +6,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..method import stability
 from ..method.decision import Decision, Mode, Observation
-from ..method.discrepancy import Discrepancy, Feature
-from ..method.forecast import Forecast
+from ..method.forecast import Part
+from ..method.history import FRAME_AXIS
 from ..method.policies import Policy
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .call import ForwardCall, like_output, velocity_of
+from .fill import fill
+from .gauge import Gauge
+from .host import Host
+from .lookout import Lookout
 
-Signal = Callable[[ForwardCall], Feature]
-"""The first call of a segment -> the feature of equation 4."""
+UNSEEN = Observation(None, False, 0)
+"""For policies that look at nothing."""
 
 
 @dataclass
 class Pending:
-    """A forward that is about to run; `observe` takes its velocity into the history."""
+    """A forward that is about to run.
+
+    Attributes:
+        slots: what it computes velocities of.
+        lead: slots in front of them that it computes too, of which nothing is kept.
+        whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
+            forward. None where the forward's own output is what the host gets.
+        arguments: what it runs with in that case.
+    """
 
     branch: Branch
     iteration: int
-    interval: Interval
+    slots: Interval
+    lead: int = 0
+    whole: Tensor | None = None
+    arguments: dict[str, Any] | None = None
 
 
 class Session:
@@ -39,6 +53,7 @@ class Session:
     Args:
         schedule: makes the segment's schedule; called at the first iteration, since callers edit the matrices that the
             schedule function returned before they enter the loop.
+        gauge: makes a new gauge of the signal.
     """
 
     def __init__(
@@ -46,28 +61,27 @@ class Session:
         schedule: Callable[[], Schedule],
         policy: Policy,
         predictor: Predictor,
-        signal: Signal,
+        gauge: Callable[[], Gauge],
         record: Generation,
+        host: Host | None = None,
         limits: stability.Limits | None = None,
     ) -> None:
         self._make_schedule = schedule
-        self.policy, self.predictor, self.signal = policy, predictor, signal
-        self.limits = limits or stability.Limits()
+        self.policy, self.predictor, self._make_gauge = policy, predictor, gauge
+        self.host, self.limits = host or Host(), limits or stability.Limits()
         self.record = record
         self.schedule: Schedule | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.iteration: int | None = None
-        self.decision: Decision | None = None
-        self.state = self.policy.initial()
-        self.branches = Branches(self.predictor.keeps)
-        self._last: tuple[int, Interval] | None = None
-        self._forecast: Forecast | None = None
-        self._discrepancy: Discrepancy | None = None
+        self.decisions: dict[Interval, Decision] | None = None
+        self.states: dict[int, Any] = {}
+        self.branches = Branches(self.predictor.keeps, self.host.chunked)
+        self.lookout = Lookout(self.branches, self._make_gauge(), self.predictor, self.limits, self.host.by_value)
 
     def enter(self, iteration: int) -> Interval:
-        """The loop reads the interval of an iteration: it is there now. Returns what shall be forwarded."""
+        """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped."""
         if self.schedule is None:
             self.schedule = self._make_schedule()
             self._new_segment(self.schedule)
@@ -75,45 +89,60 @@ class Session:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
             self._new_segment(self.schedule)
         if iteration != self.iteration:
-            self.iteration, self.decision = iteration, None
+            self.iteration, self.decisions = iteration, None
             self.branches.enter(iteration)
         return self.schedule.intervals[iteration]
 
     def serve(self, call: ForwardCall) -> tuple[Any, Pending | None]:
         """Before a forward: (output, None) to return instead of it, or (None, pending) to run it.
 
-        (None, None) means the call is none of ours: it is outside the loop, or not over the interval we gave out.
+        (None, None) means the call is none of ours: it is outside the loop, or not over the slots we know of.
         """
         schedule, iteration = self.schedule, self.iteration
         if schedule is None or iteration is None:
             return None, None
-        interval = schedule.intervals[iteration]
-        if call.slots != interval[1] - interval[0] or call.timestep.shape[1] != call.slots:
+        slots = self.host.layout.slots(call.latents)
+        extra = self.host.unscheduled(call.arguments)
+        if extra:
+            runs, size = self.host.cost(call.arguments, slots)
+            self.record.force(extra, runs)
+            self._count(size, size, run=runs)
+            return None, None
+        interval, lead = schedule.intervals[iteration], schedule.lead(iteration)
+        if slots != interval[1] - interval[0] + lead or call.timestep.shape[1] != slots:
             self.record.guard("shape")
             return None, None
         branch = self.branches.find(call.condition)
-        if self.decision is None:
-            self.decision = self._decide(call, schedule, iteration, interval)
+        if self.decisions is None:
+            self.decisions = self._decide(call, schedule, iteration, interval)
+        output, pending = self._plan(call, branch, interval, lead)
         host = schedule.baseline[iteration]
-        self.segment.slots_baseline += host[1] - host[0]
-        if self.decision.mode is not Mode.RECOMPUTE:
-            output = self._skip(call, branch, interval)
-            if output is not None:
-                self.record.forwards_skipped += 1
-                return output, None
-        self.record.forwards_run += 1
-        self.segment.slots_computed += call.slots
-        return None, Pending(branch, iteration, interval)
+        runs, baseline = self.host.cost(call.arguments, host[1] - host[0])
+        if pending is None:
+            self._count(baseline, 0, skipped=runs)
+            return output, None
+        runs, size = self.host.cost(pending.arguments or call.arguments, slots)
+        self._count(baseline, size, run=runs)
+        return None, pending
 
     def observe(self, pending: Pending, output: Any) -> None:
-        """After a forward that ran: keep its velocity."""
+        """After a forward that ran: complete what the host gets, and keep the velocities."""
         velocity = velocity_of(output)
-        if velocity is None or self.schedule is None or not self.policy.active:
+        if velocity is None or self.schedule is None:
             return
-        branch = pending.branch
-        branch.output_type = type(output)
-        levels = self.schedule.levels(pending.iteration, pending.interval)
-        branch.history.record(pending.interval, levels, velocity)
+        if pending.whole is not None:
+            first = (pending.slots[0] - self.schedule.intervals[pending.iteration][0]) * self.host.layout.frames
+            pending.whole.narrow(FRAME_AXIS, first, velocity.shape[FRAME_AXIS]).copy_(velocity)
+        if not self.policy.active or pending.slots[0] == pending.slots[1]:
+            return
+        pending.branch.output_type = type(output)
+        computed = self.host.layout.unpack(velocity)
+        for part in pending.branch.parts(self.schedule.intervals[pending.iteration]):
+            start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
+            if start < end:
+                levels = self.schedule.levels(pending.iteration, (start, end))
+                own = computed.narrow(FRAME_AXIS, pending.lead + start - pending.slots[0], end - start)
+                part.history.record((start, end), levels, own)
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
 
     def close(self) -> None:
@@ -124,53 +153,63 @@ class Session:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
         self.record.segments.append(self.segment)
 
-    def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Decision:
-        observation = Observation(None, schedule.grew(iteration), 0)
+    def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
+        frames = self.host.layout.frames
+        self.segment.slots_baseline += frames * baseline
+        self.segment.slots_computed += frames * computed
+        self.record.forwards_run += run
+        self.record.forwards_skipped += skipped
+
+    def _decide(
+        self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval
+    ) -> dict[Interval, Decision]:
+        """One decision for all slots, or one a chunk; told as one, with the interval that is forwarded."""
+        lead, each = schedule.lead(iteration), self.host.each
         if self.policy.active:
-            observation = self._observe_ahead(call, schedule, iteration, interval)
-        self.state, decision = self.policy.step(self.state, observation)
-        if decision.reason == "guard":
-            self.record.guard("finite" if not observation.finite else "stability")
-        self.segment.modes.append(decision.mode.value)
-        self.segment.reasons.append(decision.reason)
-        self.segment.intervals.append(interval)
-        return decision
+            self.lookout.enter(call, schedule, iteration)
+        decisions: dict[Interval, Decision] = {}
+        states: dict[int, Any] = {}
+        for slots in [(chunk, chunk + 1) for chunk in range(*interval)] if each else [interval]:
+            key = slots[0] if each else 0
+            state = self.states.get(key, self.policy.initial())
+            observation = self.lookout.observe(slots, forced=lead > 0) if self.policy.active else UNSEEN
+            states[key], decisions[slots] = self.policy.step(state, observation)
+            if decisions[slots].reason == "guard":
+                self.record.guard("finite" if not observation.finite else "stability")
+        last = max((slots[1] for slots, decision in decisions.items() if decision.mode is Mode.RECOMPUTE), default=0)
+        for slots in decisions:
+            if slots[1] < last:  # older chunks do not see younger ones, but are seen by them: they are computed along
+                decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), self.policy.initial()
+        self.states = states
+        told = min(decisions.values(), key=lambda decision: "RPC".index(decision.mode.value))
+        if last:
+            told = decisions[next(slots for slots in decisions if slots[1] == last)]
+        self.segment.modes.append(told.mode.value)
+        self.segment.reasons.append(told.reason)
+        ran = (interval[0] - lead, last or interval[1])
+        self.segment.intervals.append((ran[0] * schedule.frames, ran[1] * schedule.frames))
+        return decisions
 
-    def _observe_ahead(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Observation:
-        grew, change = schedule.grew(iteration), self._change(call, schedule, iteration, interval)
-        histories = self.branches.histories
-        if grew or not histories:
-            return Observation(change, grew, 0)  # new slots have no velocity; nothing else needs to be known
-        with torch.inference_mode():  # small tables on the CPU, which nobody differentiates: less to dispatch
-            levels, active = schedule.levels(iteration, interval), schedule.mask[iteration, slice(*interval)]
-            known = self.branches.known(interval)
-            forecast = Forecast(histories, known, interval, levels, active, self.predictor, self.limits)
-            self._forecast = forecast
-            return Observation(change, grew, forecast.count, forecast.finite, forecast.stable)
-
-    def _change(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> float | None:
-        """d over the slots that this and the last decided iteration share."""
-        before, self._last = self._last, (iteration, interval)
-        if before is None:
-            return None
-        if self._discrepancy is None:
-            self._discrepancy = Discrepancy(self.signal(call), schedule.timesteps)
-        shared = max(interval[0], before[1][0]), min(interval[1], before[1][1])
-        now, then = (schedule.timesteps[i, shared[0] : max(shared)].tolist() for i in (iteration, before[0]))
-        return self._discrepancy(now, then)
-
-    def _skip(self, call: ForwardCall, branch: Branch, interval: Interval) -> Any | None:
-        """The output of a skipped forward; None where this branch has no history to make it from."""
-        history, forecast = branch.history, self._forecast
-        if forecast is None or not history.covers(interval) or not _matches(history.anchors[0].velocity, call.latents):
+    def _plan(self, call: ForwardCall, branch: Branch, interval: Interval, lead: int) -> tuple[Any, Pending | None]:
+        """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
+        decisions = self.decisions or {}
+        assert self.iteration is not None
+        last = max((s[1] for s, decision in decisions.items() if decision.mode is Mode.RECOMPUTE), default=interval[0])
+        pending = Pending(branch, self.iteration, (interval[0], last), lead)
+        if last == interval[1]:
+            return None, pending
+        whole = fill(call, branch, interval, lead, last, self.host.layout, self.lookout.forecast, self._mode)
+        if whole is None:
             self.record.guard("branch")
-            return None
-        predicted = self.decision is not None and self.decision.mode is Mode.PREDICT
-        with torch.no_grad():
-            velocity = forecast.predict(history) if predicted else forecast.hold(history)
-        return like_output(velocity, branch.output_type)
+            return None, Pending(branch, self.iteration, interval, lead)
+        if last == interval[0] and not lead:
+            return like_output(whole, branch.output_type), None
+        pending.whole = whole
+        pending.arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
+        return None, pending
 
-
-def _matches(velocity: Tensor, latents: Tensor) -> bool:
-    """Whether a stored velocity is one of these latents: same batch, same picture size."""
-    return velocity.shape[0] == latents.shape[0] and velocity.shape[3:] == latents.shape[3:]
+    def _mode(self, part: Part) -> Mode:
+        return next(
+            (decision.mode for slots, decision in (self.decisions or {}).items() if part.interval[0] < slots[1]),
+            Mode.RECOMPUTE,
+        )

@@ -66,12 +66,13 @@ def check_static(architecture: Architecture, root: Path) -> list[Check]:
 def check_installed(architecture: Architecture) -> list[Check]:
     """Check what this interpreter would import, by its source text, and the versions of torch and diffusers."""
     checks = list(_check_versions(architecture))
-    for name in architecture.triggers:
+    for name in dict.fromkeys(module.partition(".")[0] for module in architecture.modules):
         spec = importlib.util.find_spec(name) if name not in sys.modules else sys.modules[name].__spec__
         if spec is None or not spec.submodule_search_locations:
             return [*checks, Check(f"package {name} is importable", False, "not found on sys.path")]
-        checks.append(Check(f"package {name} is importable", True, spec.origin or ""))
-        checks.extend(check_static(architecture, Path(next(iter(spec.submodule_search_locations))).parent))
+        folders = [Path(folder) for folder in spec.submodule_search_locations]
+        checks.append(Check(f"package {name} is importable", True, spec.origin or str(folders[0])))
+        checks.extend(check_static(architecture, folders[0].parent))
     return checks
 
 
@@ -153,6 +154,10 @@ def _check_text_facts(tree: ast.Module, seam: Seam, schedule: str) -> Iterator[C
         yield Check(
             f"{seam.owner}.{seam.attribute} returns {SCHEDULE_PARTS} things", fine, "" if fine else f"found {lengths}"
         )
+    if seam.mentions:
+        missing = [word for word in seam.mentions if word not in source.words(method)]
+        detail = f"no {', '.join(missing)} in its text" if missing else ", ".join(seam.mentions)
+        yield Check(f"{seam.owner}.{seam.attribute} passes on what we read", not missing, detail)
     if seam.role == GENERATION and schedule and owner is not None:
         # Anywhere in the class: the loop position is known from nothing else.
         indexed = source.indexes_result(owner, schedule, INTERVALS)

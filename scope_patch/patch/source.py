@@ -65,3 +65,18 @@ def indexes_result(node: ast.AST, called: str, position: int) -> bool:
     }
     indexed = {last_name(inner.value) for inner in ast.walk(node) if isinstance(inner, ast.Subscript)}
     return bool(names) and names <= indexed
+
+
+def words(node: ast.AST) -> set[str]:
+    """Names, attributes, keywords and strings below a node."""
+    found: set[str] = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            found.add(inner.id)
+        elif isinstance(inner, ast.Attribute):
+            found.add(inner.attr)
+        elif isinstance(inner, ast.keyword) and inner.arg:
+            found.add(inner.arg)
+        elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+            found.add(inner.value)
+    return found

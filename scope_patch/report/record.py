@@ -57,6 +57,7 @@ class Generation:
     seconds: Seconds = field(default_factory=Seconds)
     history_bytes_peak: int = 0
     guards: dict[str, int] = field(default_factory=dict)
+    forced: dict[str, int] = field(default_factory=dict)
     signal: str | None = None
     remarks: list[str] = field(default_factory=list)
     finished: bool = False
@@ -64,6 +65,10 @@ class Generation:
 
     def guard(self, name: str) -> None:
         self.guards[name] = self.guards.get(name, 0) + 1
+
+    def force(self, name: str, forwards: int) -> None:
+        """The host ran forwards that are no denoise step's own, for this reason."""
+        self.forced[name] = self.forced.get(name, 0) + forwards
 
     def count(self, mode: str) -> int:
         """Iterations of that mode over all segments."""
@@ -82,6 +87,7 @@ class Generation:
             "seconds": {name: round(value, 6) for name, value in asdict(self.seconds).items()},
             "history_bytes_peak": self.history_bytes_peak,
             "guards": dict(self.guards),
+            "forced": dict(self.forced),
             "signal": self.signal,
             "remarks": list(self.remarks),
             "finished": self.finished,

@@ -45,6 +45,8 @@ class Scope:
         recompute = Mode.RECOMPUTE
         if observation.grew:
             return Decision(recompute, "growth")
+        if observation.forced:
+            return Decision(recompute, "forced")
         if observation.points < POINTS_TO_CACHE or observation.discrepancy is None:
             return Decision(recompute, "history")
         if not observation.finite:

@@ -1,0 +1,202 @@
+"""MAGI-1, the official repository: text, image and video to video, base and distilled models."""
+
+import sys
+from copy import copy
+
+from scope_patch.method.row import Row
+from scope_patch.patch.architecture import (
+    FORWARD,
+    GENERATION,
+    READ,
+    STEP,
+    Architecture,
+    Fact,
+    ForwardNames,
+    Seam,
+    Stepwise,
+)
+
+PIPELINE = "inference.pipeline.video_generate"
+TRANSFORMER = "inference.model.dit.dit_model"
+PARALLEL = "inference.infra.distributed.parallel_state"
+PASSED = ("slice_point", "range_num", "denoising_range_num", "fwd_extra_1st_chunk", "chunk_width")
+"""What `forward_velocity` tells the forward by keyword, and we read."""
+DISTILL_SCALE, DISTILL_BASE = 2, 4
+"""VideoDiTModel.get_embedding_and_meta: distilled models are told their step size, in these units."""
+
+
+def find_model(transport):
+    """The DiT, as upstream's `find_dit_model` finds it below its wrappers."""
+    model = transport.model
+    while not hasattr(model, "y_embedder") and hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+def refuse(transport, model):
+    """Only the forms of guidance whose forwards we have read."""
+    number = model.runtime_config.cfg_number
+    if number not in (1, 3):
+        return f"cfg_number {number} is unknown to us (1 and 3 are known)"
+    return ""
+
+
+def rows(transport, index):
+    """`SampleTransport.forward_velocity`, step by step, in upstream's own words."""
+    made = []
+    for step in range(transport.total_forward_step(index)):
+        (per_stage, _, position), (offset, start, end, t_start, t_end) = (
+            transport.generate_denoise_status_and_sequences(index, step)
+        )
+        timesteps = transport.get_timestep(transport.ts[index], per_stage, t_start, t_end, position)
+        # The chunk just finished goes along once, so that its clean keys and values get into the cache.
+        lead = int(start > offset and position == 0)
+        made.append(Row(start, end, tuple(timesteps.tolist()), lead))
+    return made
+
+
+def feature(transport, index, model):
+    """The timestep's part of the condition that enters every block, before the caption is added."""
+    import torch
+
+    embedder = copy(model.t_embedder)  # the weights are the host's own
+    embedder.data_type = next(embedder.parameters()).dtype  # upstream leaves this cast to autocast
+    levels = transport.ts[index]
+    intervals = transport.time_interval[index]
+    steps = transport.transport_inputs[index].num_steps
+
+    def embed(timesteps):
+        timesteps = timesteps.to(levels.device, torch.float32)
+        embedded = embedder(timesteps)
+        if model.engine_config.distill:
+            factor = torch.full_like(timesteps, steps / DISTILL_BASE)
+            if steps == 12:  # the shortcut: steps of several sizes
+                nearest = (timesteps[:, None] - levels[None]).abs().argmin(dim=1)
+                factor = DISTILL_BASE / intervals[nearest % len(intervals)].to(timesteps)
+            embedded = embedded + embedder(factor * DISTILL_SCALE)
+        return embedded.float()
+
+    def quietly(timesteps):
+        with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
+            return embed(timesteps)
+
+    return quietly
+
+
+def embed(model, latents):
+    """`x_embedder`, as forward_pre_process calls it."""
+    import torch
+
+    latents = latents.float() * model.model_config.x_rescale_factor
+    if model.model_config.half_channel_vae:
+        latents = torch.cat([latents, latents], dim=1)
+    return model.x_embedder(latents.to(model.x_embedder.weight.dtype))
+
+
+def unscheduled(arguments):
+    """The forward over the prefix of a video, which only fills the cache."""
+    return "prefix" if arguments.get("extract_prefix_video_feature") else ""
+
+
+def narrow(arguments, first, last):
+    """The same forward for the call's chunks [first, last) only; chunks do not see younger ones, so they lose nothing."""
+    chunks, width = arguments["denoising_range_num"], arguments["chunk_width"]
+    lead = bool(arguments["fwd_extra_1st_chunk"])
+    alone = lead and last == 1
+    rows = [*range(first, last), *range(chunks + first, chunks + last)]
+    return {
+        **arguments,
+        "x": arguments["x"][:, :, first * width : last * width],
+        "timestep": arguments["timestep"][:, first:last],
+        "y": arguments["y"][rows],
+        "mask": arguments["mask"][rows],
+        "kv_range": arguments["kv_range"][first:last],
+        "slice_point": arguments["slice_point"] + first,
+        "range_num": arguments["slice_point"] + last,
+        "denoising_range_num": last - first,
+        # A clean chunk alone is forwarded as upstream forwards a prefix: nothing in it is denoised.
+        "fwd_extra_1st_chunk": lead and not alone,
+        "extract_prefix_video_feature": alone,
+        "distill_nearly_clean_chunk": arguments.get("distill_nearly_clean_chunk", False) and not alone,
+    }
+
+
+def work(model, arguments):
+    """(runs of the network, chunks in them) of one forward: with guidance three, without one and maybe a duplicate."""
+    chunks = arguments["denoising_range_num"]
+    if model.runtime_config.cfg_number == 3:
+        return 3, 3 * chunks - bool(arguments["fwd_extra_1st_chunk"])
+    return 1, chunks + bool(arguments.get("distill_nearly_clean_chunk", False))
+
+
+def ranks():
+    """Ranks that share one DiT: pipeline stages times context parallel ranks."""
+    parallel = sys.modules.get(PARALLEL)
+    return 1 if parallel is None else parallel.get_pp_world_size() * parallel.get_cp_world_size()
+
+
+ARCHITECTURE = Architecture(
+    name="magi-1",
+    title="MAGI-1, chunk-wise (official repository)",
+    source="github.com/SandAI-org/MAGI-1 @ 6ff822e",
+    triggers=("inference.model.dit",),
+    groups={
+        "chunk-wise": (
+            Seam(GENERATION, PIPELINE, "SampleTransport", "walk", ("self",)),
+            Seam(
+                STEP,
+                PIPELINE,
+                "SampleTransport",
+                "forward_velocity",
+                ("self", "infer_idx", "cur_denoise_step"),
+                mentions=("forward_dispatcher", *PASSED),
+            ),
+            Seam(READ, PIPELINE, "SampleTransport", "total_forward_step", ("self", "infer_idx")),
+            Seam(
+                READ,
+                PIPELINE,
+                "SampleTransport",
+                "generate_denoise_status_and_sequences",
+                ("self", "infer_idx", "cur_denoise_step"),
+            ),
+            Seam(
+                READ,
+                PIPELINE,
+                "SampleTransport",
+                "get_timestep",
+                ("self", "t_total", "denoise_step_per_stage", "start", "end", "denoise_idx"),
+            ),
+            Seam(
+                FORWARD,
+                TRANSFORMER,
+                "VideoDiTModel",
+                "forward_dispatcher",
+                ("self", "x", "timestep", "y", "mask", "kv_range", "inference_params"),
+                bases=("Module",),
+            ),
+        )
+    },
+    facts=(
+        Fact(TRANSFORMER, "VideoDiTModel", "videodit_blocks", "TransformerBlock"),
+        Fact(TRANSFORMER, "VideoDiTModel", "t_embedder", "TimestepEmbedder"),
+        Fact(TRANSFORMER, "VideoDiTModel", "x_embedder", "Conv3d"),
+    ),
+    versions={"torch": ">=2.4"},
+    # The cache object is the same at every step of one input; texts are cut anew.
+    forward=ForwardNames("x", "timestep", "inference_params"),
+    model=find_model,
+    noise_level=lambda timestep: 1.0 - timestep,
+    refuse=refuse,
+    blocks="videodit_blocks",
+    stepwise=Stepwise(
+        position=("infer_idx", "cur_denoise_step"),
+        rows=rows,
+        frames=lambda transport: transport.chunk_width,
+        feature=feature,
+        embed=embed,
+        unscheduled=unscheduled,
+        narrow=narrow,
+        work=work,
+        ranks=ranks,
+    ),
+)

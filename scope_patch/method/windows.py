@@ -1,0 +1,49 @@
+"""Schedules of hosts that denoise a window of chunks which moves along the video (MAGI-1).
+
+A slot is a chunk of latent frames, numbered over the whole video; all latent frames of a chunk stand at one noise level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .row import Row
+from .schedule import Schedule
+
+
+def build(rows: Sequence[Row], frames: int, noise_level: Callable[[Tensor], Tensor]) -> Schedule:
+    """The schedule of all steps.
+
+    Args:
+        frames: latent frames a chunk.
+        noise_level: the host's timestep -> sigma in 0 (clean) .. 1 (noise).
+
+    Raises ValueError where a row does not have one timestep a chunk, or the window moves backwards.
+    """
+    slots = max((row.end for row in rows), default=0)
+    mask = torch.zeros(len(rows), slots, dtype=torch.bool)
+    timesteps = torch.zeros(len(rows), slots, dtype=torch.float64)
+    before = Row(0, 0, ())
+    for i, row in enumerate(rows):
+        if len(row.timesteps) != row.end - row.start or not 0 <= row.lead <= row.start:
+            raise ValueError(f"step {i}: {len(row.timesteps)} timesteps for chunks [{row.start}, {row.end})")
+        if row.start < before.start or row.end < before.end:
+            raise ValueError(f"step {i}: the window moves back from [{before.start}, {before.end})")
+        mask[i, row.start : row.end] = True
+        timesteps[i, row.start : row.end] = torch.tensor(row.timesteps, dtype=torch.float64)
+        before = row
+    windows = [(row.start, row.end) for row in rows]
+    return Schedule(
+        mask=mask,
+        timesteps=timesteps,
+        noise_levels=noise_level(timesteps),
+        ends=[row.end for row in rows],
+        intervals=windows,
+        baseline=[(row.start - row.lead, row.end) for row in rows],
+        selective=False,
+        leads=[row.lead for row in rows],
+        frames=frames,
+    )

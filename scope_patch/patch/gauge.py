@@ -1,0 +1,105 @@
+"""The signal at work: how much it changed between two iterations, over any of their common slots (d of equation 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..method.discrepancy import EPSILON, Discrepancy, Feature
+from ..method.history import FRAME_AXIS
+from ..method.schedule import Interval, Schedule
+from .call import ForwardCall
+from .layout import Layout
+
+
+class Gauge(Protocol):
+    """Told of every decided iteration in turn; asked for d as often as there are decisions in it."""
+
+    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None: ...
+
+    def change(self, slots: Interval) -> float | None:
+        """d over those of these slots that the last iteration had too; None where there is none."""
+        ...
+
+
+class TimestepGauge:
+    """A feature of the timesteps: known for the whole schedule from the first iteration on.
+
+    Args:
+        signal: the first call of a segment -> the feature.
+    """
+
+    def __init__(self, signal: Callable[[ForwardCall], Feature]) -> None:
+        self._signal = signal
+        self._discrepancy: Discrepancy | None = None
+        self._now: tuple[int, Interval] | None = None
+        self._before: tuple[int, Interval] | None = None
+
+    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None:
+        self._before, self._now = self._now, (iteration, schedule.intervals[iteration])
+        self._timesteps = schedule.timesteps
+        if self._before is not None and self._discrepancy is None:
+            self._discrepancy = Discrepancy(self._signal(call), schedule.timesteps)
+
+    def change(self, slots: Interval) -> float | None:
+        if self._now is None or self._before is None or self._discrepancy is None:
+            return None
+        start, end = _common(slots, self._before[1])
+        now, then = (self._timesteps[i, start:end].tolist() for i in (self._now[0], self._before[0]))
+        return self._discrepancy(now, then)
+
+
+class LatentGauge:
+    """The embedded latents (what the first block gets): known only while the host runs; one look at the device a step.
+
+    Args:
+        embed: latents -> embedded latents, linear, so that their change can be embedded in place of both of them.
+    """
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], layout: Layout) -> None:
+        self._embed, self._layout = embed, layout
+        self._before: tuple[Interval, Tensor] | None = None
+        self._common: Interval = (0, 0)
+        self._table: list[list[float]] = []
+
+    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None:
+        interval = schedule.intervals[iteration]
+        latents = call.latents.detach().narrow(
+            FRAME_AXIS, schedule.lead(iteration) * schedule.frames, (interval[1] - interval[0]) * schedule.frames
+        )[:1]
+        before, self._before, self._table = self._before, (interval, latents), []
+        if before is None:
+            return
+        self._common = start, end = _common(interval, before[0])
+        with torch.no_grad():
+            now, then = (
+                [self._part(latents, own, slot) for slot in range(start, end)]
+                for own, latents in ((interval, latents), before)
+            )
+            pairs = [(self._embed(a - b), self._embed(b)) for a, b in zip(now, then, strict=True)]
+            means = [torch.stack([change.abs().mean(), size.abs().mean()]) for change, size in pairs]
+            self._table = torch.stack(means).to("cpu", torch.float64).tolist() if means else []
+
+    def change(self, slots: Interval) -> float | None:
+        start, end = _common(slots, self._common)
+        rows = self._table[start - self._common[0] : end - self._common[0]]
+        if not rows:
+            return None
+        return sum(row[0] for row in rows) / (sum(row[1] for row in rows) + EPSILON)
+
+    def _part(self, latents: Tensor, own: Interval, slot: int) -> Tensor:
+        frames = self._layout.frames
+        return latents.narrow(FRAME_AXIS, (slot - own[0]) * frames, frames)
+
+
+def embedding(embed: Callable[[Any, Tensor], Tensor], model: Any) -> Callable[[Tensor], Tensor]:
+    """A host's `embed` for one DiT."""
+    return lambda latents: embed(model, latents)
+
+
+def _common(one: Interval, other: Interval) -> Interval:
+    start = max(one[0], other[0])
+    return start, max(start, min(one[1], other[1]))
