@@ -1,7 +1,7 @@
 """Forwards against error on the official MAGI-1 loop: python examples/magi.py [--num-frames 240 --steps 64].
 
-Needs a clone of github.com/SandAI-org/MAGI-1; everything else runs on a CPU. The model is tiny and random, but smooth in
-the timestep (see magi_cpu/weights.py): it can rank predictors and decision rules, it cannot say how a film looks.
+Needs a clone of github.com/SandAI-org/MAGI-1; everything else runs on a CPU. The model is tiny and random, but smooth
+in the timestep (see magi_cpu/weights.py): it can rank predictors and decision rules, it cannot say how a film looks.
 The number is ||x - x'|| / ||x'|| of the final latents, x' being those of the unpatched loop with the same noise.
 """
 

@@ -99,7 +99,7 @@ def unscheduled(arguments):
 
 
 def narrow(arguments, first, last):
-    """The same forward for the call's chunks [first, last) only; chunks do not see younger ones, so they lose nothing."""
+    """The same forward for the call's chunks [first, last) only; chunks do not see younger ones and lose nothing."""
     chunks, width = arguments["denoising_range_num"], arguments["chunk_width"]
     lead = bool(arguments["fwd_extra_1st_chunk"])
     alone = lead and last == 1

@@ -1,7 +1,8 @@
 """The unmodified official MAGI-1 loop on a CPU, with a tiny random model: no T5, no VAE, no checkpoint.
 
-Upstream is imported from a clone (`$SCOPE_PATCH_UPSTREAM/MAGI-1`); shims/ stands in for CUDA-only packages, and upstream's
-own example configuration is read with smaller sizes. What runs is upstream's `generate_per_chunk` and all below it.
+Upstream is imported from a clone (`$SCOPE_PATCH_UPSTREAM/MAGI-1`); shims/ stands in for CUDA-only packages, and
+upstream's own example configuration is read with smaller sizes. What runs is upstream's
+`generate_per_chunk` and all below it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from .weights import init_weights
@@ -22,7 +24,7 @@ UPSTREAM = Path(os.environ.get("SCOPE_PATCH_UPSTREAM", "~/.cache/scope_patch/ups
 
 @dataclass
 class Options:
-    """Sizes and modes of a run; the rest is upstream's example/4.5B configuration (distill for cfg 1, base for cfg 3)."""
+    """Sizes and modes of a run; the rest is upstream's example/4.5B configuration (cfg 1: distill, cfg 3: base)."""
 
     num_frames: int = 96
     steps: int = 16
@@ -65,7 +67,7 @@ def prepare(clone: Path | None = None) -> None:
     torch.set_num_threads(1)  # tensors this small only lose time to a second thread
     cuda_on_cpu.install()
     with cuda_on_cpu.triton_for_import():
-        pass
+        import_module("inference.model.dit.dit_module")
     cuda_on_cpu.patch_dit_module()
     import inference.pipeline.video_generate as loop
     from inference.common import magi_logger

@@ -93,7 +93,7 @@ class Schedule:
         return self.leads[iteration] if self.leads else 0
 
     def moved(self, iteration: int) -> bool:
-        """Whether the interval began elsewhere one iteration ago: what the remaining slots attend to is another thing."""
+        """Whether the interval began elsewhere one iteration ago: what the other slots attend to has changed."""
         return iteration > 0 and self.intervals[iteration][0] != self.intervals[iteration - 1][0]
 
 

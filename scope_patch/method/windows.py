@@ -1,6 +1,6 @@
 """Schedules of hosts that denoise a window of chunks which moves along the video (MAGI-1).
 
-A slot is a chunk of latent frames, numbered over the whole video; all latent frames of a chunk stand at one noise level.
+A slot is a chunk of latent frames, numbered over the whole video; its latent frames all stand at one noise level.
 """
 
 from __future__ import annotations

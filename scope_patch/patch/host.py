@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .layout import Frames, Layout
@@ -29,7 +29,7 @@ class Host:
     narrow: (forward arguments, first, last) -> arguments that forward only these slots of the call.
     """
 
-    layout: Layout = Frames()
+    layout: Layout = field(default_factory=Frames)
     chunked: bool = False
     each: bool = False
     by_value: bool = True

@@ -13,7 +13,8 @@ from ..method.history import FRAME_AXIS
 class Layout(Protocol):
     """Between the host's tensors and ours; `frames` is the number of latent frames a slot."""
 
-    frames: int
+    @property
+    def frames(self) -> int: ...
 
     def slots(self, latents: Tensor) -> int:
         """Slots in the host's latents or velocity."""
@@ -58,6 +59,6 @@ class Chunks:
         return velocity[:1].reshape(1, channels, frames // self.frames, self.frames * height, width)
 
     def pack(self, velocity: Tensor, like: Tensor) -> Tensor:
-        _, channels, slots, _, width = velocity.shape
+        _, channels, slots, *_ = velocity.shape
         one = velocity.reshape(1, channels, slots * self.frames, *like.shape[3:])
         return one.expand(like.shape[0], -1, -1, -1, -1).contiguous()

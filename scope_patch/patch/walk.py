@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 
@@ -18,7 +19,7 @@ def relayed(
         ended: called once when it has returned (None), raised, or was closed by its consumer.
     """
     error: BaseException | None = None
-    resume: Callable[[], Any] = lambda: next(inner)
+    resume: Callable[[], Any] = partial(next, inner)
     try:
         while True:
             try:
@@ -28,13 +29,13 @@ def relayed(
                 return stop.value
             try:
                 sent = yield made
-                resume = (lambda value: lambda: inner.send(value))(sent)
+                resume = partial(inner.send, sent)
             except GeneratorExit:
                 with working():
                     inner.close()
                 raise
             except BaseException as thrown:
-                resume = (lambda what: lambda: inner.throw(what))(thrown)
+                resume = partial(inner.throw, thrown)
     except BaseException as raised:
         error = raised
         raise
