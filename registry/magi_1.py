@@ -51,8 +51,26 @@ def rows(transport, index):
         timesteps = transport.get_timestep(transport.ts[index], per_stage, t_start, t_end, position)
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
         lead = int(start > offset and position == 0)
-        made.append(Row(start, end, tuple(timesteps.tolist()), lead))
+        timesteps = tuple(timesteps.tolist())
+        made.append(Row(start, end, timesteps, context(transport, index, step, timesteps), lead))
     return made
+
+
+def context(transport, index, step, timesteps):
+    """The stage (which chunks are there), and how far each looks back, how strongly it is guided, and if it is blended."""
+    runtime, inputs = transport.runtime_config, transport.transport_inputs[index]
+    (per_stage, stage, position), (_, _, _, first, last) = transport.generate_denoise_status_and_sequences(index, step)
+    ranges = len(runtime.noise2clean_kvrange) or 1
+    reach = tuple((k * per_stage + position) * ranges // inputs.num_steps for k in range(first, last))
+    guidance = [guidance_at(runtime, t) for t in timesteps] if runtime.cfg_number == 3 else []
+    blended = timesteps[0] > transport.engine_config.distill_nearly_clean_chunk_threshold
+    return stage, reach, tuple(guidance), blended
+
+
+def guidance_at(runtime, t):
+    """`VideoDiTModel.get_cfg_scale`: the scales of the previous chunks and of the text."""
+    k = sum(start - 1e-7 < t for start in runtime.cfg_t_range) - 1
+    return runtime.prev_chunk_scales[k], runtime.text_scales[k]
 
 
 def feature(transport, index, model):
@@ -84,13 +102,14 @@ def feature(transport, index, model):
 
 
 def embed(model, latents):
-    """`x_embedder`, as forward_pre_process calls it."""
+    """`x_embedder`, as forward_pre_process calls it, past any hooks on it."""
     import torch
 
     latents = latents.float() * model.model_config.x_rescale_factor
     if model.model_config.half_channel_vae:
         latents = torch.cat([latents, latents], dim=1)
-    return model.x_embedder(latents.to(model.x_embedder.weight.dtype))
+    embedder = model.x_embedder
+    return torch.nn.functional.conv3d(latents.to(embedder.weight.dtype), embedder.weight, stride=embedder.stride)
 
 
 def unscheduled(arguments):

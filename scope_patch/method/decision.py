@@ -24,6 +24,7 @@ class Observation:
         points: distinct history points, the least over the latent frames that are updated now (0: none).
         finite: the history holds only finite numbers.
         stable: an extrapolation to the present noise levels stays within the stability limits.
+        patient: with too few points to predict, repeating the last velocity is good enough.
         forced: the host needs this forward for more than its velocity.
     """
 
@@ -32,6 +33,7 @@ class Observation:
     points: int
     finite: bool = True
     stable: bool = True
+    patient: bool = False
     forced: bool = False
 
 

@@ -6,7 +6,7 @@ integer tables, made once a segment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,7 @@ class Schedule:
         baseline: what the host forwards at every iteration.
         selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
         leads: clean slots right before the interval that the host forwards along to cache their keys and values.
+        contexts: what velocities hang on beside latents and timesteps; a history is of one context.
         frames: latent frames a slot.
     """
 
@@ -71,6 +72,7 @@ class Schedule:
     selective: bool
     note: str = ""
     leads: Sequence[int] = ()
+    contexts: Sequence[Hashable] = ()
     frames: int = 1
 
     def __len__(self) -> int:
@@ -92,9 +94,9 @@ class Schedule:
         """Clean slots forwarded in front of the interval: a forward with a lead must not be skipped altogether."""
         return self.leads[iteration] if self.leads else 0
 
-    def moved(self, iteration: int) -> bool:
-        """Whether the interval began elsewhere one iteration ago: what the other slots attend to has changed."""
-        return iteration > 0 and self.intervals[iteration][0] != self.intervals[iteration - 1][0]
+    def turned(self, iteration: int, before: int) -> bool:
+        """Whether velocities of the iteration `before` belong to another curve than those of this one."""
+        return bool(self.contexts) and self.contexts[iteration] != self.contexts[before]
 
 
 def build(

@@ -45,5 +45,6 @@ def build(rows: Sequence[Row], frames: int, noise_level: Callable[[Tensor], Tens
         baseline=[(row.start - row.lead, row.end) for row in rows],
         selective=False,
         leads=[row.lead for row in rows],
+        contexts=[row.context for row in rows],
         frames=frames,
     )

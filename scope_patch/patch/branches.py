@@ -33,6 +33,9 @@ class Branch:
     def histories(self) -> list[BranchHistory]:
         return list(self._histories.values())
 
+    def forget(self) -> None:
+        self._histories.clear()
+
     def parts(self, interval: Interval) -> list[Part]:
         """The histories that together are of the slots in `interval`; of chunks behind it they are dropped."""
         for chunk in [chunk for chunk in self._histories if self.chunked and chunk < interval[0]]:
@@ -70,6 +73,11 @@ class Branches:
         self._served.clear()
         for key in [key for key, branch in self._known.items() if iteration - branch.seen > FORGET_AFTER]:
             del self._known[key]
+
+    def forget(self) -> None:
+        """What was computed until now says nothing about what comes."""
+        for branch in self._known.values():
+            branch.forget()
 
     def find(self, condition: Any) -> Branch:
         """The branch of a call in the present iteration."""

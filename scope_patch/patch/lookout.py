@@ -49,9 +49,12 @@ class Lookout:
         # New slots have no velocity, and a forced forward runs anyway: nothing else needs to be known.
         if self.forecast is None or grew or forced:
             return Observation(change, grew, 0, forced=forced)
-        if not self.forecast.covers(slots):
+        if self.branches.chunked and not self.forecast.covers(slots):
             return Observation(change, False, 0)
         group = None if slots == self.schedule.intervals[self.iteration] else slots
         with torch.inference_mode():
             finite = not self.by_value or self.forecast.finite(group)
-            return Observation(change, grew, self.forecast.count(group), finite, self.forecast.stable(group))
+            patient = self.branches.chunked
+            return Observation(
+                change, grew, self.forecast.count(group), finite, self.forecast.stable(group), patient, forced
+            )

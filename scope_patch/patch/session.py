@@ -89,6 +89,8 @@ class Session:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
             self._new_segment(self.schedule)
         if iteration != self.iteration:
+            if self.iteration is not None and self.schedule.turned(iteration, self.iteration):
+                self.branches.forget()
             self.iteration, self.decisions = iteration, None
             self.branches.enter(iteration)
         return self.schedule.intervals[iteration]

@@ -59,7 +59,7 @@ class Scope:
         if not accumulated < self.predict_threshold:
             return Decision(recompute, "threshold")
         if observation.points < POINTS_TO_PREDICT:
-            return Decision(recompute, "history")
+            return Decision(Mode.CACHE if observation.patient else recompute, "history")
         if not observation.stable:
             return Decision(recompute, "guard")
         return Decision(Mode.PREDICT, "threshold")

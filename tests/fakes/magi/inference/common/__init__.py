@@ -1,0 +1,1 @@
+from .dataclass import InferenceParams, ModelMetaArgs  # noqa: F401

@@ -1,0 +1,170 @@
+"""Run the unmodified official MAGI-1 loop on a CPU, patched and unpatched; a script, started by a test.
+
+    python official_magi.py CHECKOUT CASE...     one JSON line a case
+
+The host is examples/magi_cpu: tiny random weights, upstream's own loop. Scenario names are in CASES.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+
+PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
+CASES = {
+    "text": {},
+    "guidance": {"cfg": 3},
+    "image": {"prefix_frames": 1},
+    "video": {"prefix_frames": 32},
+    "video, part of a chunk": {"prefix_frames": 36},
+    "video, guidance": {"cfg": 3, "prefix_frames": 32},
+    "12 steps": {"steps": 12},
+    "64 steps": {"steps": 64},
+    "240 frames, 64 steps": {"num_frames": 240, "steps": 64},
+    "bf16": {"dtype": "bfloat16"},
+    "bf16, video, guidance": {"dtype": "bfloat16", "cfg": 3, "prefix_frames": 32},
+    "window 1": {"window": 1},
+    "window 2": {"window": 2},
+    "window 3": {"window": 3, "steps": 12},
+    "cache on the device": {"kv_offload": False},
+    "cuda graph flag": {"cuda_graph": True},
+    "one chunk": {"num_frames": 24},
+    "frames that fill no chunk": {"num_frames": 130},
+}
+
+
+def run_case(host, models, options):
+    """Unpatched, under `never`, under the scheduler for the whole window and chunk by chunk."""
+    import torch
+
+    import scope_patch
+
+    model = _model(host, models, options)
+    expected = host.generate(model, options)
+    after = torch.random.get_rng_state()
+    with scope_patch.patched(model, policy="never", strict=True) as run:
+        never = torch.equal(host.generate(model, options), expected)
+    result = {"never": never, "never skipped": run.report["generations"][0]["forwards"]["skipped"]}
+    for name, more in (("whole", {}), ("each", {"per_chunk": True}), ("latent", {"signal": "latent"})):
+        count = host.Counter(model)
+        with scope_patch.patched(model, strict=True, **PREDICT, **more) as run:
+            latents = host.generate(model, options)
+        count.remove()
+        result[name] = {
+            "generation": run.report["generations"][0],
+            "counted": {"forwards": count.forwards, "frames": count.frames, "blocks": count.blocks},
+            "error": float((latents - expected).norm() / expected.norm()),
+            "same draws": torch.equal(after, torch.random.get_rng_state()),
+        }
+    return result
+
+
+def run_interrupted(host, models):
+    """A walk that is given up half-way, one that fails, and two at once leave nothing behind."""
+    import torch
+    from inference.pipeline import video_generate
+
+    import scope_patch
+
+    options = host.Options()
+    model = _model(host, models, options)
+    with scope_patch.patched(model, **PREDICT, strict=True) as run:
+        expected = host.generate(model, options)
+        caption, mask, prefix = host.features(options, model, 1)
+        walk = video_generate.generate_per_chunk(model, prefix, caption, mask)
+        next(walk)
+        walk.close()
+        handle = model.final_linear.register_forward_pre_hook(lambda *_: 1 / 0)
+        try:
+            host.generate(model, options)
+        except ZeroDivisionError:
+            handle.remove()
+        again = torch.equal(host.generate(model, options), expected)
+        both = _interleaved(host, model, options, expected)
+    finished = [generation["finished"] for generation in run.report["generations"]]
+    errors = [generation["error"] for generation in run.report["generations"]]
+    return {"again": again, "both": both, "finished": finished, "errors": errors}
+
+
+def _interleaved(host, model, options, expected):
+    """Two walks of one model, chunk by chunk in turn; each draws its noise when it starts."""
+    import torch
+    from inference.common import set_random_seed
+    from inference.pipeline import video_generate
+
+    walks = []
+    for _ in range(2):
+        caption, mask, prefix = host.features(options, model, options.seed)
+        set_random_seed(options.seed)
+        given = video_generate.extract_feature_for_inference(model, prefix, caption, mask)
+        walks.append(video_generate.SampleTransport(model, [given], "cuda:0").walk())
+    pairs = list(zip(*walks, strict=True))
+    return [torch.equal(torch.cat([pair[k][2] for pair in pairs], dim=2).float(), expected) for k in (0, 1)]
+
+
+def run_table(host, models):
+    """Errors of predictors at 240 frames, 64 steps."""
+    import scope_patch
+
+    options = host.Options(num_frames=240, steps=64)
+    model = _model(host, models, options)
+    expected = host.generate(model, options)
+    found = {}
+    for skips in (1, 2, 5):
+        for predictor in ("hold", "auto"):
+            settings = {**PREDICT, "max_skip": skips, "predictor": predictor}
+            with scope_patch.patched(model, strict=True, **settings) as run:
+                latents = host.generate(model, options)
+            forwards = run.report["generations"][0]["forwards"]["run"]
+            found[f"{predictor} {skips}"] = [forwards, float((latents - expected).norm() / expected.norm())]
+    return found
+
+
+def run_ranks(host, pp, cp, strategy):
+    """What one rank of several gets; the test compares it with one process."""
+
+    import scope_patch
+
+    options = host.Options(num_frames=144, pp=pp, cp=cp, cp_strategy=strategy, layers=4)
+    model = host.build(options)
+    with scope_patch.patched(model, strict=True, **{**PREDICT, "max_skip": 3}) as run:
+        latents = host.generate(model, options)
+    generation = run.report["generations"][0]
+    digest = latents.double()
+    numbers = [float(digest.sum()), float(digest.abs().sum()), float(digest.square().sum())]
+    return {"modes": generation["segments"][0]["modes"], "forwards": generation["forwards"], "latents": numbers}
+
+
+def _model(host, models, options):
+    if options.dtype not in models:
+        models[options.dtype] = host.build(options)
+    host.reconfigure(models[options.dtype], options)
+    return models[options.dtype]
+
+
+def main(checkout, *cases):
+    from magi_cpu import host
+
+    host.prepare(Path(checkout))
+    models = {}
+    for case in cases:
+        if case == "interrupted":
+            result = run_interrupted(host, models)
+        elif case == "table":
+            result = run_table(host, models)
+        elif case.startswith("ranks"):
+            _, pp, cp, strategy = case.split()
+            result = run_ranks(host, int(pp), int(cp), strategy)
+        else:
+            result = run_case(host, models, host.Options(**CASES[case]))
+        print(json.dumps({"case": case, **result}), flush=True)
+    import torch
+
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,139 @@
+"""The official MAGI-1 repository, unmodified, on a CPU (skipped with a reason where there is no clone)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from official_magi import CASES
+
+from scope_patch.patch.hooks import bindings
+from scope_patch.patch.signature import check_static, failures
+
+SCRIPT = Path(__file__).parent / "official_magi.py"
+RANKS = {"pipeline stages": "2 1 cp_ulysses", "ulysses": "1 2 cp_ulysses", "shuffled": "1 2 cp_shuffle_overlap"}
+
+
+def lines(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def results(upstream, run_python):
+    """Every case, in one process: importing upstream takes longer than running it."""
+    command = (str(SCRIPT), str(upstream("MAGI-1")), *CASES, "interrupted", "table")
+    done = run_python(*command, env={"PYTHONPATH": str(ROOT)}, timeout=300)
+    return {line["case"]: line for line in lines(done)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_never_is_bit_identical(results, case):
+    assert results[case]["never"] and results[case]["never skipped"] == 0
+
+
+@pytest.mark.parametrize("rule", ["whole", "each", "latent"])
+@pytest.mark.parametrize("case", CASES)
+def test_report_counts_equal_what_ran(results, case, rule):
+    found = results[case][rule]
+    generation, counted = found["generation"], found["counted"]
+    (segment,) = generation["segments"]
+    assert generation["forwards"]["run"] == counted["forwards"] == counted["blocks"]
+    assert segment["slots_computed"] == counted["frames"] < segment["slots_baseline"]
+    assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
+    assert max(len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "P".__eq__) if skipped) <= 5
+    assert generation["finished"] and found["same draws"] and math.isfinite(found["error"])
+    assert generation["signal"] == ("embedded latents" if rule == "latent" else "timestep embedding")
+    prefix = CASES[case].get("prefix_frames", 0) >= 24  # at least one chunk
+    assert generation["forced"] == ({"prefix": CASES[case].get("cfg", 1)} if prefix else {})
+
+
+def test_the_forwards_that_write_clean_keys_are_not_skipped(results):
+    """240 frames: 9 of 208 steps prepend the chunk just finished."""
+    (segment,) = results["240 frames, 64 steps"]["whole"]["generation"]["segments"]
+    assert segment["iterations"] == 208
+    starts = [start for start, _ in segment["intervals"]]
+    written = [i for i in range(1, 208) if i % 16 == 0 and i >= 64]
+    assert len(written) == 9 and all(segment["modes"][i] == "R" for i in written)
+    assert all(starts[i] == starts[i + 1] - 6 for i in written), "the lead is forwarded along"
+
+
+def test_at_most_sixty_of_208_forwards_and_better_than_hold(results):
+    table = results["table"]
+    assert table["auto 5"][0] <= 60
+    for skips in (1, 2, 5):
+        assert table[f"hold {skips}"][0] == table[f"auto {skips}"][0], "at equal forwards"
+        assert table[f"auto {skips}"][1] < 0.6 * table[f"hold {skips}"][1]
+
+
+def test_after_walks_that_were_given_up_or_failed_and_two_at_once(results):
+    found = results["interrupted"]
+    assert found["again"] and found["both"] == [True, True]
+    assert found["finished"] == [True, False, False, True, True, True]
+
+
+def test_ranks_decide_alike_and_give_the_result_of_one_process(upstream, run_python):
+    clone, environ = str(upstream("MAGI-1")), {"PYTHONPATH": str(ROOT)}
+    (alone,) = lines(run_python(str(SCRIPT), clone, "ranks 1 1 cp_ulysses", env=environ))
+    for name, mode in RANKS.items():
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+        found = lines(run_python(*torchrun, str(SCRIPT), clone, f"ranks {mode}", env=environ, timeout=180))
+        assert len(found) == 2, name
+        for rank in found:
+            assert {key: rank[key] for key in rank if key != "case"} == {
+                key: alone[key] for key in alone if key != "case"
+            }
+
+
+def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(upstream, run_python, tmp_path):
+    clone, architecture = upstream("MAGI-1"), bindings()["magi-1"].architecture
+    assert failures(check_static(architecture, clone)) == []
+    copy = tmp_path / "MAGI-1"
+    shutil.copytree(clone, copy, ignore=shutil.ignore_patterns(".git", "*.mp4", "figures", "comfyui"))
+    loop = copy / "inference/pipeline/video_generate.py"
+    loop.write_text(loop.read_text().replace("cur_denoise_step", "denoise_step"))
+    named = failures(check_static(architecture, copy))
+    assert any("forward_velocity" in check and "cur_denoise_step" in check for check in named)
+
+    report = tmp_path / "run.json"
+    script = tmp_path / "plain.py"
+    script.write_text(PLAIN)
+    run = ("-m", "scope_patch", "run", "--report", str(report), "--", sys.executable, str(script))
+    digests = [run_python(*command, str(copy), env={"PYTHONPATH": str(ROOT)}) for command in ((str(script),), run)]
+    assert [done.returncode for done in digests] == [0, 0], digests[1].stderr[-3000:]
+    assert digests[0].stdout == digests[1].stdout
+    told = json.loads(report.read_text())
+    assert told["status"] == "not-applied" and any("forward_velocity" in reason for reason in told["reasons"])
+
+
+def test_under_the_launcher_from_a_shell_script(upstream, run_python, tmp_path):
+    """As `bash example/4.5B/run.sh`: exports, a PYTHONPATH of its own with an empty element, a pipe."""
+    report, script, shell = tmp_path / "run.json", tmp_path / "plain.py", tmp_path / "run.sh"
+    script.write_text(PLAIN)
+    shell.write_text(
+        f'export WORLD_SIZE=1 PYTHONPATH="{ROOT}:$PYTHONPATH:"\n'
+        f'{sys.executable} {script} "$1" 2>&1 | tee {tmp_path}/log\n'
+    )
+    command = ("-m", "scope_patch", "run", "--report", str(report), "--", "bash", str(shell), str(upstream("MAGI-1")))
+    done = run_python(*command, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(report.read_text())
+    assert told["status"] == "applied" and told["host"] == "magi-1"
+    assert "DiT forwards 28 -> " in (tmp_path / "log").read_text()
+
+
+PLAIN = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "examples")!r})
+from magi_cpu import host
+host.prepare(Path(sys.argv[1]))
+options = host.Options()
+print(float(host.generate(host.build(options, Path(sys.argv[1])), options).double().abs().sum()))
+"""
