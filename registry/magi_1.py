@@ -3,7 +3,6 @@
 import sys
 from copy import copy
 
-from scope_patch.method.row import Row
 from scope_patch.patch.architecture import (
     FORWARD,
     GENERATION,
@@ -12,6 +11,7 @@ from scope_patch.patch.architecture import (
     Architecture,
     Fact,
     ForwardNames,
+    Row,
     Seam,
     Stepwise,
 )
@@ -43,12 +43,12 @@ def refuse(transport, model):
 
 def rows(transport, index):
     """`SampleTransport.forward_velocity`, step by step, in upstream's own words."""
-    made = []
+    made, levels = [], transport.ts[index].cpu()
     for step in range(transport.total_forward_step(index)):
         (per_stage, _, position), (offset, start, end, t_start, t_end) = (
             transport.generate_denoise_status_and_sequences(index, step)
         )
-        timesteps = transport.get_timestep(transport.ts[index], per_stage, t_start, t_end, position)
+        timesteps = transport.get_timestep(levels, per_stage, t_start, t_end, position)
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
         lead = int(start > offset and position == 0)
         timesteps = tuple(timesteps.tolist())
@@ -57,7 +57,7 @@ def rows(transport, index):
 
 
 def context(transport, index, step, timesteps):
-    """The stage (which chunks are there), and how far each looks back, how strongly it is guided, and if it is blended."""
+    """The stage (which chunks are there), how far each looks back, how it is guided, and whether one is blended."""
     runtime, inputs = transport.runtime_config, transport.transport_inputs[index]
     (per_stage, stage, position), (_, _, _, first, last) = transport.generate_denoise_status_and_sequences(index, step)
     ranges = len(runtime.noise2clean_kvrange) or 1
@@ -207,6 +207,8 @@ ARCHITECTURE = Architecture(
     noise_level=lambda timestep: 1.0 - timestep,
     refuse=refuse,
     blocks="videodit_blocks",
+    # "fast" is the paper's for MAGI-1; it prints no second pair.
+    presets={"slow": (0.03, 0.06), "fast": (0.05, 0.10)},
     stepwise=Stepwise(
         position=("infer_idx", "cur_denoise_step"),
         rows=rows,

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--per-chunk",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="MAGI-1: decide chunk by chunk, not for the whole window",
+        help="MAGI-1: decide chunk by chunk (default), or for the whole window alike",
     )
     run.add_argument("--signal", metavar="{timestep,latent}", help="what decisions are made from (default: timestep)")
     run.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")

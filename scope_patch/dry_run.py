@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from .environment import TRIGGERS
 from .interpreter import Interpreter
-from .settings import NAMES, Settings
+from .settings import NAMES, THRESHOLDS, Settings
 
 
 def describe(
@@ -22,7 +22,10 @@ def describe(
     """The lines that --dry-run prints."""
     lines = ["settings:"]
     for name in NAMES:
-        lines.append(f"  {name:<18} {getattr(settings, name)!s:<10} {origins[name]}")
+        value = getattr(settings, name)
+        if name in THRESHOLDS and value is None:
+            value = "the host's"  # known when there is a host
+        lines.append(f"  {name:<18} {value!s:<10} {origins[name]}")
     lines.append(f"command:     {shlex.join(command)}")
     lines.append(f"PYTHONPATH:  {environ.get('PYTHONPATH', '')}")
     lines.append(f"interpreter: {interpreter.path or 'cannot be told: the command decides'}")

@@ -11,8 +11,10 @@ from .environment import LAUNCHER, integer, number, switch, text, unknown, unkno
 from .environment import switched_off as switched_off  # beside the settings it switches off
 from .errors import UsageError
 
-# (cache threshold, predict threshold). SkyReels-V2's values; the paper's "fast" point is the second.
-PRESETS: dict[str, tuple[float, float]] = {"slow": (0.12, 0.30), "fast": (0.18, 0.42)}
+Thresholds = tuple[float, float]
+"""(cache threshold, predict threshold)."""
+PRESETS: dict[str, Thresholds] = {"slow": (0.12, 0.30), "fast": (0.18, 0.42)}
+"""For SkyReels-V2, whose "fast" is the paper's; a registry file may have its own."""
 DEFAULT_PRESET = "fast"
 SIGNALS = ("timestep", "latent")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
@@ -37,38 +39,49 @@ _READERS: dict[str, Callable[[object, str], object]] = {
 class Settings:
     """The resolved settings of a run. Construction raises UsageError when a value is out of range.
 
-    Thresholds have no default here, because the preset decides them: use `resolve`, which knows presets.
+    A threshold that is None is left to the preset, whose numbers depend on the host (`for_host`).
     """
 
-    cache_threshold: float
-    predict_threshold: float
+    cache_threshold: float | None = None
+    predict_threshold: float | None = None
     policy: str = "scope"
-    preset: str | None = None
+    preset: str = DEFAULT_PRESET
     max_skip: int = 5
     predict_decay: float = 0.75
     predictor: str = "auto"
     selective: bool = True
-    per_chunk: bool = False
+    per_chunk: bool = True
     signal: str = "timestep"
     report: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
         for name in THRESHOLDS:
-            value = number(getattr(self, name), name)
-            if value < 0:
-                raise UsageError(f"{name} is {value}, but must not be negative; 0 never {name.split('_')[0]}s by it")
-        if self.cache_threshold > self.predict_threshold:
-            raise UsageError(
-                f"cache_threshold {self.cache_threshold} is above predict_threshold {self.predict_threshold}, so "
-                "Predict could never be chosen; lower --cache-threshold or raise --predict-threshold"
-            )
+            given = getattr(self, name)
+            if given is not None and number(given, name) < 0:
+                raise UsageError(f"{name} is {given}, but must not be negative; 0 never {name.split('_')[0]}s by it")
+        _known("preset", self.preset, PRESETS)
+        self.for_host(PRESETS)
         if integer(self.max_skip, "max_skip") < 0:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
-        _known("preset", self.preset, PRESETS)
         _known("signal", self.signal, SIGNALS)
+
+    def for_host(self, presets: Mapping[str, Thresholds]) -> Thresholds:
+        """The thresholds in force on a host that has these presets.
+
+        Raises UsageError where Predict could never be chosen.
+        """
+        cache, predict = presets[self.preset]
+        cache = cache if self.cache_threshold is None else self.cache_threshold
+        predict = predict if self.predict_threshold is None else self.predict_threshold
+        if cache > predict:
+            raise UsageError(
+                f"cache_threshold {cache} is above predict_threshold {predict}, so Predict could never be chosen; "
+                "lower --cache-threshold or raise --predict-threshold"
+            )
+        return cache, predict
 
     @classmethod
     def resolve(
@@ -114,13 +127,11 @@ def resolve_with_origins(
     values: dict[str, object] = {}
     origins = dict.fromkeys(NAMES, "default")
     # Weakest source first, so that what stands at the end is the strongest.
-    _fill(values, origins, {"preset": DEFAULT_PRESET}, lambda name: "default")
+    origins.update(dict.fromkeys(THRESHOLDS, f"preset {DEFAULT_PRESET}"))
     in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
     _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
     _fill(values, origins, given, lambda name: "flag --" + name.replace("_", "-"))
-    if origins["preset"] == "default" and not any(origins[name].startswith("preset") for name in THRESHOLDS):
-        values["preset"] = None  # nothing of it is left
     if values.get("report") is not None:
         values["report"] = os.path.abspath(str(values["report"]))  # the host may change directory before it is written
     settings = Settings(**values)  # type: ignore[arg-type]  # each value came out of its reader above
@@ -136,7 +147,7 @@ def _fill(
     if "preset" in given:
         preset = text(given["preset"], origin("preset"))
         _known("preset", preset, PRESETS)
-        values.update(zip(THRESHOLDS, PRESETS[preset], strict=True))
+        values.update(dict.fromkeys(THRESHOLDS))
         origins.update(dict.fromkeys(THRESHOLDS, f"preset {preset}"))
     for name, raw in given.items():
         values[name] = _READERS[name](raw, origin(name))

@@ -10,6 +10,7 @@ import torch
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits
 
 FAKES = Path(__file__).parent / "fakes" / "official"
+FAKE_MAGI = Path(__file__).parent / "fakes" / "magi"
 
 ALWAYS_PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9}
 
@@ -21,6 +22,15 @@ def fake_pipeline(**options):
     from skyreels_v2_infer import pipelines
 
     return pipelines.DiffusionForcingPipeline(**options)
+
+
+def fake_magi():
+    """The helpers of the fake MAGI-1 repository: `make_model`, `generate`, `stream`, `generate_several`."""
+    if str(FAKE_MAGI) not in sys.path:
+        sys.path.insert(0, str(FAKE_MAGI))
+    from inference import tiny
+
+    return tiny
 
 
 class CountForwards:

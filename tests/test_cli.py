@@ -83,13 +83,13 @@ def test_dry_run_shows_everything_and_runs_nothing(call: Call, tmp_path: Path) -
     assert not touched.exists()
     assert not report.exists()
     assert [line.split(None, 2) for line in out.splitlines()[1:3]] == [
-        ["cache_threshold", "0.12", "preset slow"],
-        ["predict_threshold", "0.3", "preset slow"],
+        ["cache_threshold", "the", "host's preset slow"],
+        ["predict_threshold", "the", "host's preset slow"],
     ]
     assert f"command:     touch {touched}" in out
     assert "scope_patch/bootstrap" in out
     assert "interpreter: cannot be told" in out
-    assert "injection:   can work; armed by an import of skyreels_v2_infer, diffusers" in out
+    assert "injection:   can work; armed by an import of inference.model.dit, skyreels_v2_infer, diffusers" in out
 
 
 def test_dry_run_by_environment_and_a_flag_that_keeps_us_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

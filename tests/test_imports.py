@@ -23,6 +23,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.patch.bind"],
     ["scope_patch.patch.guard"],
     ["scope_patch.patch.current"],
+    ["scope_patch.patch.segments", "scope_patch.patch.steps"],
     ["scope_patch.patch.generation"],
     ["scope_patch.patch.session"],
     ["scope_patch.patch"],
@@ -113,8 +114,15 @@ def _is_import(node: ast.stmt) -> bool:
 @pytest.mark.parametrize("path", sorted((ROOT / "registry").glob("*.py")), ids=lambda path: path.stem)
 def test_registry_files_only_answer_questions(path: Path) -> None:
     assert path.name != "__init__.py", "a registry/__init__.py would win over scope_patch/registry.py"
-    names = {name.rpartition(".")[0] for name in imports(path.read_text(), f"scope_patch.registry.{path.stem}")}
-    assert names <= {"scope_patch.patch.architecture", "__future__", "collections.abc", "typing"}
+    names = list(imports(path.read_text(), f"scope_patch.registry.{path.stem}"))
+    ours = {name.rpartition(".")[0] for name in names if _under(name, "scope_patch")}
+    assert ours == {"scope_patch.patch.architecture"}
+    top = [
+        name for node in ast.parse(path.read_text()).body if _is_import(node) for name in imports(ast.unparse(node), "")
+    ]
+    assert {name.partition(".")[0] for name in top} <= {*sys.stdlib_module_names, "scope_patch"}, (
+        "no torch before a run"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from scope_patch.settings import NAMES, PRESETS, Settings, resolve_with_origins,
 
 def test_defaults_are_the_fast_preset() -> None:
     resolved = Settings.resolve({}, {})
-    assert (resolved.preset, resolved.cache_threshold, resolved.predict_threshold) == ("fast", 0.18, 0.42)
+    assert (resolved.preset, *resolved.for_host(PRESETS)) == ("fast", 0.18, 0.42)
+    assert resolved.for_host({"fast": (0.05, 0.1)}) == (0.05, 0.1), "a host may have numbers of its own"
     assert (resolved.policy, resolved.predictor, resolved.max_skip, resolved.predict_decay) == (
         "scope",
         "auto",
@@ -35,7 +36,7 @@ def test_defaults_are_the_fast_preset() -> None:
         ({}, {"SCOPE_PATCH_PRESET": "slow", "SCOPE_PATCH_CACHE_THRESHOLD": "0.2"}, ("slow", 0.2, 0.30)),
         ({"preset": "fast"}, {"SCOPE_PATCH_CACHE_THRESHOLD": "0.1"}, ("fast", 0.18, 0.42)),
         ({"cache_threshold": 0.1}, {"SCOPE_PATCH_PRESET": "slow"}, ("slow", 0.1, 0.30)),
-        ({"cache_threshold": "0"}, {"SCOPE_PATCH_PREDICT_THRESHOLD": "1e9"}, (None, 0.0, 1e9)),
+        ({"cache_threshold": "0"}, {"SCOPE_PATCH_PREDICT_THRESHOLD": "1e9"}, ("fast", 0.0, 1e9)),
         ({}, {"SCOPE_PATCH_PRESET": ""}, ("fast", 0.18, 0.42)),
         ({"preset": None}, {}, ("fast", 0.18, 0.42)),
     ],
@@ -44,7 +45,7 @@ def test_flags_win_over_environment_win_over_defaults(
     flags: dict[str, Any], environ: dict[str, str], expected: tuple[object, ...]
 ) -> None:
     resolved = Settings.resolve(flags, environ)
-    assert (resolved.preset, resolved.cache_threshold, resolved.predict_threshold) == expected
+    assert (resolved.preset, *resolved.for_host(PRESETS)) == expected
 
 
 def test_origins_name_the_source() -> None:
@@ -162,5 +163,5 @@ def test_kill_switch_with_a_value_nobody_understands() -> None:
 
 
 def test_every_setting_has_a_variable() -> None:
-    given_all = {"report": "x", "preset": "fast"}
+    given_all = {"report": "x", "cache_threshold": 0, "predict_threshold": 1}
     assert set(Settings.resolve(given_all, {}).to_environ()) == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..method.row import Row
+from ..method.row import Row as Row  # part of the questions
+from ..settings import PRESETS, Thresholds
 
 GENERATION = "generation"
 """Role: one call makes one video; state begins and ends with it."""
@@ -132,6 +133,7 @@ class Architecture:
         refuse: (pipeline, DiT) -> why this generation must run unpatched, or "".
         block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
             have not started changes nothing for the others.
+        presets: name -> (cache threshold, predict threshold); they hang on the model's embedding.
         stepwise: what is known of the loop, where its steps are calls.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
     """
@@ -148,6 +150,7 @@ class Architecture:
     refuse: Callable[[Any, Any], str]
     block_causal: Callable[[Any], bool] = lambda model: True
     blocks: str = "blocks"
+    presets: Mapping[str, Thresholds] = field(default_factory=lambda: PRESETS)
     stepwise: Stepwise | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)

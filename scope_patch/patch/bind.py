@@ -21,12 +21,13 @@ from .architecture import FORWARD, GENERATION, READ, SCHEDULE, STEP, Architectur
 from .call import bind as bind_call
 from .clock import Clock, Mark
 from .current import Current
+from .fill import Pending
 from .generation import Generation
 from .guard import Guard
 from .ledger import Ledger
 from .scope import Scope, unwrap
 from .segments import SegmentGeneration
-from .session import Pending, Session
+from .session import Session
 from .signature import check_live, failures
 from .steps import StepGeneration
 from .walk import relayed

@@ -1,8 +1,10 @@
-"""What the host gets in place of a forward: the velocities of skipped slots, made from the history."""
+"""What the host gets in place of a forward, or of a part of one: velocities of skipped slots, made from the history."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +12,30 @@ from torch import Tensor
 from ..method.decision import Mode
 from ..method.forecast import Forecast, Part
 from ..method.history import FRAME_AXIS
-from ..method.schedule import Interval
+from ..method.schedule import Interval, Schedule
 from .branches import Branch
 from .call import ForwardCall
 from .layout import Layout
+
+
+@dataclass
+class Pending:
+    """A forward that is about to run.
+
+    Attributes:
+        slots: what it computes velocities of.
+        lead: slots in front of them that it computes too, of which nothing is kept.
+        whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
+            forward. None where the forward's own output is what the host gets.
+        arguments: what it runs with in that case.
+    """
+
+    branch: Branch
+    iteration: int
+    slots: Interval
+    lead: int = 0
+    whole: Tensor | None = None
+    arguments: dict[str, Any] | None = None
 
 
 def fill(
@@ -49,3 +71,17 @@ def fill(
             pieces.insert(0, pieces[0].new_zeros(batch, channels, missing, *size))
         velocity = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=FRAME_AXIS)
         return layout.pack(velocity, call.latents)
+
+
+def keep(pending: Pending, velocity: Tensor, schedule: Schedule, layout: Layout) -> None:
+    """Put the velocity of a forward where it belongs: into what the host gets, and into the histories."""
+    interval = schedule.intervals[pending.iteration]
+    if pending.whole is not None:
+        first = (pending.slots[0] - interval[0]) * layout.frames
+        pending.whole.narrow(FRAME_AXIS, first, velocity.shape[FRAME_AXIS]).copy_(velocity)
+    computed = layout.unpack(velocity)
+    for part in pending.branch.parts(interval):
+        start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
+        if start < end:
+            own = computed.narrow(FRAME_AXIS, pending.lead + start - pending.slots[0], end - start)
+            part.history.record((start, end), schedule.levels(pending.iteration, (start, end)), own)

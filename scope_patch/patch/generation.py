@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..method import policies, predictors
@@ -25,7 +26,9 @@ class Generation:
 
     def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
         self.architecture, self.scope, self.record = architecture, scope, record
-        self.settings = scope.run.settings
+        cache, predict = scope.run.settings.for_host(architecture.presets)
+        self.settings = replace(scope.run.settings, cache_threshold=cache, predict_threshold=predict)
+        record.thresholds = cache, predict
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
         self.policy = policies.create(self.settings)
@@ -40,5 +43,8 @@ class Generation:
             self.session.close()
             self.session = None
         self.record.finished = error is None
-        self.record.error = None if error is None else f"{type(error).__name__}: {error}"
+        if isinstance(error, GeneratorExit):
+            self.record.error = "given up by its caller before the end"
+        elif error is not None:
+            self.record.error = f"{type(error).__name__}: {error}"
         self.clock.close()

@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from ..method import stability
 from ..method.decision import Decision, Mode, Observation
 from ..method.forecast import Part
-from ..method.history import FRAME_AXIS
 from ..method.policies import Policy
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .call import ForwardCall, like_output, velocity_of
-from .fill import fill
+from .fill import Pending, fill, keep
 from .gauge import Gauge
 from .host import Host
 from .lookout import Lookout
 
 UNSEEN = Observation(None, False, 0)
 """For policies that look at nothing."""
-
-
-@dataclass
-class Pending:
-    """A forward that is about to run.
-
-    Attributes:
-        slots: what it computes velocities of.
-        lead: slots in front of them that it computes too, of which nothing is kept.
-        whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
-            forward. None where the forward's own output is what the host gets.
-        arguments: what it runs with in that case.
-    """
-
-    branch: Branch
-    iteration: int
-    slots: Interval
-    lead: int = 0
-    whole: Tensor | None = None
-    arguments: dict[str, Any] | None = None
 
 
 class Session:
@@ -130,21 +106,10 @@ class Session:
     def observe(self, pending: Pending, output: Any) -> None:
         """After a forward that ran: complete what the host gets, and keep the velocities."""
         velocity = velocity_of(output)
-        if velocity is None or self.schedule is None:
+        if velocity is None or self.schedule is None or not self.policy.active:
             return
-        if pending.whole is not None:
-            first = (pending.slots[0] - self.schedule.intervals[pending.iteration][0]) * self.host.layout.frames
-            pending.whole.narrow(FRAME_AXIS, first, velocity.shape[FRAME_AXIS]).copy_(velocity)
-        if not self.policy.active or pending.slots[0] == pending.slots[1]:
-            return
+        keep(pending, velocity, self.schedule, self.host.layout)
         pending.branch.output_type = type(output)
-        computed = self.host.layout.unpack(velocity)
-        for part in pending.branch.parts(self.schedule.intervals[pending.iteration]):
-            start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
-            if start < end:
-                levels = self.schedule.levels(pending.iteration, (start, end))
-                own = computed.narrow(FRAME_AXIS, pending.lead + start - pending.slots[0], end - start)
-                part.history.record((start, end), levels, own)
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
 
     def close(self) -> None:

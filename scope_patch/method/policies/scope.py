@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...settings import Settings
+from ...settings import PRESETS, Settings
 from ..decision import Decision, Mode, Observation
 
 POINTS_TO_CACHE = 1
@@ -25,8 +25,7 @@ class Scope:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.cache_threshold = settings.cache_threshold
-        self.predict_threshold = settings.predict_threshold
+        self.cache_threshold, self.predict_threshold = settings.for_host(PRESETS)
         self.max_skip = settings.max_skip
         self.decay = settings.predict_decay
 

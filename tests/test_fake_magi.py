@@ -1,0 +1,277 @@
+"""A host that denoises chunk by chunk, under us: on the fake of the official MAGI-1 repository."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hosts import ALWAYS_PREDICT, fake_magi
+
+import scope_patch
+from scope_patch.errors import NotApplied, ScopePatchError
+
+tiny = fake_magi()
+CASES = {
+    "text": {},
+    "guidance": {"cfg": 3},
+    "image": {"prefix_frames": 1},
+    "video": {"prefix_frames": 32},
+    "video, guidance": {"cfg": 3, "prefix_frames": 32},
+    "12 steps": {"num_steps": 12},
+    "64 steps": {"num_steps": 64},
+    "bf16": {"dtype": torch.bfloat16},
+    "window 1": {"window": 1},
+    "window 2": {"window": 2},
+    "window 3, guidance": {"window": 3, "num_steps": 12, "cfg": 3, "noise2clean_kvrange": []},
+    "one chunk": {"num_frames": 24},
+    "shortcut": {"num_steps": 12, "shortcut_mode": "16,16,8"},
+    "flags": {"enable_cuda_graph": True, "kv_offload": False},
+}
+RULES = {"each": {}, "whole": {"per_chunk": False}, "latents": {"signal": "latent"}}
+
+
+class Counter:
+    """What really runs: calls of the embedder, and latent frames in them."""
+
+    def __init__(self, model):
+        self.forwards = self.frames = 0
+        self._handle = model.x_embedder.register_forward_pre_hook(self._embed)
+
+    def _embed(self, module, args):
+        self.forwards += 1
+        self.frames += args[0].shape[0] * args[0].shape[2]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._handle.remove()
+
+
+def host(case=None, **options):
+    """(model, frames of the prefix)"""
+    options = dict(options or CASES[case])
+    prefix = options.pop("prefix_frames", 0)
+    return tiny.make_model(**options), prefix
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_never_is_bit_identical(case):
+    model, prefix = host(case)
+    expected = tiny.generate(model, prefix_frames=prefix)
+    with scope_patch.patched(model, policy="never", strict=True) as run:
+        assert torch.equal(tiny.generate(model, prefix_frames=prefix), expected)
+    assert run.report["status"] == "applied" and run.report["generations"][0]["forwards"]["skipped"] == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("case", CASES)
+def test_report_counts_equal_what_ran(case, rule):
+    model, prefix = host(case)
+    expected = tiny.generate(model, prefix_frames=prefix)
+    after = torch.random.get_rng_state()
+    with Counter(model) as count, scope_patch.patched(model, **ALWAYS_PREDICT, **RULES[rule], strict=True) as run:
+        latents = tiny.generate(model, prefix_frames=prefix)
+    assert torch.equal(after, torch.random.get_rng_state())
+    assert latents.isfinite().all(), "nothing was read from the cache that had not been written"
+    assert latents.shape == expected.shape and latents.dtype == expected.dtype
+    (generation,) = run.report["generations"]
+    (segment,) = generation["segments"]
+    assert generation["forwards"]["run"] == count.forwards
+    assert segment["slots_computed"] == count.frames < segment["slots_baseline"]
+    assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
+    skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
+    assert max(skips) <= 5
+    assert generation["signal"] == ("embedded latents" if rule == "latents" else "timestep embedding")
+    assert generation["finished"] and generation["guards"] == {}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_skipped_forwards_err_little_and_less_than_hold(rule):
+    model, _ = host(num_steps=64, num_frames=144)
+    expected = tiny.generate(model)
+    errors = {}
+    for predictor in ("hold", "auto"):
+        settings = {**ALWAYS_PREDICT, **RULES[rule], "max_skip": 2, "predictor": predictor}
+        with scope_patch.patched(model, **settings):
+            errors[predictor] = float((tiny.generate(model) - expected).norm() / expected.norm())
+    assert errors["auto"] < 0.5 * errors["hold"] < 0.05
+
+
+def test_every_stage_begins_with_a_forward_of_the_whole_window():
+    """Clean keys and values are written there, new chunks enter, and what chunks see changes."""
+    model, _ = host(num_steps=64, num_frames=144)
+    with scope_patch.patched(model, **ALWAYS_PREDICT, max_skip=20) as run:
+        tiny.generate(model)
+    (segment,) = run.report["generations"][0]["segments"]
+    starts = range(0, segment["iterations"], 16)
+    assert [i for i, mode in enumerate(segment["modes"]) if mode == "R"] == list(starts)
+    assert [segment["reasons"][i] for i in starts] == ["growth"] * 6 + ["forced"] * 3
+    # Six chunks of six latent frames, a window of four; from the fifth stage on with the clean chunk in front.
+    assert [segment["intervals"][i] for i in starts] == [
+        [0, 6], [0, 12], [0, 18], [0, 24], [0, 30], [6, 36], [12, 36], [18, 36], [24, 36],
+    ]  # fmt: skip
+    # One velocity of a stage can only be held; it takes two to predict.
+    assert set(segment["modes"]) == {"R", "C"}
+
+
+def test_decisions_chunk_by_chunk_run_the_oldest_chunks_more_often():
+    model, _ = host(num_steps=64, num_frames=144)
+    settings = {"cache_threshold": 0, "predict_threshold": 0.1, "max_skip": 9}
+    with scope_patch.patched(model, **settings) as run:
+        tiny.generate(model)
+    (segment,) = run.report["generations"][0]["segments"]
+    stage = range(80, 96)  # chunks 2 to 5 of 6, behind the clean chunk 1 at the stage's first step
+    assert segment["intervals"][80] == [6, 36]
+    ran = [segment["intervals"][i] for i in stage if segment["modes"][i] == "R"]
+    assert all(start == 12 for start, _ in ran[1:]), "older chunks are seen by younger ones: they always go along"
+    assert len({end for _, end in ran[1:]}) > 1, "and the youngest stay out of some forwards"
+
+
+def test_several_inputs_take_turns_and_do_not_meet():
+    model, _ = host("text")
+    with scope_patch.patched(model, **ALWAYS_PREDICT) as run:
+        alone = tiny.generate(model)
+        first, second = tiny.generate_several(model, prefix_frames=(0, 32))
+    assert torch.equal(first, alone) and second.isfinite().all()
+    assert [segment["iterations"] for segment in run.report["generations"][1]["segments"]] == [28, 32]
+
+
+def test_a_walk_that_was_given_up_or_failed_leaves_nothing_behind():
+    model, _ = host("video, guidance")
+    with scope_patch.patched(model, **ALWAYS_PREDICT, strict=True) as run:
+        expected = tiny.generate(model, prefix_frames=32)
+        walk = tiny.stream(model, prefix_frames=32)
+        next(walk)
+        walk.close()
+        handle = model.final_linear.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tiny.generate(model, prefix_frames=32)
+        handle.remove()
+        assert torch.equal(tiny.generate(model, prefix_frames=32), expected)
+    given_up, failed = run.report["generations"][1:3]
+    assert not given_up["finished"] and "given up" in given_up["error"]
+    assert not failed["finished"] and "ZeroDivisionError" in failed["error"]
+
+
+def test_a_walk_keeps_its_protocol():
+    """send, throw and the returned value of a generator, as without us."""
+    from scope_patch.patch.walk import relayed
+
+    def inner():
+        got = yield 1
+        try:
+            yield got
+        except KeyError:
+            yield "caught"
+        return "done"
+
+    from contextlib import nullcontext
+
+    ended = []
+    walk = relayed(inner(), nullcontext, ended.append)
+    assert next(walk) == 1 and walk.send("sent") == "sent" and walk.throw(KeyError()) == "caught"
+    with pytest.raises(StopIteration) as stop:
+        next(walk)
+    assert stop.value.value == "done" and ended == [None]
+    walk = relayed(inner(), nullcontext, ended.append)
+    next(walk)
+    with pytest.raises(RuntimeError):
+        walk.throw(RuntimeError("theirs"))
+    assert str(ended[-1]) == "theirs"
+
+
+def test_the_generation_is_under_way_only_while_it_works():
+    """The caller decodes between two chunks, and may run another generation there."""
+    model, other = host("text")[0], host("video, guidance")[0]
+    expected, between = tiny.generate(model), tiny.generate(other)
+    with scope_patch.patched(model, policy="never"), scope_patch.patched(other, policy="never"):
+        chunks = []
+        for chunk in tiny.stream(model):
+            chunks.append(chunk)
+            state = torch.random.get_rng_state()
+            assert torch.equal(tiny.generate(other), between)
+            torch.random.set_rng_state(state)
+    assert torch.equal(torch.cat(chunks, dim=2), expected)
+
+
+def test_ranks_decide_from_timesteps(monkeypatch):
+    from inference.infra.distributed import parallel_state
+
+    model, _ = host("text")
+    with scope_patch.patched(model, **ALWAYS_PREDICT) as run:
+        expected = tiny.generate(model)
+    modes = run.report["generations"][0]["segments"][0]["modes"]
+    monkeypatch.setattr(parallel_state, "CP_WORLD_SIZE", 2)
+    with scope_patch.patched(model, **ALWAYS_PREDICT, signal="latent") as run:
+        assert torch.equal(tiny.generate(model), expected)
+    generation = run.report["generations"][0]
+    assert generation["signal"] == "timestep embedding" and "2 ranks" in generation["remarks"][0]
+    assert generation["segments"][0]["modes"] == modes
+
+
+def test_unknown_guidance_runs_unpatched_and_says_so_once(caplog):
+    model, _ = host("text")
+    expected = tiny.generate(model)
+    refuse = dict(vars(model.runtime_config))
+    with scope_patch.patched(model, **ALWAYS_PREDICT) as run:
+        binding = next(b for b in scope_patch.patch.hooks.bindings().values() if b.architecture.name == "magi-1")
+        architecture = binding.architecture
+        object.__setattr__(architecture, "refuse", lambda transport, model: "of a test")
+        try:
+            assert torch.equal(tiny.generate(model), expected)
+        finally:
+            from scope_patch.registry import magi_1
+
+            object.__setattr__(architecture, "refuse", magi_1.refuse)
+    assert run.report["status"] == "not-applied" and run.report["reasons"] == ["of a test"]
+    assert caplog.text.count("of a test") == 1
+    assert vars(model.runtime_config) == refuse
+    model.runtime_config.cfg_number = 2
+    assert "cfg_number 2" in magi_1.refuse(None, model)
+
+
+@pytest.mark.parametrize("seam", ["serve", "observe", "enter"])
+def test_a_failure_of_ours_costs_nothing(seam, monkeypatch, caplog):
+    from scope_patch.patch.session import Session
+
+    model, _ = host("video, guidance")
+    expected = tiny.generate(model, prefix_frames=32)
+    calls = itertools.count()
+
+    def fail(*args):
+        raise ValueError("ours")
+
+    def third(original):
+        return lambda *args: fail() if next(calls) == 2 else original(*args)
+
+    monkeypatch.setattr(Session, seam, third(getattr(Session, seam)))
+    with scope_patch.patched(model, cache_threshold=0, predict_threshold=0) as run:
+        assert torch.equal(tiny.generate(model, prefix_frames=32), expected), "every step is recomputed"
+    assert caplog.text.count("scope_patch failed on magi-1") == 1
+    assert "ours" in run.report["generations"][0]["reasons"][0]
+    calls = itertools.count()
+    with pytest.raises(ScopePatchError, match="ours"), scope_patch.patched(model, strict=True):
+        tiny.generate(model, prefix_frames=32)
+
+
+def test_removal_restores_the_very_objects():
+    from inference.model.dit.dit_model import VideoDiTModel
+    from inference.pipeline.video_generate import SampleTransport
+
+    before = [dict(vars(owner)) for owner in (SampleTransport, VideoDiTModel)]
+    handle = scope_patch.apply(host("text")[0])
+    assert vars(SampleTransport)["walk"] is not before[0]["walk"]
+    handle.remove()
+    after = [dict(vars(owner)) for owner in (SampleTransport, VideoDiTModel)]
+    assert all(a.keys() == b.keys() and all(a[k] is b[k] for k in a) for a, b in zip(before, after, strict=True))
+
+
+def test_a_seam_that_changed_is_named(monkeypatch):
+    from inference.pipeline.video_generate import SampleTransport
+
+    original = SampleTransport.forward_velocity
+    monkeypatch.setattr(SampleTransport, "forward_velocity", lambda self, index, step: original(self, index, step))
+    with pytest.raises(NotApplied, match=r"forward_velocity.*infer_idx, cur_denoise_step"):
+        scope_patch.apply(host("text")[0])
