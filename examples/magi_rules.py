@@ -20,7 +20,9 @@ from magi_cpu import host
 RULES = {
     "window, timestep": {"per_chunk": False},
     "window, latents": {"per_chunk": False, "signal": "latent"},
+    "window, expected": {"per_chunk": False, "signal": "expected"},
     "chunk, timestep": {},
+    "chunk, expected": {"signal": "expected"},
     "chunk, latents": {"signal": "latent"},
 }
 
@@ -46,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
             parser.add_argument("--" + field.name.replace("_", "-"), type=type(value), default=value)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.25, 0.33, 0.5])
     parser.add_argument("--max-skip", type=int, nargs="+", default=[5, 9])
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args(argv)
     options = host.Options(**{f.name: getattr(args, f.name) for f in fields(host.Options) if hasattr(args, f.name)})
@@ -54,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     reference = host.generate(model, options)
     print("| rule | at most | " + " | ".join(f"{share:.0%} of latent frames" for share in args.shares) + " |")
     print("|---|---|" + "---|" * len(args.shares), flush=True)
-    for name, rule in RULES.items():
+    for name in args.rules:
+        rule = RULES[name]
         for skips in args.max_skip:
             cells = []
             for share in args.shares:

@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="MAGI-1: decide chunk by chunk (default), or for the whole window alike",
     )
-    run.add_argument("--signal", metavar="{timestep,latent}", help="what decisions are made from (default: timestep)")
+    run.add_argument(
+        "--signal", metavar="{timestep,latent,expected}", help="what decisions are made from (default: timestep)"
+    )
     run.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")
     run.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")
     run.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")

@@ -16,7 +16,7 @@ Thresholds = tuple[float, float]
 PRESETS: dict[str, Thresholds] = {"slow": (0.12, 0.30), "fast": (0.18, 0.42)}
 """For SkyReels-V2, whose "fast" is the paper's; a registry file may have its own."""
 DEFAULT_PRESET = "fast"
-SIGNALS = ("timestep", "latent")
+SIGNALS = ("timestep", "latent", "expected")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
 
 _READERS: dict[str, Callable[[object, str], object]] = {

@@ -52,6 +52,32 @@ class TimestepGauge:
         return self._discrepancy(now, then)
 
 
+class ExpectedGauge:
+    """How much latents are expected to change on the straight way from noise to data, both of unit variance.
+
+    x = (1 - sigma) data + sigma noise changes by |d sigma| sqrt(2) and has the size sqrt((1 - sigma)^2 + sigma^2): what
+    the latents themselves would show on average, known beforehand and to every rank alike.
+    """
+
+    def __init__(self) -> None:
+        self._now: tuple[int, Interval] | None = None
+        self._before: tuple[int, Interval] | None = None
+
+    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None:
+        self._before, self._now = self._now, (iteration, schedule.intervals[iteration])
+        self._levels = schedule.noise_levels
+
+    def change(self, slots: Interval) -> float | None:
+        if self._now is None or self._before is None:
+            return None
+        start, end = _common(slots, self._before[1])
+        if start == end:
+            return None
+        now, then = (self._levels[i, start:end] for i in (self._now[0], self._before[0]))
+        size = ((1 - then).square() + then.square()).sqrt()
+        return float((now - then).abs().sum() * 2**0.5 / size.sum())
+
+
 class LatentGauge:
     """The embedded latents (what the first block gets): known only while the host runs; one look at the device a step.
 

@@ -10,7 +10,7 @@ from ..method import windows
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
-from .gauge import Gauge, LatentGauge, TimestepGauge, embedding
+from .gauge import ExpectedGauge, Gauge, LatentGauge, TimestepGauge, embedding
 from .generation import Generation
 from .host import Host
 from .layout import Chunks
@@ -19,6 +19,7 @@ from .session import Session
 
 CONDITION = "timestep embedding"
 LATENT = "embedded latents"
+EXPECTED = "expected change of the latents"
 
 
 class StepGeneration(Generation):
@@ -81,6 +82,9 @@ class StepGeneration(Generation):
         )
 
     def _gauge(self, index: int, frames: int, ranks: int) -> Gauge:
+        if self.settings.signal == "expected":
+            self.record.signal = EXPECTED
+            return ExpectedGauge()
         if self.settings.signal == "latent" and ranks == 1:
             self.record.signal = LATENT
             return LatentGauge(embedding(self.stepwise.embed, self.model), Chunks(frames))
