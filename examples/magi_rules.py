@@ -18,10 +18,10 @@ from magi import measure
 from magi_cpu import host
 
 RULES = {
-    "window, timestep": {"per_chunk": False},
+    "window, timestep": {"per_chunk": False, "signal": "timestep"},
     "window, latents": {"per_chunk": False, "signal": "latent"},
     "window, expected": {"per_chunk": False, "signal": "expected"},
-    "chunk, timestep": {},
+    "chunk, timestep": {"signal": "timestep"},
     "chunk, expected": {"signal": "expected"},
     "chunk, latents": {"signal": "latent"},
 }

@@ -207,6 +207,7 @@ ARCHITECTURE = Architecture(
     noise_level=lambda timestep: 1.0 - timestep,
     refuse=refuse,
     blocks="videodit_blocks",
+    signal="expected",
     # "fast" is the paper's for MAGI-1; it prints no second pair.
     presets={"slow": (0.03, 0.06), "fast": (0.05, 0.10)},
     stepwise=Stepwise(

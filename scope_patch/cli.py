@@ -16,7 +16,7 @@ from . import launcher
 from .environment import switch
 from .errors import UsageError
 from .interpreter import interpreter_of
-from .settings import NAMES, PRESETS, resolve_with_origins, switched_off
+from .settings import NAMES, PRESETS, SIGNALS, resolve_with_origins, switched_off
 
 USAGE_ERROR = 2
 
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="MAGI-1: decide chunk by chunk (default), or for the whole window alike",
     )
     run.add_argument(
-        "--signal", metavar="{timestep,latent,expected}", help="what decisions are made from (default: timestep)"
+        "--signal", metavar="{" + ",".join(SIGNALS) + "}", help="what decisions are made from (default: the host's own)"
     )
     run.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")
     run.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")

@@ -51,7 +51,7 @@ class Settings:
     predictor: str = "auto"
     selective: bool = True
     per_chunk: bool = True
-    signal: str = "timestep"
+    signal: str | None = None
     report: str | None = None
     strict: bool = False
 
@@ -66,7 +66,7 @@ class Settings:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
-        _known("signal", self.signal, SIGNALS)
+        _known("signal", self.signal, SIGNALS)  # None: the host's own
 
     def for_host(self, presets: Mapping[str, Thresholds]) -> Thresholds:
         """The thresholds in force on a host that has these presets.

@@ -48,7 +48,12 @@ def run_case(host, models, options):
     with scope_patch.patched(model, policy="never", strict=True) as run:
         never = torch.equal(host.generate(model, options), expected)
     result = {"never": never, "never skipped": run.report["generations"][0]["forwards"]["skipped"]}
-    for name, more in (("each", {}), ("whole", {"per_chunk": False}), ("latent", {"signal": "latent"})):
+    for name, more in (
+        ("each", {}),
+        ("whole", {"per_chunk": False}),
+        ("latent", {"signal": "latent"}),
+        ("timestep", {"signal": "timestep"}),
+    ):
         count = host.Counter(model)
         with scope_patch.patched(model, strict=True, **PREDICT, **more) as run:
             latents = host.generate(model, options)

@@ -28,7 +28,12 @@ CASES = {
     "shortcut": {"num_steps": 12, "shortcut_mode": "16,16,8"},
     "flags": {"enable_cuda_graph": True, "kv_offload": False},
 }
-RULES = {"each": {}, "whole": {"per_chunk": False}, "latents": {"signal": "latent"}}
+RULES = {
+    "each": {},
+    "whole": {"per_chunk": False},
+    "latents": {"signal": "latent"},
+    "timesteps": {"signal": "timestep"},
+}
 
 
 class Counter:
@@ -83,7 +88,8 @@ def test_report_counts_equal_what_ran(case, rule):
     assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
     skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
     assert max(skips) <= 5
-    assert generation["signal"] == ("embedded latents" if rule == "latents" else "timestep embedding")
+    named = {"latents": "embedded latents", "timesteps": "timestep embedding"}
+    assert generation["signal"] == named.get(rule, "expected change of the latents")
     assert generation["finished"] and generation["guards"] == {}
 
 
@@ -207,7 +213,7 @@ def test_ranks_decide_from_timesteps(monkeypatch):
     with scope_patch.patched(model, **ALWAYS_PREDICT, signal="latent") as run:
         assert torch.equal(tiny.generate(model), expected)
     generation = run.report["generations"][0]
-    assert generation["signal"] == "timestep embedding" and "2 ranks" in generation["remarks"][0]
+    assert generation["signal"] == "expected change of the latents" and "2 ranks" in generation["remarks"][0]
     assert generation["segments"][0]["modes"] == modes
 
 

@@ -38,7 +38,7 @@ def test_never_is_bit_identical(results, case):
     assert results[case]["never"] and results[case]["never skipped"] == 0
 
 
-@pytest.mark.parametrize("rule", ["whole", "each", "latent"])
+@pytest.mark.parametrize("rule", ["each", "whole", "latent", "timestep"])
 @pytest.mark.parametrize("case", CASES)
 def test_report_counts_equal_what_ran(results, case, rule):
     found = results[case][rule]
@@ -49,7 +49,8 @@ def test_report_counts_equal_what_ran(results, case, rule):
     assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
     assert max(len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "P".__eq__) if skipped) <= 5
     assert generation["finished"] and found["same draws"] and math.isfinite(found["error"])
-    assert generation["signal"] == ("embedded latents" if rule == "latent" else "timestep embedding")
+    named = {"latent": "embedded latents", "timestep": "timestep embedding"}
+    assert generation["signal"] == named.get(rule, "expected change of the latents")
     prefix = CASES[case].get("prefix_frames", 0) >= 24  # at least one chunk
     assert generation["forced"] == ({"prefix": CASES[case].get("cfg", 1)} if prefix else {})
 

@@ -163,5 +163,5 @@ def test_kill_switch_with_a_value_nobody_understands() -> None:
 
 
 def test_every_setting_has_a_variable() -> None:
-    given_all = {"report": "x", "cache_threshold": 0, "predict_threshold": 1}
+    given_all = {"report": "x", "cache_threshold": 0, "predict_threshold": 1, "signal": "latent"}
     assert set(Settings.resolve(given_all, {}).to_environ()) == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

@@ -133,6 +133,7 @@ class Architecture:
         refuse: (pipeline, DiT) -> why this generation must run unpatched, or "".
         block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
             have not started changes nothing for the others.
+        signal: what decisions are made from unless the user says otherwise.
         presets: name -> (cache threshold, predict threshold); they hang on the model's embedding.
         stepwise: what is known of the loop, where its steps are calls.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
@@ -150,6 +151,7 @@ class Architecture:
     refuse: Callable[[Any, Any], str]
     block_causal: Callable[[Any], bool] = lambda model: True
     blocks: str = "blocks"
+    signal: str = "timestep"
     presets: Mapping[str, Thresholds] = field(default_factory=lambda: PRESETS)
     stepwise: Stepwise | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

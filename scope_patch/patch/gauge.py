@@ -14,6 +14,8 @@ from ..method.schedule import Interval, Schedule
 from .call import ForwardCall
 from .layout import Layout
 
+EXPECTED = "expected change of the latents"
+
 
 class Gauge(Protocol):
     """Told of every decided iteration in turn; asked for d as often as there are decisions in it."""

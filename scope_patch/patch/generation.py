@@ -27,7 +27,12 @@ class Generation:
     def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
         self.architecture, self.scope, self.record = architecture, scope, record
         cache, predict = scope.run.settings.for_host(architecture.presets)
-        self.settings = replace(scope.run.settings, cache_threshold=cache, predict_threshold=predict)
+        self.settings = replace(
+            scope.run.settings,
+            cache_threshold=cache,
+            predict_threshold=predict,
+            signal=scope.run.settings.signal or architecture.signal,
+        )
         record.thresholds = cache, predict
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))

@@ -16,7 +16,7 @@ from ..method.schedule import Interval, Schedule, build
 from ..report.record import Generation as Record
 from .architecture import Architecture
 from .call import ForwardCall
-from .gauge import TimestepGauge
+from .gauge import EXPECTED, ExpectedGauge, Gauge, TimestepGauge
 from .generation import Generation
 from .intervals import WatchedIntervals
 from .scope import Scope
@@ -54,6 +54,8 @@ class SegmentGeneration(Generation):
             self.session = None
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.architecture.refuse(self.pipeline, self.model)
+        if self.settings.signal == "latent":
+            reason = reason or "--signal latent is for hosts that denoise chunk by chunk; take timestep or expected"
         if reason:
             raise NotApplied(reason)
         matrix, index, mask, intervals = _four_things(result)
@@ -64,12 +66,18 @@ class SegmentGeneration(Generation):
             levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
             made = build(mask, matrix, levels, host, selective=self.settings.selective and self.policy.active)
             if made.intervals != host and not self.architecture.block_causal(self.model):
-                self.record.remarks.append(SHORTER_CLIP)
+                self.record.remark(SHORTER_CLIP)
             return made
 
-        session = Session(schedule, self.policy, self.predictor, lambda: TimestepGauge(self.signal), self.record)
+        session = Session(schedule, self.policy, self.predictor, self._gauge, self.record)
         self.session = session
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
+
+    def _gauge(self) -> Gauge:
+        if self.settings.signal == "expected":
+            self.record.signal = EXPECTED
+            return ExpectedGauge()
+        return TimestepGauge(self.signal)
 
     def signal(self, call: ForwardCall) -> Feature:
         """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""

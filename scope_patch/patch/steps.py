@@ -10,7 +10,7 @@ from ..method import windows
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
-from .gauge import ExpectedGauge, Gauge, LatentGauge, TimestepGauge, embedding
+from .gauge import EXPECTED, ExpectedGauge, Gauge, LatentGauge, TimestepGauge, embedding
 from .generation import Generation
 from .host import Host
 from .layout import Chunks
@@ -19,7 +19,6 @@ from .session import Session
 
 CONDITION = "timestep embedding"
 LATENT = "embedded latents"
-EXPECTED = "expected change of the latents"
 
 
 class StepGeneration(Generation):
@@ -82,14 +81,16 @@ class StepGeneration(Generation):
         )
 
     def _gauge(self, index: int, frames: int, ranks: int) -> Gauge:
-        if self.settings.signal == "expected":
-            self.record.signal = EXPECTED
-            return ExpectedGauge()
-        if self.settings.signal == "latent" and ranks == 1:
+        signal = self.settings.signal
+        if signal == "latent" and ranks > 1:
+            # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
+            remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
+            self.record.remark(remark)
+        elif signal == "latent":
             self.record.signal = LATENT
             return LatentGauge(embedding(self.stepwise.embed, self.model), Chunks(frames))
-        if self.settings.signal == "latent":
-            # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
-            self.record.remarks.append(f"{ranks} ranks share the model: decisions are made from the timestep")
-        self.record.signal = CONDITION
-        return TimestepGauge(lambda call: self.stepwise.feature(self.pipeline, index, self.model))
+        if signal == "timestep":
+            self.record.signal = CONDITION
+            return TimestepGauge(lambda call: self.stepwise.feature(self.pipeline, index, self.model))
+        self.record.signal = EXPECTED
+        return ExpectedGauge()

@@ -67,6 +67,11 @@ class Generation:
     def guard(self, name: str) -> None:
         self.guards[name] = self.guards.get(name, 0) + 1
 
+    def remark(self, sentence: str) -> None:
+        """Something the user should know, said once."""
+        if sentence not in self.remarks:
+            self.remarks.append(sentence)
+
     def force(self, name: str, forwards: int) -> None:
         """The host ran forwards that are no denoise step's own, for this reason."""
         self.forced[name] = self.forced.get(name, 0) + forwards
