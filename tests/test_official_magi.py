@@ -38,8 +38,9 @@ def test_never_is_bit_identical(results, case):
     assert results[case]["never"] and results[case]["never skipped"] == 0
 
 
-@pytest.mark.parametrize("rule", ["each", "whole", "latent", "timestep"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "rule"), [*itertools.product(CASES, ["each", "whole"]), ("text", "latent"), ("text", "timestep")]
+)
 def test_report_counts_equal_what_ran(results, case, rule):
     found = results[case][rule]
     generation, counted = found["generation"], found["counted"]
@@ -47,7 +48,8 @@ def test_report_counts_equal_what_ran(results, case, rule):
     assert generation["forwards"]["run"] == counted["forwards"] == counted["blocks"]
     assert segment["slots_computed"] == counted["frames"] < segment["slots_baseline"]
     assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
-    assert max(len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "P".__eq__) if skipped) <= 5
+    skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
+    assert max(skips) <= 5
     assert generation["finished"] and found["same draws"] and math.isfinite(found["error"])
     named = {"latent": "embedded latents", "timestep": "timestep embedding"}
     assert generation["signal"] == named.get(rule, "expected change of the latents")
@@ -68,7 +70,7 @@ def test_the_forwards_that_write_clean_keys_are_not_skipped(results):
 def test_at_most_sixty_of_208_forwards_and_better_than_hold(results):
     table = results["table"]
     assert table["auto 5"][0] <= 60
-    for skips in (1, 2, 5):
+    for skips in (2, 5):
         assert table[f"hold {skips}"][0] == table[f"auto {skips}"][0], "at equal forwards"
         assert table[f"auto {skips}"][1] < 0.6 * table[f"hold {skips}"][1]
 

@@ -38,6 +38,7 @@ class Options:
     dtype: str = "float32"
     kv_offload: bool = True
     cuda_graph: bool = False
+    fp8: bool = False  # with dtype bfloat16
     cp_strategy: str = "cp_ulysses"
     pp: int = 1
     cp: int = 1
@@ -98,6 +99,7 @@ def configure(options: Options, clone: Path | None = None):
     config["engine_config"].update(
         distributed_backend="gloo", pp_size=options.pp, cp_size=options.cp, cp_strategy=options.cp_strategy,
         kv_offload=options.kv_offload, enable_cuda_graph=options.cuda_graph,
+        fp8_quant=options.fp8,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"

@@ -40,7 +40,9 @@ def init_weights(model, seed=7):
         full = ".".join(parts)
         if name == "rope.bands":
             continue  # upstream's default
-        if name == "x_embedder.weight":
+        if parts[-1] in ("weight_scale", "input_scale", "smooth_scale"):  # of fp8 layers
+            value = torch.ones(p.shape)
+        elif name == "x_embedder.weight":
             value = embed.reshape(shape)
         elif name == "final_linear.linear.weight":  # rows in (pT pH pW C) order
             random = gaussian(full, p.shape, 0.7 / hidden**0.5)

@@ -1,0 +1,169 @@
+"""SkyReels-V2's DiT (a Wan 2.1 network): FLOPs of a forward, for the official code and for diffusers'.
+
+Read from `skyreels_v2_infer/modules/transformer.py` (SkyworkAI/SkyReels-V2 @ abed76f) and from diffusers'
+`transformer_skyreels_v2.py`; both do the same products. Where a block-causal mask is on, both hand a dense mask to
+dense attention, so that it saves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from .layers import attention, linear
+
+TEXT_TOKENS = 512
+"""Length to which both hosts pad captions before the forward."""
+IMAGE_TOKENS = 257
+"""CLIP tokens of an image-to-video model: 16 x 16 patches and one for the whole."""
+
+
+@dataclass(frozen=True)
+class WanShape:
+    """The dimensions of one model.
+
+    Attributes:
+        dim, ffn_dim, layers: channels, channels inside the feed-forward, blocks.
+        in_channels, out_channels: latent channels in (with the conditioning video of image-to-video models) and out.
+        patch: (frames, rows, columns) of latents a token.
+        freq_dim: channels of the sinusoidal time embedding.
+        text_dim, text_tokens: channels of caption embeddings, and tokens in them as the forward gets them.
+        image_tokens, image_dim: CLIP tokens and their channels; 0 in models without image cross-attention.
+        fps_embedding: whether the frame rate is embedded (upstream's `inject_sample_info`).
+        per_frame: whether every latent frame has a timestep (diffusion forcing) or every sample.
+    """
+
+    dim: int
+    ffn_dim: int
+    layers: int
+    in_channels: int = 16
+    out_channels: int = 16
+    patch: tuple[int, int, int] = (1, 2, 2)
+    freq_dim: int = 256
+    text_dim: int = 4096
+    text_tokens: int = TEXT_TOKENS
+    image_tokens: int = 0
+    image_dim: int = 0
+    fps_embedding: bool = False
+    per_frame: bool = True
+
+    @classmethod
+    def named(cls, name: str) -> WanShape:
+        """The published diffusion-forcing model "1.3B" or "14B" (540P and 720P are of one shape).
+
+        Dimensions: the `config.json` of Skywork/SkyReels-V2-DF-1.3B-540P and -DF-14B-540P, as diffusers'
+        `scripts/convert_skyreelsv2_to_diffusers.py` restates them. Raises ValueError for another name.
+        """
+        if name not in NAMED:
+            raise ValueError(f"no SkyReels-V2 model {name!r}; known: {', '.join(NAMED)}")
+        return NAMED[name]
+
+    @classmethod
+    def of(cls, model: Any) -> WanShape:
+        """From a model of either host; raises ValueError where it is neither."""
+        if hasattr(model, "text_len"):
+            return cls.from_official(model)
+        if "attention_head_dim" in getattr(model, "config", {}):
+            return cls.from_diffusers(model)
+        raise ValueError(f"{type(model).__name__} is neither WanModel nor SkyReelsV2Transformer3DModel")
+
+    @classmethod
+    def from_official(cls, model: Any) -> WanShape:
+        """From a `WanModel`: upstream keeps its arguments as attributes."""
+        image = model.model_type == "i2v"
+        return cls(
+            dim=model.dim,
+            ffn_dim=model.ffn_dim,
+            layers=model.num_layers,
+            in_channels=model.in_dim,
+            out_channels=model.out_dim,
+            patch=tuple(model.patch_size),
+            freq_dim=model.freq_dim,
+            text_dim=model.text_dim,
+            text_tokens=model.text_len,
+            image_tokens=IMAGE_TOKENS if image else 0,
+            image_dim=model.img_emb.proj[1].in_features if image else 0,
+            fps_embedding=model.inject_sample_info,
+        )
+
+    @classmethod
+    def from_diffusers(cls, model: Any) -> WanShape:
+        """From a `SkyReelsV2Transformer3DModel`, or from its configuration (a mapping, such as a read config.json)."""
+        config: Mapping[str, Any] = model if isinstance(model, Mapping) else model.config
+        image = config.get("image_dim") or 0
+        return cls(
+            dim=config["num_attention_heads"] * config["attention_head_dim"],
+            ffn_dim=config["ffn_dim"],
+            layers=config["num_layers"],
+            in_channels=config["in_channels"],
+            out_channels=config.get("out_channels") or config["in_channels"],
+            patch=tuple(config.get("patch_size", (1, 2, 2))),
+            freq_dim=config["freq_dim"],
+            text_dim=config["text_dim"],
+            image_tokens=(config.get("pos_embed_seq_len") or IMAGE_TOKENS) if image else 0,
+            image_dim=image,
+            fps_embedding=bool(config.get("inject_sample_info")),
+        )
+
+
+NAMED = {
+    "1.3B": WanShape(dim=1536, ffn_dim=8960, layers=30, fps_embedding=True),
+    "14B": WanShape(dim=5120, ffn_dim=13824, layers=40),
+}
+
+
+def tokens(shape: WanShape, frames: int, height: int, width: int) -> int:
+    """Tokens of one sample of latents [C, frames, height, width]; raises ValueError where not one patch fits."""
+    found = prod(size // patch for size, patch in zip((frames, height, width), shape.patch, strict=True))
+    if found < 1:
+        raise ValueError(f"latents of {frames}x{height}x{width} hold no patch of {shape.patch}")
+    return found
+
+
+def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: int = 1) -> int:
+    """FLOPs of one forward of latents [batch, C, frames, height, width]; height and width are those of the latents.
+
+    Raises ValueError where the latents are smaller than a patch.
+    """
+    count, pixels = tokens(shape, frames, height, width), prod(shape.patch)
+    sample = linear(count, shape.in_channels * pixels, shape.dim) + linear(
+        count, shape.dim, shape.out_channels * pixels
+    )
+    sample += shape.layers * (
+        _self_attention(shape, count) + _cross_attention(shape, count) + _feed_forward(shape, count)
+    )
+    return batch * (sample + _conditions(shape, frames))
+
+
+def attention_flops(shape: WanShape, frames: int, height: int, width: int, batch: int = 1) -> int:
+    """The part of `forward_flops` that grows with the square of the tokens: scores and sums of self-attention."""
+    count = tokens(shape, frames, height, width)
+    return batch * shape.layers * attention(count, count, shape.dim)
+
+
+def _self_attention(shape: WanShape, count: int) -> int:
+    return 4 * linear(count, shape.dim, shape.dim) + attention(count, count, shape.dim)
+
+
+def _cross_attention(shape: WanShape, count: int) -> int:
+    """Queries and output over latents, keys and values over caption and image, which are attended to apart."""
+    context = shape.text_tokens + shape.image_tokens
+    return 2 * linear(count + context, shape.dim, shape.dim) + attention(count, context, shape.dim)
+
+
+def _feed_forward(shape: WanShape, count: int) -> int:
+    return linear(count, shape.dim, shape.ffn_dim) + linear(count, shape.ffn_dim, shape.dim)
+
+
+def _conditions(shape: WanShape, frames: int) -> int:
+    """Embeddings of timesteps, frame rate, caption and image of one sample."""
+    dim, levels = shape.dim, frames if shape.per_frame else 1
+    total = linear(levels, shape.freq_dim, dim) + linear(levels, dim, dim) + linear(levels, dim, 6 * dim)
+    total += linear(shape.text_tokens, shape.text_dim, dim) + linear(shape.text_tokens, dim, dim)
+    total += linear(shape.image_tokens, shape.image_dim, shape.image_dim)
+    total += linear(shape.image_tokens, shape.image_dim, dim)
+    if shape.fps_embedding:
+        total += linear(1, dim, dim) + linear(1, dim, 6 * dim)
+    return total
