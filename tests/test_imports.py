@@ -28,6 +28,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.patch.session"],
     ["scope_patch.patch"],
     ["scope_patch.patch.architecture"],
+    ["scope_patch.cost"],
     ["scope_patch.method"],
     ["scope_patch.report"],
     ["scope_patch.registry", "scope_patch.plugins"],

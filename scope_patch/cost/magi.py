@@ -51,7 +51,7 @@ class MagiShape:
 
     @classmethod
     def from_model(cls, model: Any) -> MagiShape:
-        """From a `VideoDiTModel`, or whatever else has its `model_config` and `engine_config`."""
+        """From a `VideoDiTModel` (its `model_config`, `engine_config`). Raises KeyError where a field is missing."""
         return cls._read(vars(model.model_config), bool(model.engine_config.distill))
 
     @classmethod

@@ -1,0 +1,318 @@
+"""FLOPs: equal to what PyTorch counts in the real code of three hosts, and the numbers of the paper's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from diffusers import SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Transformer3DModel
+from hosts import tiny_transformer
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from scope_patch.cost.magi import MagiShape, dispatch_flops, forward_flops
+from scope_patch.cost.wan import WanShape, attention_flops
+from scope_patch.cost.wan import forward_flops as wan_flops
+from scope_patch.method import chunkwise, schedule
+from scope_patch.method.asynchronous import progress
+from scope_patch.method.row import Row
+
+SCRIPT = Path(__file__).parent / "official_cost.py"
+HD = (68, 120)
+"""Rows and columns of latents of 544x960 pixels: an eighth."""
+# example/4.5B/4.5B_distill_config.json of MAGI-1 @ 6ff822e
+MAGI = MagiShape(
+    layers=34, hidden=3072, ffn=12288, heads=24, groups=8, head_dim=128, patch=2, t_patch=1, in_channels=16,
+    out_channels=16, caption_channels=4096, caption_length=800, condition=768, caption_hidden=3072, gates=6144,
+    gated=False, distill=True,
+)  # fmt: skip
+
+
+def counted(model, size, text, **more):
+    """What PyTorch counts in one forward of a diffusers model; attention as two matrix products."""
+    config, device = model.config, next(model.parameters()).device
+    x = torch.randn(1, config.in_channels, *size, device=device)
+    arguments = {
+        "hidden_states": x,
+        "timestep": torch.zeros(1, size[0], device=device),
+        "encoder_hidden_states": torch.randn(1, text, config.text_dim, device=device),
+        "enable_diffusion_forcing": True,
+        "fps": [0],
+        **more,
+    }
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**arguments)
+    return counter.get_total_flops()
+
+
+# --- against the real code ---
+
+
+@pytest.mark.parametrize("size", [(5, 4, 6), (2, 8, 8)])
+@pytest.mark.parametrize("block", [1, 2])
+def test_diffusers(size, block):
+    model = tiny_transformer(num_frame_per_block=block if size[0] % block == 0 else 1)
+    shape = dataclasses.replace(WanShape.of(model), text_tokens=12)
+    assert wan_flops(shape, *size) == pytest.approx(counted(model, size, 12), rel=0.01)
+
+
+def test_diffusers_image_to_video_and_batches():
+    model = tiny_transformer(in_channels=8, image_dim=16, added_kv_proj_dim=24, inject_sample_info=False)
+    image = torch.randn(1, 257, 16)
+    shape = WanShape.of(model)
+    assert (shape.image_tokens, shape.image_dim, shape.text_tokens) == (257, 16, 512)
+    found = counted(model, (3, 4, 4), 512, encoder_hidden_states_image=image)
+    assert wan_flops(shape, 3, 4, 4) == pytest.approx(found, rel=0.01)
+    assert wan_flops(shape, 3, 4, 4, batch=3) == 3 * wan_flops(shape, 3, 4, 4)
+
+
+def test_the_published_model_without_weights():
+    """diffusers' code as wide as the 14B model, on tensors without contents."""
+    with torch.device("meta"):
+        model = SkyReelsV2Transformer3DModel(
+            ffn_dim=13824, num_attention_heads=40, attention_head_dim=128, num_layers=40, inject_sample_info=False
+        )
+    assert WanShape.of(model) == WanShape.from_diffusers(dict(model.config)) == WanShape.named("14B")
+    model.blocks = model.blocks[:2]
+    shape = dataclasses.replace(WanShape.named("14B"), layers=2)
+    assert wan_flops(shape, 3, 8, 8) == pytest.approx(counted(model, (3, 8, 8), 512), rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def official(upstream, run_python):
+    """`official("magi", "MAGI-1")`: what the script found in that clone, once."""
+    made = {}
+
+    def run(host, clone):
+        if host not in made:
+            folder = str(upstream(clone))
+            done = run_python(str(SCRIPT), host, folder, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+            assert done.returncode == 0, done.stderr[-3000:]
+            made[host] = json.loads(done.stdout.splitlines()[-1])
+        return made[host]
+
+    return run
+
+
+def test_official_skyreels(official):
+    found = official("skyreels", "SkyReels-V2")
+    assert len(found["flops"]) == 4
+    for case, theirs, ours in found["flops"]:
+        assert ours == pytest.approx(theirs, rel=0.01), case
+
+
+def test_official_skyreels_schedule(official):
+    assert official("skyreels", "SkyReels-V2")["bad"] == []
+
+
+def test_official_magi(official):
+    """Every call of `forward_dispatcher` in whole generations, predicted from options: sizes, guidance, a prefix."""
+    found = official("magi", "MAGI-1")
+    assert len(found["flops"]) == 4
+    for case, calls, total, off, same_shape in found["flops"]:
+        assert calls and total and off < 0.01 and same_shape, case
+
+
+def test_official_magi_schedule(official):
+    found = official("magi", "MAGI-1")
+    assert found["bad"] == [] and found["tried"] == 150
+
+
+def test_nothing_heavy_is_imported(run_python):
+    code = "import scope_patch.cost.magi, scope_patch.cost.wan, sys; print({'torch', 'diffusers'} & set(sys.modules))"
+    assert run_python("-c", code).stdout.strip() == "set()"
+
+
+# --- SkyReels-V2 1.3B at 544x960: 257 frames, base 97, overlap 17, 50 steps, block 5, ar_step 5, guidance ---
+
+
+def segments():
+    """(257 - 1) / 4 + 1 = 65 latent frames in segments of 25 that share (17 - 1) / 4 + 1 = 5: three of them."""
+    return [progress(25, 50, ar_step=5, block=5, pre_ready=ready) for ready in (0, 5, 5)]
+
+
+def widths(growth_runs, selective=True):
+    """Latent frames of every recompute, a list a segment, in a run that skips five in a row.
+
+    `growth_runs` recomputes from every growth of e on, then one after every five skips.
+    """
+    made = []
+    for segment in segments():
+        ends, ran, skipped, since = schedule.interval_ends(segment.mask), [], 0, 0
+        for i, end in enumerate(ends):
+            since = 0 if i == 0 or end > ends[i - 1] else since + 1
+            if since < growth_runs or skipped == 5:
+                ran.append(end if selective else 25)
+                skipped = 0
+            else:
+                skipped += 1
+        made.append(ran)
+    return made
+
+
+def petaflop(*parts):
+    """Both branches of guidance over forwards of so many latent frames, in one list or several."""
+    return 2 * sum(wan_flops(WanShape.named("1.3B"), width, *HD) for part in parts for width in part) / 1e15
+
+
+def test_one_forward():
+    """25 * 34 * 60 = 51000 tokens: 30 layers * 4 * 51000^2 * 1536 = 479.4 TFLOP, 78 %, are self-attention.
+
+    Linear layers and attention over those tokens make 611.8; patches, embeddings and the caption's keys and values
+    0.17 more. PyTorch counts the same in diffusers' code, on tensors without contents.
+    """
+    shape, (n, d, layers) = WanShape.named("1.3B"), (51000, 1536, 30)
+    total, squares = wan_flops(shape, 25, *HD), attention_flops(shape, 25, *HD)
+    assert squares == layers * 4 * n * n * d
+    blocks = squares + layers * (12 * n * d * d + 4 * n * 512 * d + 4 * n * d * 8960)
+    assert blocks / 1e12 == pytest.approx(611.8, abs=0.05)
+    assert total / 1e12 == pytest.approx(611.95, abs=0.01) and squares / total == pytest.approx(0.783, abs=0.001)
+    with torch.device("meta"):
+        model = SkyReelsV2Transformer3DModel(
+            ffn_dim=8960, num_attention_heads=12, attention_head_dim=128, num_layers=30, inject_sample_info=True
+        )
+    assert WanShape.of(model) == shape
+    assert counted(model, (25, *HD), 512) == total
+
+
+def test_original():
+    """70 + 65 + 65 iterations of 25 latent frames, two forwards each: 400 * 611.8 = 244.7; with all products 244.78."""
+    iterations = [len(segment.mask) for segment in segments()]
+    assert iterations == [70, 65, 65]
+    assert {interval for segment in segments() for interval in segment.intervals} == {(0, 25)}
+    assert petaflop([25] * 200) == pytest.approx(244.78, abs=0.01)
+
+
+def test_slots():
+    """Of 200 * 25 slots: 65 % active, 11 % not started, the rest finished; [0, e) is 89 %."""
+    active = sum(int(segment.mask.sum()) for segment in segments())
+    waiting = sum(int((segment.index == 0).sum()) for segment in segments())
+    ends = sum(sum(schedule.interval_ends(segment.mask)) for segment in segments())
+    assert [round(part / 5000, 2) for part in (active, waiting, ends)] == [0.65, 0.11, 0.89]
+
+
+def test_two_recomputes_at_growth():
+    """18 + 16 + 16 = 50 recomputes: e grows five times, then four; 8 follow the last growth of each segment."""
+    ran = widths(2)
+    assert [len(part) for part in ran] == [18, 16, 16]
+    assert petaflop(*ran) == pytest.approx(46.4, abs=0.05)
+    assert petaflop([25] * 200) / petaflop(*ran) == pytest.approx(5.27, abs=0.005)
+
+
+def test_what_the_interval_saves():
+    """The same 50 at the full width are 61.2, a quarter of the original: 1.318 times; 1.27 in a continued segment."""
+    ours, full = widths(2), widths(2, selective=False)
+    assert petaflop(*full) == pytest.approx(61.2, abs=0.05)
+    assert petaflop(*full) / petaflop(*ours) == pytest.approx(1.318, abs=0.001)
+    assert petaflop(full[1]) / petaflop(ours[1]) == pytest.approx(1.270, abs=0.001)
+
+
+def test_one_recompute_at_growth():
+    """13 + 12 + 12 = 37."""
+    ran = widths(1)
+    assert [len(part) for part in ran] == [13, 12, 12] and petaflop(*ran) == pytest.approx(37.9, abs=0.05)
+
+
+# --- MAGI-1 4.5B at 480x480: 240 frames, 64 steps, window 4 ---
+
+
+def magi_petaflop(ranges, clean):
+    """10 chunks of 6 * 30 * 30 = 5400 tokens, distilled: no guidance, a duplicate in the last of four stages.
+
+    The caption counts 128 tokens, which is ours to choose: the prompt of the paper is not known. 50 tokens make
+    0.17 less and 200 make 0.15 more.
+    """
+    tokens = MAGI.chunk_tokens(6, 60, 60)
+    rows = chunkwise.rows(10, 4, 64, chunkwise.timesteps(64), ranges=ranges)
+    spans = chunkwise.kv_ranges(10, 4, 64, ranges=ranges, clean=clean)
+    assert tokens == 5400 and len(rows) == 208 and sum(row.lead for row in rows) == 9
+    blended = [row.context[-1] for row in rows]
+    assert sum(blended) == 160, "stages 3 .. 12, from t = float32(0.3) > 0.3 on"
+    total = 0
+    for row, span, twice in zip(rows, spans, blended, strict=True):
+        total += dispatch_flops(MAGI, tokens, span, 128, lead=bool(row.lead), duplicate=twice)
+    return total / 1e15
+
+
+def test_magi_without_ranges():
+    """Every chunk sees all before it; then `clean_chunk_kvrange` has no say."""
+    assert magi_petaflop([], -1) == magi_petaflop([], 1) == pytest.approx(81.2, abs=0.05)
+
+
+def test_magi_with_the_official_ranges():
+    """61.7 if the nine clean chunks still see all before them; 61.26 with upstream's `clean_chunk_kvrange` of 1.
+
+    They see 45 chunks instead of 9, each of 34 layers * 4 * 5400^2 * 3072 = 12.2 TFLOP.
+    """
+    assert magi_petaflop([5, 4, 3, 2], 10) == pytest.approx(61.7, abs=0.05)
+    assert magi_petaflop([5, 4, 3, 2], 1) == pytest.approx(61.26, abs=0.01)
+
+
+def test_magi_guidance_is_three_forwards():
+    given = {"text_tokens": 128, "lead": True}
+    total = dispatch_flops(MAGI, 5400, [(0, 3), (0, 4)], cfg_number=3, duplicate=True, **given)
+    each = (([3, 4], [50, 128]), ([3, 4], [50, 50]), ([1], [50]))
+    assert total == sum(forward_flops(MAGI, 5400, [5400 * k for k in kv], text) for kv, text in each)
+
+
+def test_errors_teach():
+    with pytest.raises(ValueError, match=r"known: 1\.3B, 14B"):
+        WanShape.named("5B")
+    with pytest.raises(ValueError, match="hold no patch"):
+        wan_flops(WanShape.named("14B"), 1, 1, 8)
+    with pytest.raises(ValueError, match="neither"):
+        WanShape.of(torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="cfg_number 2"):
+        dispatch_flops(MAGI, 1, [(0, 1)], 1, cfg_number=2)
+    with pytest.raises(ValueError, match="2 chunks with keys, 1 with captions"):
+        forward_flops(MAGI, 1, [1, 1], [1])
+    with pytest.raises(ValueError, match="no window"):
+        chunkwise.rows(3, 4, 8, chunkwise.timesteps(8), offset=3)
+    with pytest.raises(ValueError, match="8 timesteps for 8 steps"):
+        chunkwise.rows(3, 4, 8, chunkwise.timesteps(8)[1:])
+    with pytest.raises(ValueError, match="do not divide"):
+        chunkwise.kv_ranges(3, 4, 8, ranges=[3, 2, 1])
+    with pytest.raises(ValueError, match="at least 25"):
+        progress(10, 50, base=2)
+    with pytest.raises(ValueError, match="nothing to denoise"):
+        progress(10, 50, pre_ready=10)
+
+
+# --- schedules, without a clone ---
+
+
+def test_rows_of_a_short_video():
+    """Two chunks, window 2, 4 steps: the second enters after two steps; the first goes along, clean, once."""
+    t = [0.0, 0.25, 0.5, 0.75, 1.0]
+    rows = chunkwise.rows(2, 2, 4, t)
+    assert [(row.start, row.end, row.timesteps, row.lead) for row in rows] == [
+        (0, 1, (0.0,), 0), (0, 1, (0.25,), 0), (0, 2, (0.5, 0.0), 0), (0, 2, (0.75, 0.25), 0),
+        (1, 2, (0.5,), 1), (1, 2, (0.75,), 0),
+    ]  # fmt: skip
+    assert all(isinstance(row, Row) for row in rows)
+    assert chunkwise.kv_ranges(2, 2, 4, ranges=[2, 1], clean=1)[2:5] == [
+        [(0, 1), (0, 2)],
+        [(0, 1), (0, 2)],
+        [(0, 1), (1, 2)],
+    ]
+
+
+@given(st.data())
+def test_progress_is_that_of_diffusers(data):
+    block, blocks, steps = (data.draw(st.integers(1, high)) for high in (4, 5, 9))
+    base = data.draw(st.integers(1, blocks))
+    least = -(-steps // base) if base < blocks else 0
+    ar_step, ready = data.draw(st.integers(least, steps)), data.draw(st.integers(0, blocks - 1)) * block
+    template = torch.linspace(990, 10, steps).long()
+    theirs = SkyReelsV2DiffusionForcingPipeline.generate_timestep_matrix(
+        None, block * blocks, template, block * base, ar_step, ready, block
+    )
+    ours = progress(block * blocks, steps, base=block * base, ar_step=ar_step, pre_ready=ready, block=block)
+    assert torch.equal(ours.timesteps(template), theirs[0]) and torch.equal(ours.index, theirs[1])
+    assert torch.equal(ours.mask, theirs[2]) and ours.intervals == theirs[3]
