@@ -126,7 +126,7 @@ def test_falls_back_to_the_timestep_and_says_so(monkeypatch, caplog):
     from hosts import generate, tiny_pipeline
 
     import scope_patch
-    from scope_patch.patch import generation
+    from scope_patch.patch import segments as generation
 
     def refuse(*args):
         raise SignalError("the weights are on the moon")
