@@ -22,12 +22,13 @@ from magi_cpu import host
 @contextmanager
 def clean_chunk_alone():
     """While it lasts, a lead forces nothing, histories live on, and a forward of the lead alone is one of a prefix."""
+
+    from scope_patch.method.fold import Fold
     from scope_patch.method.schedule import Schedule
     from scope_patch.patch.hooks import bindings
-    from scope_patch.patch.lookout import Lookout
 
     architecture = bindings()["magi-1"].architecture
-    stepwise, observe, turned = architecture.stepwise, Lookout.observe, Schedule.turned
+    stepwise, forced, turned = architecture.stepwise, Fold.forced, Schedule.turned
 
     def narrow(arguments, first, last):
         alone = stepwise.narrow(arguments, first, last)
@@ -35,13 +36,13 @@ def clean_chunk_alone():
             alone.update(fwd_extra_1st_chunk=False, extract_prefix_video_feature=True, distill_nearly_clean_chunk=False)
         return alone
 
-    Lookout.observe = lambda self, slots, forced: observe(self, slots, False)
+    Fold.forced = lambda self, iteration: False
     Schedule.turned = lambda self, iteration, before: turned(self, iteration, before) and self.grew(iteration)
     object.__setattr__(architecture, "stepwise", replace(stepwise, narrow=narrow))
     try:
         yield
     finally:
-        Lookout.observe, Schedule.turned = observe, turned
+        Fold.forced, Schedule.turned = forced, turned
         object.__setattr__(architecture, "stepwise", stepwise)
 
 

@@ -142,6 +142,42 @@ def work(model, arguments):
     return 1, chunks + bool(arguments.get("distill_nearly_clean_chunk", False))
 
 
+def cost(transport, arguments, schedule, index):
+    """FLOPs of one forward of the window's chunks [.., last) with what leads it."""
+    from scope_patch.cost.magi import MagiShape, dispatch_flops
+    from scope_patch.method.chunkwise import kv_ranges
+
+    inputs, runtime, model = transport.transport_inputs[index], transport.runtime_config, find_model(transport)
+    shape = MagiShape.from_model(model)
+    *_, height, width = inputs.latent_size
+    tokens = shape.chunk_tokens(transport.chunk_width, height, width)
+    prefix = 0 if inputs.prefix_video is None else inputs.prefix_video.size(2) // transport.chunk_width
+    seen = kv_ranges(
+        inputs.chunk_num,
+        transport.window_size,
+        inputs.num_steps,
+        prefix,
+        ranges=runtime.noise2clean_kvrange,
+        clean=runtime.clean_chunk_kvrange,
+    )
+    text = int(inputs.emb_masks[0, -1].sum())
+
+    def flops(iteration, slots):
+        lead = schedule.lead(iteration)
+        chunks = slots[1] - schedule.intervals[iteration][0] + lead
+        return dispatch_flops(
+            shape,
+            tokens,
+            seen[iteration][:chunks],
+            text,
+            cfg_number=runtime.cfg_number,
+            lead=bool(lead),
+            duplicate=schedule.contexts[iteration][-1],
+        )
+
+    return flops
+
+
 def ranks():
     """Ranks that share one DiT: pipeline stages times context parallel ranks."""
     parallel = sys.modules.get(PARALLEL)
@@ -202,8 +238,8 @@ ARCHITECTURE = Architecture(
     refuse=refuse,
     blocks="videodit_blocks",
     signal="expected",
-    # On the expected change. The paper's speed-ups of 2.66 and 3.32 at 240 frames, 64 steps (docs/magi.md).
-    presets={"slow": (0.01, 0.09), "fast": (0.01, 0.14)},
+    presets={"slow": 2.66, "fast": 3.32},
+    cost=cost,
     stepwise=Stepwise(
         position=("infer_idx", "cur_denoise_step"),
         rows=rows,

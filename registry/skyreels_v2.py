@@ -22,6 +22,15 @@ def refuse(pipeline, model):
     return ""
 
 
+def cost(pipeline, arguments, schedule, index):
+    """FLOPs of one branch's forward over an interval of latent frames."""
+    from scope_patch.cost.wan import WanShape, forward_flops
+
+    shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
+    *_, height, width = arguments["x"].shape
+    return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)
+
+
 ARCHITECTURE = Architecture(
     name="skyreels-v2",
     title="SkyReels-V2 diffusion forcing (official repository)",
@@ -49,6 +58,7 @@ ARCHITECTURE = Architecture(
     model=lambda pipeline: pipeline.transformer,
     noise_level=lambda timestep: timestep / 1000.0,
     refuse=refuse,
+    cost=cost,
     block_causal=lambda model: bool(model.flag_causal_attention),
     # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.
     neutral={"flag_causal_attention": False, "enable_teacache": False},

@@ -40,6 +40,15 @@ def pipeline(module, owner):
     )
 
 
+def cost(pipeline, arguments, schedule, index):
+    """FLOPs of one branch's forward over an interval of latent frames."""
+    from scope_patch.cost.wan import WanShape, forward_flops
+
+    shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
+    *_, height, width = arguments["hidden_states"].shape
+    return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)
+
+
 ARCHITECTURE = Architecture(
     name="skyreels-v2-diffusers",
     title="SkyReels-V2 diffusion forcing (diffusers)",
@@ -66,5 +75,6 @@ ARCHITECTURE = Architecture(
     model=lambda pipeline: pipeline.transformer,
     noise_level=lambda timestep: timestep / 1000.0,
     refuse=refuse,
+    cost=cost,
     block_causal=lambda model: model.config.num_frame_per_block > 1,
 )

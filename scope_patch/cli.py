@@ -65,9 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         "win. SCOPE_PATCH=0 switches everything off.",
         allow_abbrev=False,
     )
-    run.add_argument("--preset", metavar="{" + ",".join(PRESETS) + "}", help="a pair of thresholds (default: fast)")
+    run.add_argument(
+        "--preset", metavar="{" + ",".join(PRESETS) + "}", help="a speed-up of the paper's (default: fast)"
+    )
+    run.add_argument("--target-speedup", metavar="X", help="do 1/X of the DiT's work; planned before the first forward")
     run.add_argument("--policy", metavar="NAME", help="scope (default), or never: patched, but every step recomputed")
-    run.add_argument("--cache-threshold", metavar="X", help="below it, reuse the last velocity; wins over the preset")
+    run.add_argument("--cache-threshold", metavar="X", help="below it, reuse the last velocity; wins over presets")
     run.add_argument("--predict-threshold", metavar="X", help="below it, extrapolate; from it on, run the model")
     run.add_argument("--max-skip", metavar="N", help="at most N skipped steps in a row (default: 5)")
     run.add_argument("--predict-decay", metavar="G", help="what a prediction leaves of the discrepancy (default: 0.75)")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from .environment import TRIGGERS
 from .interpreter import Interpreter
-from .settings import NAMES, THRESHOLDS, Settings
+from .settings import NAMES, Settings
 
 
 def describe(
@@ -23,9 +23,7 @@ def describe(
     lines = ["settings:"]
     for name in NAMES:
         value = getattr(settings, name)
-        if name in THRESHOLDS and value is None:
-            value = "the host's"  # known when there is a host
-        lines.append(f"  {name:<18} {value!s:<10} {origins[name]}")
+        lines.append(f"  {name:<18} {'-' if value is None else value!s:<10} {origins[name]}")
     lines.append(f"command:     {shlex.join(command)}")
     lines.append(f"PYTHONPATH:  {environ.get('PYTHONPATH', '')}")
     lines.append(f"interpreter: {interpreter.path or 'cannot be told: the command decides'}")

@@ -13,17 +13,22 @@ from .errors import UsageError
 
 Thresholds = tuple[float, float]
 """(cache threshold, predict threshold)."""
-PRESETS: dict[str, Thresholds] = {"slow": (0.12, 0.30), "fast": (0.18, 0.42)}
-"""For SkyReels-V2, whose "fast" is the paper's; a registry file may have its own."""
+PRESETS: dict[str, float] = {"slow": 4.55, "fast": 5.27}
+"""Speed-ups of the DiT's work: the paper's for SkyReels-V2. A registry file may have its own."""
+NO_LIMIT: Thresholds = (0.0, 1e9)
+"""What stands in for a threshold that was not given beside one that was: predict, wherever the horizon allows."""
 DEFAULT_PRESET = "fast"
 SIGNALS = ("timestep", "latent", "expected")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
+WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
+"""Three ways to say how much is to be skipped, the strongest first."""
 
 _READERS: dict[str, Callable[[object, str], object]] = {
     "policy": text,
     "preset": text,
     "cache_threshold": number,
     "predict_threshold": number,
+    "target_speedup": number,
     "max_skip": integer,
     "predict_decay": number,
     "predictor": text,
@@ -39,13 +44,14 @@ _READERS: dict[str, Callable[[object, str], object]] = {
 class Settings:
     """The resolved settings of a run. Construction raises UsageError when a value is out of range.
 
-    A threshold that is None is left to the preset, whose numbers depend on the host (`for_host`).
+    What decides is `thresholds`, where one was given; else `target_speedup`; else that of the preset on the host.
     """
 
     cache_threshold: float | None = None
     predict_threshold: float | None = None
     policy: str = "scope"
     preset: str = DEFAULT_PRESET
+    target_speedup: float | None = None
     max_skip: int = 5
     predict_decay: float = 0.75
     predictor: str = "auto"
@@ -61,27 +67,36 @@ class Settings:
             if given is not None and number(given, name) < 0:
                 raise UsageError(f"{name} is {given}, but must not be negative; 0 never {name.split('_')[0]}s by it")
         _known("preset", self.preset, PRESETS)
-        self.for_host(PRESETS)
+        thresholds = self.thresholds
+        if thresholds is not None and thresholds[0] > thresholds[1]:
+            raise UsageError(
+                f"cache_threshold {thresholds[0]} is above predict_threshold {thresholds[1]}, so Predict could never "
+                "be chosen; lower --cache-threshold or raise --predict-threshold"
+            )
+        if self.target_speedup is not None and number(self.target_speedup, "target_speedup") < 1:
+            raise UsageError(f"target_speedup is {self.target_speedup}, but must be 1 (nothing skipped) or more")
+        if self.target_speedup is not None and thresholds is not None:
+            raise UsageError(
+                "a target speed-up and thresholds were both given, and each alone says what is skipped; leave out "
+                "--target-speedup, or --cache-threshold and --predict-threshold"
+            )
         if integer(self.max_skip, "max_skip") < 0:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
 
-    def for_host(self, presets: Mapping[str, Thresholds]) -> Thresholds:
-        """The thresholds in force on a host that has these presets.
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """(cache, predict) where at least one of them was given."""
+        if self.cache_threshold is None and self.predict_threshold is None:
+            return None
+        cache, predict = self.cache_threshold, self.predict_threshold
+        return NO_LIMIT[0] if cache is None else cache, NO_LIMIT[1] if predict is None else predict
 
-        Raises UsageError where Predict could never be chosen.
-        """
-        cache, predict = presets[self.preset]
-        cache = cache if self.cache_threshold is None else self.cache_threshold
-        predict = predict if self.predict_threshold is None else self.predict_threshold
-        if cache > predict:
-            raise UsageError(
-                f"cache_threshold {cache} is above predict_threshold {predict}, so Predict could never be chosen; "
-                "lower --cache-threshold or raise --predict-threshold"
-            )
-        return cache, predict
+    def target(self, presets: Mapping[str, float]) -> float:
+        """The speed-up of the DiT's work to be aimed at on a host with these presets, where no threshold is given."""
+        return presets[self.preset] if self.target_speedup is None else self.target_speedup
 
     @classmethod
     def resolve(
@@ -94,7 +109,7 @@ class Settings:
     ) -> Settings:
         """Settings from `flags` (keyword arguments or options; None means not given), then `environ`, then defaults.
 
-        A preset outranks the thresholds of a weaker source: `--preset slow` wins over SCOPE_PATCH_CACHE_THRESHOLD.
+        `--preset slow` wins over SCOPE_PATCH_CACHE_THRESHOLD: a stronger source says alone how much is skipped.
         Warns once about unknown SCOPE_PATCH_* names, unless a launcher above this process has done so.
         Raises UsageError: unknown name, value of the wrong kind or out of range; for `policy` and `predictor` only
         where the known names are passed in.
@@ -127,7 +142,6 @@ def resolve_with_origins(
     values: dict[str, object] = {}
     origins = dict.fromkeys(NAMES, "default")
     # Weakest source first, so that what stands at the end is the strongest.
-    origins.update(dict.fromkeys(THRESHOLDS, f"preset {DEFAULT_PRESET}"))
     in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
     _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
@@ -143,12 +157,11 @@ def resolve_with_origins(
 def _fill(
     values: dict[str, object], origins: dict[str, str], given: Mapping[str, object], origin: Callable[[str], str]
 ) -> None:
-    """Lay one source over what is there; its preset first, so that its own thresholds win over its preset."""
-    if "preset" in given:
-        preset = text(given["preset"], origin("preset"))
-        _known("preset", preset, PRESETS)
-        values.update(dict.fromkeys(THRESHOLDS))
-        origins.update(dict.fromkeys(THRESHOLDS, f"preset {preset}"))
+    """Lay one source over what is there. What it says of how much to skip stands in place of what weaker ones said."""
+    if any(name in given for way in WAYS for name in way):
+        for name in (name for way in WAYS if not any(name in given for name in way) for name in way):
+            values.pop(name, None)
+            origins[name] = "default"
     for name, raw in given.items():
         values[name] = _READERS[name](raw, origin(name))
         origins[name] = origin(name)

@@ -89,17 +89,14 @@ def test_what_is_not_finite_is_seen_in_its_slot_and_no_other(bad, anchors):
 def test_guards_of_ratio_and_magnitude():
     levels = row(0.5, 0.51).unsqueeze(1)
     points = Points(levels, row(0.1), row(0.0))
-    active, taylor1 = torch.tensor([True]), create("taylor1")
+    taylor1 = create("taylor1")
 
     def stable(target, **limits):
-        return stability.is_stable(
-            row(target), points, taylor1.weights(row(target), points), active, stability.Limits(**limits)
-        )
+        weights = taylor1.weights(row(target), points)
+        return bool(stability.fine(row(target), points, weights, stability.Limits(**limits)))
 
     assert stable(0.48, step_ratio=3, magnitude=1) and not stable(0.48, step_ratio=1.5, magnitude=1)
     assert stable(0.48, step_ratio=9, magnitude=0.21) and not stable(0.48, step_ratio=9, magnitude=0.19)
-    waiting = torch.tensor([False])
-    assert stability.is_stable(row(0.0), points, taylor1.weights(row(0.0), points), waiting, stability.Limits(1, 0.01))
 
 
 def test_bound_of_the_change_holds():

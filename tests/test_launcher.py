@@ -191,7 +191,7 @@ def test_run_within_run_keeps_one_bootstrap_and_flags_win(tree: Tree) -> None:
     result = tree.run("run", "--max-skip", "1", "--cache-threshold", "0.2", "--", *inner)
     assert result.stdout.count(tree.bootstrap) == 1
     lines = [line.split(None, 2) for line in result.stdout.splitlines()]
-    assert ["cache_threshold", "the", "host's preset slow"] in lines
+    assert ["preset", "slow", "flag --preset"] in lines and ["cache_threshold", "-", "default"] in lines
     assert ["max_skip", "1", "environment SCOPE_PATCH_MAX_SKIP"] in lines
 
 

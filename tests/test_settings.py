@@ -15,10 +15,10 @@ from scope_patch.errors import UsageError
 from scope_patch.settings import NAMES, PRESETS, Settings, resolve_with_origins, switched_off
 
 
-def test_defaults_are_the_fast_preset() -> None:
+def test_defaults_aim_at_the_fast_preset() -> None:
     resolved = Settings.resolve({}, {})
-    assert (resolved.preset, *resolved.for_host(PRESETS)) == ("fast", 0.18, 0.42)
-    assert resolved.for_host({"fast": (0.05, 0.1)}) == (0.05, 0.1), "a host may have numbers of its own"
+    assert (resolved.preset, resolved.thresholds, resolved.target(PRESETS)) == ("fast", None, 5.27)
+    assert resolved.target({"fast": 3.32}) == 3.32, "a host may have numbers of its own"
     assert (resolved.policy, resolved.predictor, resolved.max_skip, resolved.predict_decay) == (
         "scope",
         "auto",
@@ -31,21 +31,28 @@ def test_defaults_are_the_fast_preset() -> None:
 @pytest.mark.parametrize(
     ("flags", "environ", "expected"),
     [
-        ({"preset": "slow"}, {}, ("slow", 0.12, 0.30)),
-        ({"preset": "slow", "cache_threshold": 0.2}, {}, ("slow", 0.2, 0.30)),
-        ({}, {"SCOPE_PATCH_PRESET": "slow", "SCOPE_PATCH_CACHE_THRESHOLD": "0.2"}, ("slow", 0.2, 0.30)),
-        ({"preset": "fast"}, {"SCOPE_PATCH_CACHE_THRESHOLD": "0.1"}, ("fast", 0.18, 0.42)),
-        ({"cache_threshold": 0.1}, {"SCOPE_PATCH_PRESET": "slow"}, ("slow", 0.1, 0.30)),
-        ({"cache_threshold": "0"}, {"SCOPE_PATCH_PREDICT_THRESHOLD": "1e9"}, ("fast", 0.0, 1e9)),
-        ({}, {"SCOPE_PATCH_PRESET": ""}, ("fast", 0.18, 0.42)),
-        ({"preset": None}, {}, ("fast", 0.18, 0.42)),
+        ({"preset": "slow"}, {}, (None, 4.55)),
+        ({"target_speedup": "3"}, {}, (None, 3.0)),
+        ({"target_speedup": 3, "preset": "slow"}, {}, (None, 3.0)),
+        ({"preset": "slow", "cache_threshold": 0.2}, {}, (0.2, 1e9)),
+        ({}, {"SCOPE_PATCH_PRESET": "slow", "SCOPE_PATCH_PREDICT_THRESHOLD": "0.2"}, (0.0, 0.2)),
+        ({"preset": "fast"}, {"SCOPE_PATCH_CACHE_THRESHOLD": "0.1"}, (None, 5.27)),
+        ({"preset": "fast"}, {"SCOPE_PATCH_TARGET_SPEEDUP": "2"}, (None, 5.27)),
+        ({"target_speedup": 2}, {"SCOPE_PATCH_CACHE_THRESHOLD": "0.1"}, (None, 2.0)),
+        ({"cache_threshold": 0.1}, {"SCOPE_PATCH_TARGET_SPEEDUP": "2"}, (0.1, 1e9)),
+        ({"cache_threshold": "0"}, {"SCOPE_PATCH_PREDICT_THRESHOLD": "1e8"}, (0.0, 1e8)),
+        ({}, {"SCOPE_PATCH_PRESET": ""}, (None, 5.27)),
+        ({"preset": None}, {}, (None, 5.27)),
     ],
 )
-def test_flags_win_over_environment_win_over_defaults(
+def test_the_strongest_source_says_how_much_is_skipped(
     flags: dict[str, Any], environ: dict[str, str], expected: tuple[object, ...]
 ) -> None:
     resolved = Settings.resolve(flags, environ)
-    assert (resolved.preset, *resolved.for_host(PRESETS)) == expected
+    if expected[0] is None:
+        assert (resolved.thresholds, resolved.target(PRESETS)) == expected
+    else:
+        assert resolved.thresholds == expected
 
 
 def test_origins_name_the_source() -> None:
@@ -53,7 +60,7 @@ def test_origins_name_the_source() -> None:
     resolved, origins = resolve_with_origins({"cache_threshold": "0.1"}, environ)
     assert (resolved.max_skip, resolved.selective) == (2, False)
     assert origins["cache_threshold"] == "flag --cache-threshold"
-    assert origins["predict_threshold"] == "preset fast"
+    assert origins["preset"] == origins["predict_threshold"] == "default"
     assert origins["max_skip"] == "environment SCOPE_PATCH_MAX_SKIP"
     assert origins["strict"] == "default"
 
@@ -62,7 +69,9 @@ def test_origins_name_the_source() -> None:
     ("flags", "words"),
     [
         ({"cache_threshold": 0.5, "predict_threshold": 0.3}, ["cache_threshold 0.5", "predict_threshold 0.3", "lower"]),
-        ({"cache_threshold": 0.5}, ["above predict_threshold 0.42"]),
+        ({"target_speedup": 0.5}, ["target_speedup is 0.5", "1 (nothing skipped) or more"]),
+        ({"target_speedup": "twice"}, ["not a number", "--target-speedup"]),
+        ({"target_speedup": 2, "cache_threshold": 0.5}, ["both given", "--target-speedup", "--cache-threshold"]),
         ({"cache_threshold": -1}, ["must not be negative"]),
         ({"predict_threshold": math.nan}, ["not finite", "1e9"]),
         ({"predict_threshold": "inf"}, ["not finite", "--predict-threshold"]),
@@ -163,5 +172,10 @@ def test_kill_switch_with_a_value_nobody_understands() -> None:
 
 
 def test_every_setting_has_a_variable() -> None:
-    given_all = {"report": "x", "cache_threshold": 0, "predict_threshold": 1, "signal": "latent"}
-    assert set(Settings.resolve(given_all, {}).to_environ()) == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}
+    names = set()
+    for flags in (
+        {"target_speedup": 2},
+        {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
+    ):
+        names |= set(Settings.resolve(flags, {}).to_environ())
+    assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

@@ -22,8 +22,6 @@ class Observation:
         discrepancy: d of equation 4, None where there is nothing to compare with yet.
         grew: new latent frames came under way.
         points: distinct history points, the least over the latent frames that are updated now (0: none).
-        finite: the history holds only finite numbers.
-        stable: an extrapolation to the present noise levels stays within the stability limits.
         patient: with too few points to predict, repeating the last velocity is good enough.
         forced: the host needs this forward for more than its velocity.
     """
@@ -31,8 +29,6 @@ class Observation:
     discrepancy: float | None
     grew: bool
     points: int
-    finite: bool = True
-    stable: bool = True
     patient: bool = False
     forced: bool = False
 

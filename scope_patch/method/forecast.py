@@ -15,9 +15,6 @@ from .predictors import Predictor
 from .predictors.points import Points
 from .schedule import Interval, Schedule
 
-MOST = 3
-"""History points a slot can have at most."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -34,7 +31,9 @@ class Forecast:
         parts: histories that have a velocity; one can be asked for where the history covers the part's interval.
         known: what is known of them, joined (see `Points.join`).
         iteration: where in the schedule the velocities are wanted.
-        clip: slots whose prediction leaves the limits repeat their last velocity.
+
+    Attributes:
+        clipped: some slot that is updated now is held, because its prediction would leave the limits.
     """
 
     def __init__(
@@ -45,45 +44,28 @@ class Forecast:
         iteration: int,
         predictor: Predictor,
         limits: stability.Limits,
-        clip: bool = False,
     ) -> None:
-        self.parts, self.known, self.clip = parts, known, clip
+        self.parts, self.known, self.clipped = parts, known, False
         self.levels = torch.cat([schedule.levels(iteration, part.interval) for part in parts])
         self.active = torch.cat([schedule.mask[iteration, slice(*part.interval)] for part in parts])
         self.predictor, self.limits = predictor, limits
 
     @cached_property
     def weights(self) -> Tensor:
-        """The predictor's, [points, slots of all parts]."""
+        """The predictor's, [points, slots of all parts]; slots whose prediction leaves the limits are held."""
         weights = self.predictor.weights(self.levels, self.known)
-        if not self.clip or len(weights) < 2:
+        if len(weights) < 2:
             return weights
         hold = torch.zeros_like(weights)
         hold[0] = 1.0
-        return torch.where(stability.fine(self.levels, self.known, weights, self.limits), weights, hold)
+        inside = stability.fine(self.levels, self.known, weights, self.limits)
+        self.clipped = bool((~inside & self.active).any())
+        return torch.where(inside, weights, hold)
 
-    def covers(self, group: Interval) -> bool:
-        """Whether there is a part for each of these slots."""
-        return {*range(*group)} <= {slot for part in self.parts for slot in range(*part.interval)}
-
-    def slots(self, group: Interval | None) -> Tensor:
-        """The active slots of a group (all of them: None), booleans over the slots of all parts."""
-        if group is None:
-            return self.active
-        numbers = torch.cat([torch.arange(*part.interval) for part in self.parts])
-        return self.active & (group[0] <= numbers) & (numbers < group[1])
-
-    def count(self, group: Interval | None = None) -> int:
-        """Distinct history points, the least over the active slots; 3 where none is active."""
-        if self.known.least == MOST:
-            return MOST
-        return int(torch.where(self.slots(group), self.known.count, MOST).min())
-
-    def finite(self, group: Interval | None = None) -> bool:
-        return stability.is_finite(self.known, self.slots(group))
-
-    def stable(self, group: Interval | None = None) -> bool:
-        return self.clip or stability.is_stable(self.levels, self.known, self.weights, self.slots(group), self.limits)
+    @property
+    def finite(self) -> bool:
+        """Whether the velocities of all active slots are."""
+        return stability.is_finite(self.known, self.active)
 
     def hold(self, part: Part) -> Tensor:
         """The newest velocity of a part."""

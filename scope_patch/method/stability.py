@@ -45,11 +45,6 @@ def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Ten
     return inside | (weights[1] == 0)
 
 
-def is_stable(target: Tensor, points: Points, weights: Tensor, slots: Tensor, limits: Limits) -> bool:
-    """Whether the predictions of all `slots` (booleans [slots]: those that are updated now) stay inside the limits."""
-    return len(weights) < 2 or bool((fine(target, points, weights, limits) | ~slots).all())
-
-
 def change(points: Points, weights: Tensor) -> Tensor:
     """An upper bound of ||v^ - v0|| / ||v0|| a slot, from the weights and the measured drift and bend."""
     drift = points.drift if points.drift is not None else torch.zeros_like(weights[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..method.row import Row as Row  # part of the questions
-from ..settings import PRESETS, Thresholds
+from ..settings import PRESETS
 
 GENERATION = "generation"
 """Role: one call makes one video; state begins and ends with it."""
@@ -134,7 +134,8 @@ class Architecture:
         block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
             have not started changes nothing for the others.
         signal: what decisions are made from unless the user says otherwise.
-        presets: name -> (cache threshold, predict threshold); they hang on the model's embedding.
+        presets: name -> speed-up of the DiT's work that is aimed at.
+        cost: (pipeline, first forward arguments, schedule, input) -> the FLOPs of forwarding slots at an iteration.
         stepwise: what is known of the loop, where its steps are calls.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
     """
@@ -151,8 +152,9 @@ class Architecture:
     refuse: Callable[[Any, Any], str]
     block_causal: Callable[[Any], bool] = lambda model: True
     blocks: str = "blocks"
+    cost: Callable[[Any, Mapping[str, Any], Any, int], Callable[[int, tuple[int, int]], float]] | None = None
     signal: str = "timestep"
-    presets: Mapping[str, Thresholds] = field(default_factory=lambda: PRESETS)
+    presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
     stepwise: Stepwise | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..method.decision import Mode
-from ..method.forecast import Forecast, Part
+from ..method.fold import Verdict
+from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
 from .branches import Branch
@@ -46,7 +46,7 @@ def fill(
     last: int,
     layout: Layout,
     forecast: Forecast | None,
-    mode: Callable[[Part], Mode],
+    verdict: Verdict,
 ) -> Tensor | None:
     """A velocity in the host's layout, over the lead and the interval; None where the branch lacks a history.
 
@@ -64,7 +64,9 @@ def fill(
             newest = part.history.anchors[0].velocity
             if newest.shape[0] != expected[0] or newest.shape[3:] != expected[3:]:
                 return None  # another batch or picture size
-            pieces.append(forecast.predict(part) if mode(part) is Mode.PREDICT else forecast.hold(part))
+            pieces.append(
+                forecast.predict(part) if verdict.mode_of(part.interval[0]) is Mode.PREDICT else forecast.hold(part)
+            )
         missing = interval[1] - interval[0] + lead - sum(piece.shape[FRAME_AXIS] for piece in pieces)
         if missing:
             batch, channels, _, *size = pieces[0].shape

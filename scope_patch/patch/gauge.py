@@ -1,83 +1,18 @@
-"""The signal at work: how much it changed between two iterations, over any of their common slots (d of equation 4)."""
+"""The embedded latents as a signal: how much they changed between two iterations (d of equation 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..method.discrepancy import EPSILON, Discrepancy, Feature
+from ..method.discrepancy import EPSILON
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
 from .call import ForwardCall
 from .layout import Layout
-
-EXPECTED = "expected change of the latents"
-
-
-class Gauge(Protocol):
-    """Told of every decided iteration in turn; asked for d as often as there are decisions in it."""
-
-    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None: ...
-
-    def change(self, slots: Interval) -> float | None:
-        """d over those of these slots that the last iteration had too; None where there is none."""
-        ...
-
-
-class TimestepGauge:
-    """A feature of the timesteps: known for the whole schedule from the first iteration on.
-
-    Args:
-        signal: the first call of a segment -> the feature.
-    """
-
-    def __init__(self, signal: Callable[[ForwardCall], Feature]) -> None:
-        self._signal = signal
-        self._discrepancy: Discrepancy | None = None
-        self._now: tuple[int, Interval] | None = None
-        self._before: tuple[int, Interval] | None = None
-
-    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None:
-        self._before, self._now = self._now, (iteration, schedule.intervals[iteration])
-        self._timesteps = schedule.timesteps
-        if self._before is not None and self._discrepancy is None:
-            self._discrepancy = Discrepancy(self._signal(call), schedule.timesteps)
-
-    def change(self, slots: Interval) -> float | None:
-        if self._now is None or self._before is None or self._discrepancy is None:
-            return None
-        start, end = _common(slots, self._before[1])
-        now, then = (self._timesteps[i, start:end].tolist() for i in (self._now[0], self._before[0]))
-        return self._discrepancy(now, then)
-
-
-class ExpectedGauge:
-    """How much latents are expected to change on the straight way from noise to data, both of unit variance.
-
-    x = (1 - sigma) data + sigma noise changes by |d sigma| sqrt(2) and has the size sqrt((1 - sigma)^2 + sigma^2): what
-    the latents themselves would show on average, known beforehand and to every rank alike.
-    """
-
-    def __init__(self) -> None:
-        self._now: tuple[int, Interval] | None = None
-        self._before: tuple[int, Interval] | None = None
-
-    def enter(self, call: ForwardCall, schedule: Schedule, iteration: int) -> None:
-        self._before, self._now = self._now, (iteration, schedule.intervals[iteration])
-        self._levels = schedule.noise_levels
-
-    def change(self, slots: Interval) -> float | None:
-        if self._now is None or self._before is None:
-            return None
-        start, end = _common(slots, self._before[1])
-        if start == end:
-            return None
-        now, then = (self._levels[i, start:end] for i in (self._now[0], self._before[0]))
-        size = ((1 - then).square() + then.square()).sqrt()
-        return float((now - then).abs().sum() * 2**0.5 / size.sum())
 
 
 class LatentGauge:

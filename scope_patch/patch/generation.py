@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from ..method import policies, predictors
+from ..method.changes import Changes
+from ..method.fold import Fold, Verdict
+from ..method.plan import Planner, Work
+from ..method.plan import fold as fold_over
+from ..method.schedule import Schedule
 from ..report.record import Generation as Record
+from ..settings import NO_LIMIT, Settings, Thresholds
 from .architecture import Architecture
+from .call import ForwardCall
 from .clock import Clock
+from .deciding import Planned
 from .scope import Scope, unwrap
 from .session import Session
+
+logger = logging.getLogger("scope_patch")
 
 
 class Generation:
@@ -26,14 +38,8 @@ class Generation:
 
     def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
         self.architecture, self.scope, self.record = architecture, scope, record
-        cache, predict = scope.run.settings.for_host(architecture.presets)
-        self.settings = replace(
-            scope.run.settings,
-            cache_threshold=cache,
-            predict_threshold=predict,
-            signal=scope.run.settings.signal or architecture.signal,
-        )
-        record.thresholds = cache, predict
+        self.settings = scope.run.settings
+        self.signal_name = self.settings.signal or architecture.signal
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
         self.policy = policies.create(self.settings)
@@ -41,6 +47,44 @@ class Generation:
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self.inside = False
+
+    def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0, **fold: bool) -> Planned:
+        """Everything that will be decided, told to the record; `fold` as of `Fold`."""
+        changes = cache(changes)
+
+        def make(early: Thresholds, late: Thresholds, turn: int) -> list[Verdict]:
+            pair = [policies.create(self._at(early)), policies.create(self._at(late))]
+            return fold_over(lambda: Fold(schedule, lambda i: pair[i >= turn], self.predictor.keeps, **fold), changes)
+
+        work = self._work(call, schedule, index)
+        baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
+        planner = Planner(make, work, baseline, len(schedule))
+        thresholds, target = self.settings.thresholds, None
+        if self.policy.active and thresholds is None:
+            target = self.settings.target(self.architecture.presets)
+        plan = planner.at(thresholds or NO_LIMIT) if target is None else planner.for_speedup(target)
+        self.record.planned.append({"target": target, **plan.summary})
+        if plan.bound:
+            self.record.remark(
+                f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that --max-skip and forced "
+                "forwards allow"
+            )
+        return Planned(plan.verdicts)
+
+    def _at(self, thresholds: Thresholds) -> Settings:
+        cache_threshold, predict_threshold = thresholds
+        return replace(
+            self.settings, cache_threshold=cache_threshold, predict_threshold=predict_threshold, target_speedup=None
+        )
+
+    def _work(self, call: ForwardCall, schedule: Schedule, index: int) -> Work:
+        """FLOPs by the host's cost model; slots where it has none, or the model is not as it expects."""
+        try:
+            if self.architecture.cost is not None:
+                return cache(self.architecture.cost(self.pipeline, call.arguments, schedule, index))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.info("%s: work is counted in latent frames: %r", self.architecture.name, error)
+        return lambda iteration, slots: float(slots[1] - slots[0])
 
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised."""

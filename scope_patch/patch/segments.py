@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplied
+from ..method.changes import EXPECTED, expected, of_feature
 from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build
 from ..report.record import Generation as Record
 from .architecture import Architecture
 from .call import ForwardCall
-from .gauge import EXPECTED, ExpectedGauge, Gauge, TimestepGauge
+from .deciding import Planned
 from .generation import Generation
 from .intervals import WatchedIntervals
 from .scope import Scope
@@ -54,7 +55,7 @@ class SegmentGeneration(Generation):
             self.session = None
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.architecture.refuse(self.pipeline, self.model)
-        if self.settings.signal == "latent":
+        if self.signal_name == "latent":
             reason = reason or "--signal latent is for hosts that denoise chunk by chunk; take timestep or expected"
         if reason:
             raise NotApplied(reason)
@@ -69,15 +70,16 @@ class SegmentGeneration(Generation):
                 self.record.remark(SHORTER_CLIP)
             return made
 
-        session = Session(schedule, self.policy, self.predictor, self._gauge, self.record)
+        keep = self.policy.active
+        session = Session(schedule, self._decider, self.predictor, self.record, keep=keep)
         self.session = session
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 
-    def _gauge(self) -> Gauge:
-        if self.settings.signal == "expected":
-            self.record.signal = EXPECTED
-            return ExpectedGauge()
-        return TimestepGauge(self.signal)
+    def _decider(self, call: ForwardCall, schedule: Schedule) -> Planned:
+        if self.signal_name == "expected" or not self.policy.active:
+            self.record.signal = EXPECTED if self.policy.active else None
+            return self.planned(call, schedule, expected(schedule))
+        return self.planned(call, schedule, of_feature(self.signal(call), schedule))
 
     def signal(self, call: ForwardCall) -> Feature:
         """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""

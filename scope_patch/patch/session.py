@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ..method import stability
-from ..method.decision import Decision, Mode, Observation
-from ..method.forecast import Part
-from ..method.policies import Policy
+from ..method.decision import Decision, Mode
+from ..method.fold import Verdict
+from ..method.forecast import Forecast
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .call import ForwardCall, like_output, velocity_of
+from .deciding import Decider
 from .fill import Pending, fill, keep
-from .gauge import Gauge
 from .host import Host
-from .lookout import Lookout
 
-UNSEEN = Observation(None, False, 0)
-"""For policies that look at nothing."""
+GUARDED = Decision(Mode.RECOMPUTE, "guard")
 
 
 class Session:
@@ -29,32 +29,31 @@ class Session:
     Args:
         schedule: makes the segment's schedule; called at the first iteration, since callers edit the matrices that the
             schedule function returned before they enter the loop.
-        gauge: makes a new gauge of the signal.
+        decider: makes what decides; called with the first DiT call.
     """
 
     def __init__(
         self,
         schedule: Callable[[], Schedule],
-        policy: Policy,
+        decider: Callable[[ForwardCall, Schedule], Decider],
         predictor: Predictor,
-        gauge: Callable[[], Gauge],
         record: Generation,
         host: Host | None = None,
-        limits: stability.Limits | None = None,
+        *,
+        keep: bool = True,
     ) -> None:
-        self._make_schedule = schedule
-        self.policy, self.predictor, self._make_gauge = policy, predictor, gauge
-        self.host, self.limits = host or Host(), limits or stability.Limits()
-        self.record = record
+        self._make_schedule, self._make_decider = schedule, decider
+        self.predictor, self.record = predictor, record
+        self.host, self.limits, self._keep = host or Host(), stability.Limits(), keep
         self.schedule: Schedule | None = None
+        self._forecast: Forecast | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.iteration: int | None = None
-        self.decisions: dict[Interval, Decision] | None = None
-        self.states: dict[int, Any] = {}
+        self.verdict: Verdict | None = None
+        self.decider: Decider | None = None
         self.branches = Branches(self.predictor.keeps, self.host.chunked)
-        self.lookout = Lookout(self.branches, self._make_gauge(), self.predictor, self.limits, self.host.by_value)
 
     def enter(self, iteration: int) -> Interval:
         """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped."""
@@ -67,7 +66,7 @@ class Session:
         if iteration != self.iteration:
             if self.iteration is not None and self.schedule.turned(iteration, self.iteration):
                 self.branches.forget()
-            self.iteration, self.decisions = iteration, None
+            self.iteration, self.verdict, self._forecast = iteration, None, None
             self.branches.enter(iteration)
         return self.schedule.intervals[iteration]
 
@@ -91,9 +90,9 @@ class Session:
             self.record.guard("shape")
             return None, None
         branch = self.branches.find(call.condition)
-        if self.decisions is None:
-            self.decisions = self._decide(call, schedule, iteration, interval)
-        output, pending = self._plan(call, branch, interval, lead)
+        if self.verdict is None:
+            self.verdict = self._decide(call, schedule, iteration, interval)
+        output, pending = self._carry_out(call, self.verdict, branch, interval)
         host = schedule.baseline[iteration]
         runs, baseline = self.host.cost(call.arguments, host[1] - host[0])
         if pending is None:
@@ -106,7 +105,7 @@ class Session:
     def observe(self, pending: Pending, output: Any) -> None:
         """After a forward that ran: complete what the host gets, and keep the velocities."""
         velocity = velocity_of(output)
-        if velocity is None or self.schedule is None or not self.policy.active:
+        if velocity is None or self.schedule is None or not self._keep:
             return
         keep(pending, velocity, self.schedule, self.host.layout)
         pending.branch.output_type = type(output)
@@ -127,56 +126,49 @@ class Session:
         self.record.forwards_run += run
         self.record.forwards_skipped += skipped
 
-    def _decide(
-        self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval
-    ) -> dict[Interval, Decision]:
-        """One decision for all slots, or one a chunk; told as one, with the interval that is forwarded."""
-        lead, each = schedule.lead(iteration), self.host.each
-        if self.policy.active:
-            self.lookout.enter(call, schedule, iteration)
-        decisions: dict[Interval, Decision] = {}
-        states: dict[int, Any] = {}
-        for slots in [(chunk, chunk + 1) for chunk in range(*interval)] if each else [interval]:
-            key = slots[0] if each else 0
-            state = self.states.get(key, self.policy.initial())
-            observation = self.lookout.observe(slots, forced=lead > 0) if self.policy.active else UNSEEN
-            states[key], decisions[slots] = self.policy.step(state, observation)
-            if decisions[slots].reason == "guard":
-                self.record.guard("finite" if not observation.finite else "stability")
-        last = max((slots[1] for slots, decision in decisions.items() if decision.mode is Mode.RECOMPUTE), default=0)
-        for slots in decisions:
-            if slots[1] < last:  # older chunks do not see younger ones, but are seen by them: they are computed along
-                decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), self.policy.initial()
-        self.states = states
-        told = min(decisions.values(), key=lambda decision: "RPC".index(decision.mode.value))
-        if last:
-            told = decisions[next(slots for slots in decisions if slots[1] == last)]
-        self.segment.modes.append(told.mode.value)
-        self.segment.reasons.append(told.reason)
-        ran = (interval[0] - lead, last or interval[1])
-        self.segment.intervals.append((ran[0] * schedule.frames, ran[1] * schedule.frames))
-        return decisions
+    def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Verdict:
+        if self.decider is None:
+            self.decider = self._make_decider(call, schedule)
+        verdict = self.decider.verdict(call, iteration)
+        if verdict.forwarded != interval and not self._usable(schedule, iteration, interval):
+            verdict = Verdict({interval: GUARDED}, interval, GUARDED.mode, GUARDED.reason)
+        self.segment.modes.append(verdict.mode.value)
+        self.segment.reasons.append(verdict.reason)
+        start, last = interval[0] - schedule.lead(iteration), verdict.forwarded[1]
+        end = last if last > interval[0] else interval[1]
+        self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
+        return verdict
 
-    def _plan(self, call: ForwardCall, branch: Branch, interval: Interval, lead: int) -> tuple[Any, Pending | None]:
+    def _usable(self, schedule: Schedule, iteration: int, interval: Interval) -> bool:
+        """Make the forecast of an iteration in which something is skipped; False where the history is not finite."""
+        parts = self.branches.parts(interval)
+        if not parts:
+            return True
+        with torch.inference_mode():  # small tables on the CPU, which nobody differentiates: less to dispatch
+            known = self.branches.know(parts)
+            self._forecast = Forecast(parts, known, schedule, iteration, self.predictor, self.limits)
+            if self.host.alone and not self._forecast.finite:
+                self.record.guard("finite")
+                return False
+        return True
+
+    def _carry_out(
+        self, call: ForwardCall, verdict: Verdict, branch: Branch, interval: Interval
+    ) -> tuple[Any, Pending | None]:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
-        decisions = self.decisions or {}
-        assert self.iteration is not None
-        last = max((s[1] for s, decision in decisions.items() if decision.mode is Mode.RECOMPUTE), default=interval[0])
-        pending = Pending(branch, self.iteration, (interval[0], last), lead)
+        assert self.schedule is not None and self.iteration is not None
+        lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
+        whole_forward = Pending(branch, self.iteration, interval, lead)
         if last == interval[1]:
-            return None, pending
-        whole = fill(call, branch, interval, lead, last, self.host.layout, self.lookout.forecast, self._mode)
+            return None, whole_forward
+        whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)
+        if self._forecast is not None and self._forecast.clipped:
+            self.record.guard("stability")
+            self._forecast.clipped = False  # once an iteration
         if whole is None:
             self.record.guard("branch")
-            return None, Pending(branch, self.iteration, interval, lead)
+            return None, whole_forward
         if last == interval[0] and not lead:
             return like_output(whole, branch.output_type), None
-        pending.whole = whole
-        pending.arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
-        return None, pending
-
-    def _mode(self, part: Part) -> Mode:
-        return next(
-            (decision.mode for slots, decision in (self.decisions or {}).items() if part.interval[0] < slots[1]),
-            Mode.RECOMPUTE,
-        )
+        arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
+        return None, Pending(branch, self.iteration, verdict.forwarded, lead, whole, arguments)

@@ -7,10 +7,14 @@ from typing import Any
 
 from ..errors import NotApplied
 from ..method import windows
+from ..method.changes import EXPECTED, expected, of_feature
+from ..method.fold import Fold
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
-from .gauge import EXPECTED, ExpectedGauge, Gauge, LatentGauge, TimestepGauge, embedding
+from .call import ForwardCall
+from .deciding import Decider, Online
+from .gauge import LatentGauge, embedding
 from .generation import Generation
 from .host import Host
 from .layout import Chunks
@@ -65,8 +69,7 @@ class StepGeneration(Generation):
         host = Host(
             layout=Chunks(frames),
             chunked=True,
-            each=self.settings.per_chunk,
-            by_value=False,
+            alone=ranks == 1,
             work=lambda arguments: self.stepwise.work(self.model, arguments),
             unscheduled=self.stepwise.unscheduled,
             narrow=self.stepwise.narrow,
@@ -76,21 +79,25 @@ class StepGeneration(Generation):
             rows = self.stepwise.rows(self.pipeline, index)
             return windows.build(rows, frames, self.architecture.noise_level)
 
-        return Session(
-            schedule, self.policy, self.predictor, lambda: self._gauge(index, frames, ranks), self.record, host
-        )
+        def decider(call: ForwardCall, schedule: Schedule) -> Decider:
+            return self._decider(call, schedule, index, ranks)
 
-    def _gauge(self, index: int, frames: int, ranks: int) -> Gauge:
-        signal = self.settings.signal
+        return Session(schedule, decider, self.predictor, self.record, host, keep=self.policy.active)
+
+    def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
+        signal, how = self.signal_name, {"each": self.settings.per_chunk, "patient": True}
         if signal == "latent" and ranks > 1:
             # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
             remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
             self.record.remark(remark)
         elif signal == "latent":
             self.record.signal = LATENT
-            return LatentGauge(embedding(self.stepwise.embed, self.model), Chunks(frames))
+            fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, **how)
+            gauge = LatentGauge(embedding(self.stepwise.embed, self.model), Chunks(schedule.frames))
+            return Online(fold, gauge)
         if signal == "timestep":
             self.record.signal = CONDITION
-            return TimestepGauge(lambda call: self.stepwise.feature(self.pipeline, index, self.model))
+            feature = self.stepwise.feature(self.pipeline, index, self.model)
+            return self.planned(call, schedule, of_feature(feature, schedule), index, **how)
         self.record.signal = EXPECTED
-        return ExpectedGauge()
+        return self.planned(call, schedule, expected(schedule), index, **how)

@@ -59,7 +59,7 @@ class Generation:
     guards: dict[str, int] = field(default_factory=dict)
     forced: dict[str, int] = field(default_factory=dict)
     signal: str | None = None
-    thresholds: tuple[float, float] | None = None
+    planned: list[dict[str, Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     finished: bool = False
     error: str | None = None
@@ -95,7 +95,7 @@ class Generation:
             "guards": dict(self.guards),
             "forced": dict(self.forced),
             "signal": self.signal,
-            "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "planned": [dict(plan) for plan in self.planned],
             "remarks": list(self.remarks),
             "finished": self.finished,
             "error": self.error,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...settings import PRESETS, Settings
+from ...settings import NO_LIMIT, Settings
 from ..decision import Decision, Mode, Observation
 
 POINTS_TO_CACHE = 1
@@ -25,7 +25,7 @@ class Scope:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.cache_threshold, self.predict_threshold = settings.for_host(PRESETS)
+        self.cache_threshold, self.predict_threshold = settings.thresholds or NO_LIMIT
         self.max_skip = settings.max_skip
         self.decay = settings.predict_decay
 
@@ -48,8 +48,6 @@ class Scope:
             return Decision(recompute, "forced")
         if observation.points < POINTS_TO_CACHE or observation.discrepancy is None:
             return Decision(recompute, "history")
-        if not observation.finite:
-            return Decision(recompute, "guard")
         if skips >= self.max_skip:
             return Decision(recompute, "horizon")
         if accumulated < self.cache_threshold:
@@ -59,6 +57,4 @@ class Scope:
             return Decision(recompute, "threshold")
         if observation.points < POINTS_TO_PREDICT:
             return Decision(Mode.CACHE if observation.patient else recompute, "history")
-        if not observation.stable:
-            return Decision(recompute, "guard")
         return Decision(Mode.PREDICT, "threshold")

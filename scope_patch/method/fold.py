@@ -1,0 +1,117 @@
+"""A policy folded over a schedule: one verdict an iteration, from what is known without any velocity.
+
+The same fold makes a plan (all iterations at once, before the first forward) and goes along with a host whose signal is
+only known while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from .decision import Decision, Mode, Observation
+from .policies import Policy
+from .predictors.points import SAME_LEVEL
+from .schedule import Interval, Schedule
+
+Change = Callable[[Interval], float | None]
+"""Slots -> d of equation 4 over those of them that the last iteration had too."""
+MOST = 3
+"""History points a slot can have at most."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is decided at one iteration.
+
+    Attributes:
+        decisions: of all slots of the interval, or of each (a chunk).
+        forwarded: the slots whose velocities are computed; empty where all are skipped.
+        mode, reason: told of the iteration as a whole.
+    """
+
+    decisions: Mapping[Interval, Decision]
+    forwarded: Interval
+    mode: Mode
+    reason: str
+
+    def mode_of(self, slot: int) -> Mode:
+        """What happens to one slot of the interval."""
+        return next(decision.mode for slots, decision in self.decisions.items() if slot < slots[1])
+
+
+class Fold:
+    """Steps through a schedule.
+
+    Args:
+        policy: the policy of an iteration; all of them must share their kind of state.
+        each: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
+        patient: too few points to predict are enough to repeat the last velocity.
+        keeps: history points that the predictor can use.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        policy: Callable[[int], Policy],
+        keeps: int,
+        *,
+        each: bool = False,
+        patient: bool = False,
+    ) -> None:
+        self.schedule, self.policy, self.keeps = schedule, policy, keeps
+        self.each, self.patient = each, patient
+        self._states: dict[int, Any] = {}
+        self._levels: dict[int, list[float]] = {}
+        self._before: int | None = None
+        self._known = schedule.noise_levels.tolist()
+        self._active = schedule.mask.tolist()
+
+    def step(self, iteration: int, change: Change) -> Verdict:
+        """The verdict of an iteration; iterations are to be taken in the host's order."""
+        schedule, policy = self.schedule, self.policy(iteration)
+        if self._before is not None and schedule.turned(iteration, self._before):
+            self._levels.clear()
+        self._before = iteration
+        interval, forced = schedule.intervals[iteration], self.forced(iteration)
+        decisions: dict[Interval, Decision] = {}
+        states: dict[int, Any] = {}
+        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.each else [interval]:
+            key = slots[0] if self.each else 0
+            grew = schedule.entered(iteration, slots)
+            points = 0 if grew or forced else self._points(iteration, slots)
+            observation = Observation(change(slots), grew, points, patient=self.patient, forced=forced)
+            states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
+        recomputed = [slots[1] for slots, decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
+        last = max(recomputed, default=interval[0])
+        for slots in decisions:
+            if slots[1] < last:  # older slots do not see younger ones, but are seen by them: they are computed along
+                decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), policy.initial()
+        self._states = states
+        self._remember(iteration, (interval[0], last))
+        told = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
+        return Verdict(decisions, (interval[0], last), told.mode, told.reason)
+
+    def forced(self, iteration: int) -> bool:
+        """Whether the host needs this forward for more than its velocities."""
+        return self.schedule.lead(iteration) > 0
+
+    def _points(self, iteration: int, slots: Interval) -> int:
+        """Distinct history points, the least over those of these slots that are updated now; 3 where none is."""
+        active = self._active[iteration]
+        return min((_distinct(self._levels.get(slot, [])) for slot in range(*slots) if active[slot]), default=MOST)
+
+    def _remember(self, iteration: int, forwarded: Interval) -> None:
+        now = self._known[iteration]
+        for slot in range(*forwarded):
+            self._levels[slot] = [now[slot], *self._levels.get(slot, [])][: self.keeps]
+
+
+def _distinct(levels: list[float]) -> int:
+    """Points of a slot that a predictor can use: consecutive ones at different noise levels (see `Points.count`)."""
+    if not levels:
+        return 0
+    gaps = [abs(a - b) > SAME_LEVEL for a, b in pairwise(levels)]
+    return 1 + (gaps.index(False) if False in gaps else len(gaps))
