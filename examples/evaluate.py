@@ -45,6 +45,8 @@ SETTINGS = {
     },
     "auto, at most 5 skips, no selective": {**ALWAYS, "predictor": "auto", "selective": False},
     "auto, at most 2 skips, no selective": {**ALWAYS, "predictor": "auto", "max_skip": 2, "selective": False},
+    **{f"target {x}": {"target_speedup": x} for x in (2, 3, 4)},
+    **{f"target {x}, expected": {"target_speedup": x, "signal": "expected"} for x in (2, 3, 4)},
     "nothing skipped, selective": {"cache_threshold": 0.0, "predict_threshold": 0.0},
 }
 SHOWN = ("unpatched", "fast", "auto, at most 5 skips", "auto, at most 2 skips")

@@ -24,7 +24,7 @@ class Plan:
     verdicts: one an iteration.
     work, baseline: the cost of the forwards that are left, and of the host's own.
     thresholds: (cache, predict) that decided, or that decided at most where two pairs take turns.
-    bound: the target could not be reached: this is the most that the horizon and the forced forwards allow.
+    bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
     """
 
     verdicts: Sequence[Verdict]
@@ -87,23 +87,27 @@ class Planner:
         """The plan of a pair of thresholds."""
         return self._plan(thresholds, thresholds, 0)
 
-    def for_speedup(self, target: float) -> Plan:
+    def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
         """The plan whose speed-up is nearest to the target and not below it, or the largest there is.
 
         Only Predict and Recompute: at equal work repeating a velocity errs more than extrapolating it. One threshold
         gives steps; between two neighbours, the first part of the iterations takes the higher one.
+
+        Args:
+            target: baseline work over the work that shall be left.
+            limit: the highest predict threshold.
 
         Raises ValueError for a target below 1.
         """
         if not target >= 1:
             raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
         wanted = self.baseline / target
-        most = self.at((0.0, EVERYTHING))
+        most = self.at((0.0, limit))
         if most.work >= wanted:
             return Plan(most.verdicts, most.work, most.baseline, most.thresholds, bound=most.work > wanted * 1.05)
-        low, high = 0.0, 1.0
-        while self.at((0.0, high)).work > wanted and high < EVERYTHING:
-            low, high = high, 4 * high
+        low, high = 0.0, min(1.0, limit)
+        while self.at((0.0, high)).work > wanted and high < limit:
+            low, high = high, min(4 * high, limit)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (low, middle) if self.at((0.0, middle)).work <= wanted else (middle, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,6 +136,8 @@ class Architecture:
             have not started changes nothing for the others.
         signal: what decisions are made from unless the user says otherwise.
         presets: name -> speed-up of the DiT's work that is aimed at.
+        preset_limit: the highest predict threshold that a preset may take to get there; a target that the user names
+            has no such limit.
         cost: (pipeline, first forward arguments, schedule, input) -> the FLOPs of forwarding slots at an iteration.
         stepwise: what is known of the loop, where its steps are calls.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
@@ -154,6 +157,7 @@ class Architecture:
     blocks: str = "blocks"
     cost: Callable[[Any, Mapping[str, Any], Any, int], Callable[[int, tuple[int, int]], float]] | None = None
     signal: str = "timestep"
+    preset_limit: float = math.inf
     presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
     stepwise: Stepwise | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from ..method import policies, predictors
+from ..method.asked import Terms, asked, planner
 from ..method.changes import Changes
-from ..method.fold import Fold, Verdict
-from ..method.plan import Planner, Work
-from ..method.plan import fold as fold_over
+from ..method.plan import EVERYTHING, Work
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
-from ..settings import NO_LIMIT, Settings, Thresholds
 from .architecture import Architecture
 from .call import ForwardCall
 from .clock import Clock
@@ -48,34 +45,23 @@ class Generation:
         self.clock = Clock(record.seconds)
         self.inside = False
 
-    def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0, **fold: bool) -> Planned:
-        """Everything that will be decided, told to the record; `fold` as of `Fold`."""
-        changes = cache(changes)
-
-        def make(early: Thresholds, late: Thresholds, turn: int) -> list[Verdict]:
-            pair = [policies.create(self._at(early)), policies.create(self._at(late))]
-            return fold_over(lambda: Fold(schedule, lambda i: pair[i >= turn], self.predictor.keeps, **fold), changes)
-
-        work = self._work(call, schedule, index)
-        baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
-        planner = Planner(make, work, baseline, len(schedule))
-        thresholds, target = self.settings.thresholds, None
-        if self.policy.active and thresholds is None:
-            target = self.settings.target(self.architecture.presets)
-        plan = planner.at(thresholds or NO_LIMIT) if target is None else planner.for_speedup(target)
-        self.record.planned.append({"target": target, **plan.summary})
-        if plan.bound:
-            self.record.remark(
-                f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that --max-skip and forced "
-                "forwards allow"
-            )
-        return Planned(plan.verdicts)
-
-    def _at(self, thresholds: Thresholds) -> Settings:
-        cache_threshold, predict_threshold = thresholds
-        return replace(
-            self.settings, cache_threshold=cache_threshold, predict_threshold=predict_threshold, target_speedup=None
+    def planned(
+        self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0, *, chunked: bool = False
+    ) -> Planned:
+        """Everything that will be decided, told to the record."""
+        own = self.signal_name == self.architecture.signal  # the limit is in its units
+        terms = Terms(
+            self.architecture.presets,
+            self.architecture.preset_limit if own else EVERYTHING,
+            each=chunked and self.settings.per_chunk,
+            patient=chunked,
         )
+        work = self._work(call, schedule, index)
+        made = asked(self.settings, terms, planner(self.settings, terms, schedule, changes, work))
+        self.record.planned.append({"target": made.target, **made.plan.summary})
+        if made.remark:
+            self.record.remark(made.remark)
+        return Planned(made.plan.verdicts)
 
     def _work(self, call: ForwardCall, schedule: Schedule, index: int) -> Work:
         """FLOPs by the host's cost model; slots where it has none, or the model is not as it expects."""

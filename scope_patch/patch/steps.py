@@ -85,19 +85,25 @@ class StepGeneration(Generation):
         return Session(schedule, decider, self.predictor, self.record, host, keep=self.policy.active)
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
-        signal, how = self.signal_name, {"each": self.settings.per_chunk, "patient": True}
+        signal = self.signal_name
         if signal == "latent" and ranks > 1:
             # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
             remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
             self.record.remark(remark)
         elif signal == "latent":
             self.record.signal = LATENT
-            fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, **how)
+            if self.settings.thresholds is None:
+                self.record.remark(
+                    "the latents are not known beforehand, so no speed-up can be aimed at: every step is skipped that "
+                    "--max-skip allows (give --predict-threshold)"
+                )
+            each = self.settings.per_chunk
+            fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
             gauge = LatentGauge(embedding(self.stepwise.embed, self.model), Chunks(schedule.frames))
             return Online(fold, gauge)
         if signal == "timestep":
             self.record.signal = CONDITION
             feature = self.stepwise.feature(self.pipeline, index, self.model)
-            return self.planned(call, schedule, of_feature(feature, schedule), index, **how)
+            return self.planned(call, schedule, of_feature(feature, schedule), index, chunked=True)
         self.record.signal = EXPECTED
-        return self.planned(call, schedule, expected(schedule), index, **how)
+        return self.planned(call, schedule, expected(schedule), index, chunked=True)
