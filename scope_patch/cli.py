@@ -1,4 +1,4 @@
-"""The command line: `python -m scope_patch run|list|doctor`, also installed as `scope-patch`.
+"""The command line: `python -m scope_patch run|plan|list|doctor`, also installed as `scope-patch`.
 
 Nothing here imports torch: `run` must start as fast as the command behind it.
 """
@@ -16,6 +16,7 @@ from . import launcher
 from .environment import switch
 from .errors import UsageError
 from .interpreter import interpreter_of
+from .planning.options import magi, skyreels
 from .settings import NAMES, PRESETS, SIGNALS, resolve_with_origins, switched_off
 
 USAGE_ERROR = 2
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .listing import print_list
 
             return print_list()
+        if options.action == "plan":
+            from .planning.command import run
+
+            return run(options)
         from .doctor import print_doctor
 
         return print_doctor(options.repo)
@@ -56,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=_version())
-    actions = parser.add_subparsers(dest="action", required=True, metavar="{run,list,doctor}")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{run,plan,list,doctor}")
     run = actions.add_parser(
         "run",
         help="run a command with its video model patched",
@@ -65,35 +70,55 @@ def _parser() -> argparse.ArgumentParser:
         "win. SCOPE_PATCH=0 switches everything off.",
         allow_abbrev=False,
     )
-    run.add_argument(
+    _deciding_options(run)
+    run.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")
+    run.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")
+    run.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+    plan = actions.add_parser(
+        "plan", help="decisions, forwards and FLOPs of a run, before it and without weights", allow_abbrev=False
+    )
+    hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
+    for name, add in (("skyreels-v2", skyreels), ("skyreels-v2-diffusers", skyreels), ("magi-1", magi)):
+        host = hosts.add_parser(name, allow_abbrev=False)
+        add(host)
+        _deciding_options(host)
+        host.add_argument("--json", action="store_true", help="for programs")
+    actions.add_parser("list", help="known architectures, policies and predictors, with their origin")
+    doctor = actions.add_parser("doctor", help="what matches here, which check failed, can injection work")
+    doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
+    return parser
+
+
+def _deciding_options(parser: argparse.ArgumentParser) -> None:
+    """What is decided, in a run and in a plan alike."""
+    parser.add_argument(
         "--preset", metavar="{" + ",".join(PRESETS) + "}", help="a speed-up of the paper's (default: fast)"
     )
-    run.add_argument("--target-speedup", metavar="X", help="do 1/X of the DiT's work; planned before the first forward")
-    run.add_argument("--policy", metavar="NAME", help="scope (default), or never: patched, but every step recomputed")
-    run.add_argument("--cache-threshold", metavar="X", help="below it, reuse the last velocity; wins over presets")
-    run.add_argument("--predict-threshold", metavar="X", help="below it, extrapolate; from it on, run the model")
-    run.add_argument("--max-skip", metavar="N", help="at most N skipped steps in a row (default: 5)")
-    run.add_argument("--predict-decay", metavar="G", help="what a prediction leaves of the discrepancy (default: 0.75)")
-    run.add_argument("--predictor", metavar="NAME", help="auto (default); `list` shows the others")
-    run.add_argument(
+    parser.add_argument(
+        "--target-speedup", metavar="X", help="do 1/X of the DiT's work; planned before the first forward"
+    )
+    parser.add_argument(
+        "--policy", metavar="NAME", help="scope (default), or never: patched, but every step recomputed"
+    )
+    parser.add_argument("--cache-threshold", metavar="X", help="below it, reuse the last velocity; wins over presets")
+    parser.add_argument("--predict-threshold", metavar="X", help="below it, extrapolate; from it on, run the model")
+    parser.add_argument("--max-skip", metavar="N", help="at most N skipped steps in a row (default: 5)")
+    parser.add_argument(
+        "--predict-decay", metavar="G", help="what a prediction leaves of the discrepancy (default: 0.75)"
+    )
+    parser.add_argument("--predictor", metavar="NAME", help="auto (default); `list` shows the others")
+    parser.add_argument(
         "--selective", action=argparse.BooleanOptionalAction, default=None, help="leave out slots that have not started"
     )
-    run.add_argument(
+    parser.add_argument(
         "--per-chunk",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="MAGI-1: decide chunk by chunk (default), or for the whole window alike",
     )
-    run.add_argument(
+    parser.add_argument(
         "--signal", metavar="{" + ",".join(SIGNALS) + "}", help="what decisions are made from (default: the host's own)"
     )
-    run.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")
-    run.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")
-    run.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
-    actions.add_parser("list", help="known architectures, policies and predictors, with their origin")
-    doctor = actions.add_parser("doctor", help="what matches here, which check failed, can injection work")
-    doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
-    return parser
 
 
 def _version() -> str:

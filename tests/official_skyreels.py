@@ -200,6 +200,29 @@ def fail_half_way(upstream):
     }
 
 
+def plans(upstream):
+    """What `plan` says of some options, beside what a run with them does."""
+    import io
+
+    import scope_patch
+    from scope_patch.cli import main as command
+
+    told = []
+    for more in ({}, {"ar_step": 0, "causal_block_size": 1}, {"num_frames": 177, "overlap_history": 17}):
+        options = {**STEPS, "num_frames": 97, "num_inference_steps": 20, **more}
+        words = [f"--{name.replace('_', '-').replace('num-inference-', '')}={value}" for name, value in options.items()]
+        decided = {"signal": "expected", "predict_threshold": 0.2, "max_skip": 3}
+        words += [f"--{name.replace('_', '-')}={value}" for name, value in decided.items()]
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            code = command(["plan", "skyreels-v2", "--json", *words])
+        pipe = build(upstream)
+        with scope_patch.patched(pipe, strict=True, **decided) as run:
+            generate(pipe, **options)
+        told.append({"code": code, "plan": json.loads(text.getvalue()), "generation": run.report["generations"][0]})
+    return {"told": told}
+
+
 def teacache(upstream):
     import scope_patch
 
@@ -236,6 +259,7 @@ def main():
         "fail half-way": lambda: fail_half_way(upstream),
         "teacache": lambda: teacache(upstream),
         "schedules": lambda: schedules(upstream, 0),
+        "plans": lambda: plans(upstream),
     }
     for name in sys.argv[2:]:
         if name == "plain":  # what a user's own script does; for runs under the launcher

@@ -17,6 +17,8 @@ LAYERS: list[list[str]] = [
     ["scope_patch.__main__"],
     ["scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
     ["scope_patch.doctor", "scope_patch.dry_run", "scope_patch.listing"],
+    ["scope_patch.planning.command"],
+    ["scope_patch.planning"],
     ["scope_patch.launcher", "scope_patch.interpreter"],
     ["scope_patch.patch.handle"],
     ["scope_patch.patch.hooks"],

@@ -28,7 +28,7 @@ def lines(done):
 @pytest.fixture(scope="module")
 def results(upstream, run_python):
     """Every case, in one process: importing upstream takes longer than running it."""
-    command = (str(SCRIPT), str(upstream("MAGI-1")), *CASES, "interrupted", "table")
+    command = (str(SCRIPT), str(upstream("MAGI-1")), *CASES, "interrupted", "table", "plan")
     done = run_python(*command, env={"PYTHONPATH": str(ROOT)}, timeout=300)
     return {line["case"]: line for line in lines(done)}
 
@@ -79,6 +79,21 @@ def test_after_walks_that_were_given_up_or_failed_and_two_at_once(results):
     found = results["interrupted"]
     assert found["again"] and found["both"] == [True, True]
     assert found["finished"] == [True, False, False, True, True, True]
+
+
+def test_plan_equals_run(results):
+    for told in results["plan"]["told"]:
+        plan, generation = told["plan"]["plan"], told["generation"]
+        (segment,) = generation["segments"]
+        assert told["code"] == 0 and told["plan"]["exact"] and plan["modes"] == segment["modes"]
+        assert plan["forwards"]["run"] == generation["forwards"]["run"]
+        assert plan["forwards"]["baseline"] == generation["forwards"]["baseline"]
+        # The forward over a prefix is counted under `forced` there, and only in FLOPs here.
+        extra = segment["slots_baseline"] - plan["slots"]["baseline"]
+        assert plan["slots"]["computed"] + extra == segment["slots_computed"]
+        assert (extra > 0) == bool(generation["forced"])
+        aimed = told["plan"]["target"]
+        assert aimed is None or told["plan"]["remarks"] or abs(generation["planned"][0]["speedup"] / aimed - 1) < 0.05
 
 
 def test_ranks_decide_alike_and_give_the_result_of_one_process(upstream, run_python):

@@ -15,7 +15,7 @@ from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_skyreels.py"
-EXTRA = ("fail half-way", "teacache", "schedules")
+EXTRA = ("fail half-way", "teacache", "schedules", "plans")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,16 @@ def test_upstreams_teacache_is_refused(results):
 
 def test_masks_and_intervals_over_random_schedules(results):
     assert results["schedules"]["bad"] == [] and results["schedules"]["tried"] == 300
+
+
+def test_plan_equals_run(results):
+    for told in results["plans"]["told"]:
+        plan, generation = told["plan"]["plan"], told["generation"]
+        assert told["code"] == 0 and told["plan"]["exact"] and set(plan["modes"]) == {"P", "R"}
+        assert plan["modes"] == "".join(segment["modes"] for segment in generation["segments"])
+        assert plan["forwards"] == {name: generation["forwards"][name] for name in ("baseline", "run")}
+        for name in ("baseline", "computed"):
+            assert plan["slots"][name] == sum(segment[f"slots_{name}"] for segment in generation["segments"])
 
 
 def test_under_the_launcher(upstream, run_python, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .record import Run
 
 
@@ -27,6 +29,7 @@ def lines(run: Run) -> list[str]:
     out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
     if skipped:
         out.append(f"  DiT forwards {ran + skipped} -> {ran}, latent frames {baseline} -> {computed} ({modes})")
+        out += _work([plan for generation in done for plan in generation.planned])
     else:
         out.append(f"  nothing was skipped: all {ran} DiT forwards ran, because {_why_nothing(run)} ({modes})")
         if computed < baseline:
@@ -46,6 +49,16 @@ def lines(run: Run) -> list[str]:
     if run.told:
         out.append(f"  {f'{len(refused)} ran unpatched: ' if refused else ''}{'; '.join(run.told)}")
     return out + _where(run)
+
+
+def _work(plans: list[dict[str, Any]]) -> list[str]:
+    """The planned speed-up of the DiT's work, and what was aimed at."""
+    work = sum(plan["work"] for plan in plans)
+    if not work:
+        return []
+    targets = sorted({plan["target"] for plan in plans if plan["target"] is not None})
+    aimed = f", aimed at 1/{'/'.join(f'{target:g}' for target in targets)}" if targets else ""
+    return [f"  DiT work 1/{sum(plan['baseline'] for plan in plans) / work:.2f} by the cost model{aimed}"]
 
 
 def _why_nothing(run: Run) -> str:

@@ -1,0 +1,89 @@
+"""MAGI-1: the walk along one video, from upstream's configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..cost.magi import NULL_TOKENS, MagiShape, dispatch_flops
+from ..errors import UsageError
+from ..method import chunkwise, windows
+from ..method.asked import Terms
+from ..method.schedule import Interval
+from ..settings import Settings
+from .job import Job, Part, known_architecture
+
+KEPT, FLOAT32, LATENT = 3, 4, 8
+"""Velocities kept a chunk, their bytes a number, pixels a latent."""
+
+
+def job(options: argparse.Namespace, settings: Settings) -> Job:
+    """Raises UsageError for a file that is no such configuration, or options with which the host would fail."""
+    try:
+        config = json.loads(Path(options.config).read_text(encoding="utf-8"))
+        return _job(config, options, settings)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {options.config} cannot be read: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--config {options.config} is no MAGI-1 configuration: {error!r} is missing or wrong"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"magi-1: {error}") from error
+
+
+def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Settings) -> Job:
+    runtime, engine = config["runtime_config"], config["engine_config"]
+    shape = MagiShape.from_config(config)
+    steps, window, width = options.steps or runtime["num_steps"], runtime["window_size"], runtime["chunk_width"]
+    down = runtime["temporal_downsample_factor"]
+    prefix = max(1, options.prefix_frames // down) if options.prefix_frames else 0
+    chunks = math.ceil(((options.num_frames or runtime["num_frames"]) // down + prefix) / width)
+    ranges = runtime["noise2clean_kvrange"] if options.kv_ranges is None else options.kv_ranges
+    clean, cfg, offset = runtime["clean_chunk_kvrange"], runtime["cfg_number"], prefix // width
+    guidance = zip(runtime["cfg_t_range"], runtime["prev_chunk_scales"], runtime["text_scales"], strict=True)
+    rows = chunkwise.rows(
+        chunks,
+        window,
+        steps,
+        chunkwise.timesteps(steps, engine["shortcut_mode"]),
+        offset,
+        ranges=ranges,
+        guidance=list(guidance) if cfg == 3 else [],
+        nearly_clean=engine["distill_nearly_clean_chunk_threshold"],
+    )
+    architecture = known_architecture(options.host)
+    schedule = windows.build(rows, width, architecture.noise_level)
+    seen = chunkwise.kv_ranges(chunks, window, steps, offset, ranges=ranges, clean=clean)
+    pixels = options.height or runtime["video_size_h"], options.width or runtime["video_size_w"]
+    size = [side // LATENT for side in pixels]
+    tokens = shape.chunk_tokens(width, *size)
+
+    def work(iteration: int, slots: Interval) -> float:
+        lead = schedule.lead(iteration)
+        reach = seen[iteration][: slots[1] - schedule.intervals[iteration][0] + lead]
+        again = duplicated(iteration)
+        return dispatch_flops(
+            shape, tokens, reach, options.text_tokens, cfg_number=cfg, lead=bool(lead), duplicate=again
+        )
+
+    def duplicated(iteration: int) -> bool:
+        context = rows[iteration].context
+        return cfg == 1 and isinstance(context, tuple) and bool(context[-1])
+
+    def forwarded(iteration: int, slots: Interval) -> int:
+        lead = schedule.lead(iteration)
+        chunks = slots[1] - schedule.intervals[iteration][0] + lead
+        return 3 * chunks - lead if cfg == 3 else chunks + duplicated(iteration)
+
+    extra = 0.0
+    if offset:
+        reach = chunkwise.prefix_kv_ranges(offset, ranges=ranges, clean=clean)
+        extra = dispatch_flops(shape, tokens, reach, NULL_TOKENS, cfg_number=cfg)
+    terms = Terms(architecture.presets, architecture.preset_limit, each=settings.per_chunk, patient=True)
+    kept = KEPT * FLOAT32 * shape.out_channels * width * size[0] * size[1] * min(window, chunks)
+    return Job((Part(schedule, work, forwarded, cfg, extra),), terms, architecture.signal, kept)

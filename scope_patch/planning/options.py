@@ -1,0 +1,38 @@
+"""Options of the hosts' own commands, as far as a plan hangs on them. Imports no torch: `run` builds these too."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def skyreels(parser: argparse.ArgumentParser) -> None:
+    """Names and defaults of upstream's own script."""
+    parser.add_argument("--num-frames", type=int, default=97)
+    parser.add_argument("--base-num-frames", type=int, default=97)
+    parser.add_argument(
+        "--overlap-history", type=int, help="frames that a segment of a long video has from the last one"
+    )
+    parser.add_argument("--ar-step", type=int, default=0)
+    parser.add_argument("--causal-block-size", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=30, help="--inference_steps")
+    parser.add_argument("--shift", type=float, default=8.0)
+    parser.add_argument("--guidance-scale", type=float, default=6.0)
+    parser.add_argument("--height", type=int, default=544)
+    parser.add_argument("--width", type=int, default=960)
+    parser.add_argument("--model", default="1.3B", help="1.3B or 14B")
+
+
+def magi(parser: argparse.ArgumentParser) -> None:
+    """What stands in the configuration file may be given anew."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="upstream's JSON, as given to --config_file")
+    parser.add_argument("--num-frames", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument(
+        "--kv-ranges", type=int, nargs="*", help="noise2clean_kvrange; none: every chunk sees all before it"
+    )
+    parser.add_argument("--prefix-frames", type=int, default=0, help="1: image to video, more: video to video")
+    parser.add_argument(
+        "--text-tokens", type=int, default=128, help="of the prompt, special tokens included (for FLOPs)"
+    )
