@@ -1,0 +1,106 @@
+"""`plan`: the numbers of design §5 from options alone, and errors that teach."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scope_patch.cli import main
+
+PAPER = ["--num-frames=257", "--overlap-history=17", "--ar-step=5", "--causal-block-size=5", "--steps=50"]
+MODEL = {
+    "num_layers": 34, "hidden_size": 3072, "ffn_hidden_size": 12288, "num_attention_heads": 24, "num_query_groups": 8,
+    "kv_channels": 128, "patch_size": 2, "t_patch_size": 1, "in_channels": 16, "out_channels": 16,
+    "cond_hidden_ratio": 0.25, "caption_channels": 4096, "caption_max_length": 800, "xattn_cond_hidden_ratio": 0.25,
+    "cond_gating_ratio": 1.0, "gated_linear_unit": False, "half_channel_vae": False,
+}  # fmt: skip
+RUNTIME = {
+    "cfg_number": 1, "cfg_t_range": [0, 0.0217, 0.1, 0.3, 0.999], "prev_chunk_scales": [1.5] * 5,
+    "text_scales": [7.5] * 5, "noise2clean_kvrange": [5, 4, 3, 2], "clean_chunk_kvrange": 1, "num_frames": 240,
+    "video_size_h": 480, "video_size_w": 480, "num_steps": 64, "window_size": 4, "chunk_width": 6,
+    "temporal_downsample_factor": 4,
+}  # fmt: skip
+ENGINE = {"distill": True, "distill_nearly_clean_chunk_threshold": 0.3, "shortcut_mode": "8,16,16"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_config": MODEL, "runtime_config": RUNTIME, "engine_config": ENGINE}))
+    return str(path)
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*words):
+        code = main(["plan", *words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def told(call, *words):
+    code, out, _ = call(*words, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("host", ["skyreels-v2", "skyreels-v2-diffusers"])
+def test_the_papers_skyreels_figures(call, host):
+    plan = told(call, host, *PAPER, "--predict-threshold=1e9")["plan"]
+    assert [len(part["modes"]) for part in plan["parts"]] == [70, 65, 65] and plan["iterations"] == 200
+    assert plan["forwards"] == {"baseline": 400, "run": 100}
+    assert plan["pflop"]["original"] == pytest.approx(244.7, rel=1e-3)
+    assert plan["pflop"]["planned"] == pytest.approx(46.4, rel=1e-3) and plan["speedup"] == pytest.approx(
+        5.27, abs=0.005
+    )
+
+
+def test_without_weights_there_are_bounds(call):
+    made = told(call, "skyreels-v2", *PAPER, "--target-speedup=3")
+    assert not made["exact"] and made["least"]["forwards"]["run"] == 400
+    assert made["most"]["speedup"] == pytest.approx(5.27, abs=0.005) and made["history_bytes"] < 0.15e9
+    _, out, _ = call("skyreels-v2", *PAPER)
+    assert "the signal needs the model's weights" in out and "5.27 times less" in out
+
+
+@pytest.mark.parametrize("target", [2, 3, 4, 5])
+def test_targets(call, config, target):
+    for words in (["skyreels-v2", *PAPER, "--signal=expected"], ["magi-1", "--config", config]):
+        made = told(call, *words, f"--target-speedup={target}")
+        assert made["exact"] and made["target"] == target
+        assert made["remarks"] or made["plan"]["speedup"] == pytest.approx(target, rel=0.05)
+
+
+def test_the_papers_magi_figures(call, config):
+    plan = told(call, "magi-1", "--config", config, "--kv-ranges", "--policy=never")["plan"]
+    assert plan["iterations"] == 208 and plan["pflop"]["original"] == pytest.approx(81.2, rel=1e-3)
+    assert plan["speedup"] == 1 and set(plan["modes"]) == {"R"}
+    own = told(call, "magi-1", "--config", config)
+    assert own["target"] == 3.32 and own["plan"]["pflop"]["original"] == pytest.approx(61.26, rel=1e-3)
+    prefix = told(call, "magi-1", "--config", config, "--prefix-frames=48")["plan"]
+    assert prefix["forwards"]["baseline"] == len(prefix["modes"]) + 1, "the forward over the prefix"
+    _, out, _ = call("magi-1", "--config", config)
+    assert "part 1: 208 iterations" in out and "PFLOP" in out and "MB of velocities" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["magi-1", "--config", "/nowhere.json"], "cannot be read"),
+        (["magi-1", "--config", "{empty}"], "no MAGI-1 configuration"),
+        (["magi-1", "--config", "{text}"], "cannot be read"),
+        (["skyreels-v2", "--model=2B"], "no SkyReels-V2 model '2B'"),
+        (["skyreels-v2", "--num-frames=257", "--ar-step=1"], "ar_step should be at least"),
+        (["skyreels-v2", *PAPER, "--overlap-history=97"], "not below --base-num-frames"),
+        (["skyreels-v2", "--target-speedup=0.5"], "1 (nothing skipped) or more"),
+        (["skyreels-v2", "--target-speedup=2", "--predict-threshold=1"], "both given"),
+    ],
+)
+def test_errors_teach(call, tmp_path, words, complaint):
+    (tmp_path / "empty").write_text("{}")
+    (tmp_path / "text").write_text("no JSON")
+    code, out, err = call(*(word.format(empty=tmp_path / "empty", text=tmp_path / "text") for word in words))
+    assert (code, out) == (2, "") and complaint in err and err.count("\n") == 1
