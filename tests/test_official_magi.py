@@ -60,7 +60,7 @@ def test_report_counts_equal_what_ran(results, case, rule):
 
 def test_the_forwards_that_write_clean_keys_are_not_skipped(results):
     """240 frames: 9 of 208 steps prepend the chunk just finished."""
-    (segment,) = results["240 frames, 64 steps"]["whole"]["generation"]["segments"]
+    (segment,) = results["240 frames, 64 steps"]["each"]["generation"]["segments"]
     assert segment["iterations"] == 208
     starts = [start for start, _ in segment["intervals"]]
     written = [i for i in range(1, 208) if i % 16 == 0 and i >= 64]
