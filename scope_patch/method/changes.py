@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from .discrepancy import Discrepancy, Feature
-from .schedule import Interval, Schedule
+from .schedule import Interval, Schedule, overlap
 
 SQRT2 = math.sqrt(2)
 EXPECTED = "expected change of the latents"
@@ -21,9 +21,7 @@ def of_feature(feature: Feature, schedule: Schedule) -> Changes:
 
     def change(iteration: int, slots: Interval) -> float | None:
         start, end = shared(schedule, iteration, slots)
-        return (
-            discrepancy(timesteps[iteration][start:end], timesteps[iteration - 1][start:end]) if start < end else None
-        )
+        return discrepancy(timesteps[iteration][start:end], timesteps[iteration - 1][start:end])
 
     return change
 
@@ -52,6 +50,4 @@ def shared(schedule: Schedule, iteration: int, slots: Interval) -> Interval:
     """The slots that the iteration before had too; an empty interval at the first."""
     if iteration == 0:
         return slots[0], slots[0]
-    before = schedule.intervals[iteration - 1]
-    start = max(slots[0], before[0])
-    return start, max(start, min(slots[1], before[1]))
+    return overlap(slots, schedule.intervals[iteration - 1])

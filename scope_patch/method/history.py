@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .predictors.points import Points
-from .schedule import Interval
+from .schedule import Interval, overlap
 
 FRAME_AXIS = 2
 """Velocities are [batch, channels, latent frames, height, width]."""
@@ -85,7 +85,7 @@ class BranchHistory:
         share = weights.to(held.device, held.dtype)
         out = held * _column(share[0])
         for k, anchor in enumerate(list(self.anchors)[1 : len(weights)], start=1):
-            start, end = _overlap(interval, anchor.interval)
+            start, end = overlap(interval, anchor.interval)
             if start < end and bool((weights[k] != 0).any()):
                 part = out.narrow(FRAME_AXIS, start - interval[0], end - start)
                 part.addcmul_(_slots(anchor, (start, end)), _column(_cut(share[k], interval, (start, end))))
@@ -96,11 +96,11 @@ class BranchHistory:
         newest = self.anchors[0]
         measured = [(newest.interval, _norm(_slots(newest, newest.interval)))]
         if len(self.anchors) > 1:
-            common = _overlap(newest.interval, self.anchors[1].interval)
+            common = overlap(newest.interval, self.anchors[1].interval)
             measured.append((common, _norm(_slots(newest, common) - _slots(self.anchors[1], common))))
         if len(self.anchors) > 2:
             points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
-            common = _overlap(common, self.anchors[2].interval)
+            common = overlap(common, self.anchors[2].interval)
             measured.append((common, _norm(self._curvature(points, common))))
         return measured
 
@@ -146,11 +146,6 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return same and one.dtype == other.dtype and one.device == other.device
 
 
-def _overlap(one: Interval, other: Interval) -> Interval:
-    start = max(one[0], other[0])
-    return start, max(start, min(one[1], other[1]))
-
-
 def _slots(anchor: Anchor, interval: Interval) -> Tensor:
     """The velocity over `interval`, in at least float32: differences of neighbours drown in bf16."""
     part = anchor.velocity.narrow(FRAME_AXIS, interval[0] - anchor.interval[0], interval[1] - interval[0])
@@ -164,7 +159,7 @@ def _cut(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
 def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
     """A row over `own` as one over `wanted`, NaN where nothing is known."""
     out = torch.full((wanted[1] - wanted[0],), torch.nan, dtype=torch.float64)
-    start, end = _overlap(own, wanted)
+    start, end = overlap(own, wanted)
     out[start - wanted[0] : end - wanted[0]] = row[start - own[0] : end - own[0]]
     return out
 

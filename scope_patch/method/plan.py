@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..settings import NO_LIMIT
 from .changes import Changes
 from .fold import Fold, Verdict
 from .schedule import Interval
@@ -13,7 +14,7 @@ from .schedule import Interval
 Work = Callable[[int, Interval], float]
 """(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit."""
 
-EVERYTHING = 1e9
+EVERYTHING = NO_LIMIT[1]
 """A threshold that nothing reaches."""
 HALVINGS = 24
 

@@ -15,6 +15,12 @@ from torch import Tensor
 Interval = tuple[int, int]
 
 
+def overlap(one: Interval, other: Interval) -> Interval:
+    """The slots that two intervals share; empty, but never of negative length, where there is none."""
+    start = max(one[0], other[0])
+    return start, max(start, min(one[1], other[1]))
+
+
 def update_mask(step_index: Tensor, steps: int, pre_ready: int = 0) -> Tensor:
     """Equation 8: m[i, j] = 1[s[i, j] != s[i-1, j]] * 1[s[i, j] != S].
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..method.discrepancy import EPSILON
 from ..method.history import FRAME_AXIS
-from ..method.schedule import Interval, Schedule
+from ..method.schedule import Interval, Schedule, overlap
 from .call import ForwardCall
 from .layout import Layout
 
@@ -36,7 +35,7 @@ class LatentGauge:
         before, self._before, self._table = self._before, (interval, latents), []
         if before is None:
             return
-        self._common = start, end = _common(interval, before[0])
+        self._common = start, end = overlap(interval, before[0])
         with torch.no_grad():
             now, then = (
                 [self._part(latents, own, slot) for slot in range(start, end)]
@@ -47,7 +46,7 @@ class LatentGauge:
             self._table = torch.stack(means).to("cpu", torch.float64).tolist() if means else []
 
     def change(self, slots: Interval) -> float | None:
-        start, end = _common(slots, self._common)
+        start, end = overlap(slots, self._common)
         rows = self._table[start - self._common[0] : end - self._common[0]]
         if not rows:
             return None
@@ -56,13 +55,3 @@ class LatentGauge:
     def _part(self, latents: Tensor, own: Interval, slot: int) -> Tensor:
         frames = self._layout.frames
         return latents.narrow(FRAME_AXIS, (slot - own[0]) * frames, frames)
-
-
-def embedding(embed: Callable[[Any, Tensor], Tensor], model: Any) -> Callable[[Tensor], Tensor]:
-    """A host's `embed` for one DiT."""
-    return lambda latents: embed(model, latents)
-
-
-def _common(one: Interval, other: Interval) -> Interval:
-    start = max(one[0], other[0])
-    return start, max(start, min(one[1], other[1]))

@@ -97,10 +97,10 @@ class SegmentGeneration(Generation):
 
 def _four_things(result: Any) -> tuple[Tensor, Tensor, Tensor, Sequence[Interval]]:
     """Check what a schedule function returned. Raises NotApplied with what was found instead."""
-    expected = "(timestep matrix, step index, update mask, intervals)"
+    known = "(timestep matrix, step index, update mask, intervals)"
     if not isinstance(result, tuple) or len(result) != 4:
         found = f"{len(result)} things" if isinstance(result, tuple) else type(result).__name__
-        raise NotApplied(f"the schedule function returned {found}, expected {expected}")
+        raise NotApplied(f"the schedule function returned {found}, expected {known}")
     matrix, index, mask, intervals = result
     for name, tensor in (("timestep matrix", matrix), ("step index", index), ("update mask", mask)):
         if not isinstance(tensor, Tensor) or tensor.dim() != 2 or tensor.shape != mask.shape:

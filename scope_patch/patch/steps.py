@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import NotApplied
@@ -14,7 +15,7 @@ from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
 from .call import ForwardCall
 from .deciding import Decider, Online
-from .gauge import LatentGauge, embedding
+from .gauge import LatentGauge
 from .generation import Generation
 from .host import Host
 from .layout import Chunks
@@ -99,7 +100,7 @@ class StepGeneration(Generation):
                 )
             each = self.settings.per_chunk
             fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
-            gauge = LatentGauge(embedding(self.stepwise.embed, self.model), Chunks(schedule.frames))
+            gauge = LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames))
             return Online(fold, gauge)
         if signal == "timestep":
             self.record.signal = CONDITION
