@@ -1,0 +1,106 @@
+"""PSNR and SSIM of a video against a reference (scikit-image), and of latents what is defined for them.
+
+Frames are uint8 [F, H, W, 3]; latents are floats of any shape.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .extras import extra
+
+PEAK = 255.0  # the range of 8-bit frames
+WINDOW = 7  # pixels a side, scikit-image's default
+
+
+def psnr(reference: Tensor, video: Tensor) -> float:
+    """Decibels over the whole video, from the mean squared error of all its frames; inf when they are equal."""
+    return _decibels(statistics.fmean(_errors(reference, video)), PEAK)
+
+
+def ssim(reference: Tensor, video: Tensor) -> float:
+    """Structural similarity, the mean over frames; 1 when they are equal."""
+    return statistics.fmean(_similarities(reference, video))
+
+
+def per_frame(reference: Tensor, video: Tensor) -> dict[str, list[float]]:
+    """`psnr` (dB) and `ssim` of every frame. The PSNR of a video is not the mean of its frames' PSNR."""
+    return {
+        "psnr": [_decibels(error, PEAK) for error in _errors(reference, video)],
+        "ssim": list(_similarities(reference, video)),
+    }
+
+
+def latent_psnr(reference: Tensor, latents: Tensor) -> float | None:
+    """Decibels with the reference's largest minus smallest value as data range; None where that is 0 or not finite."""
+    check(reference, latents)
+    a, b = reference.double(), latents.double()
+    span = (a.max() - a.min()).item()
+    error = (a - b).square().mean().item()
+    return _decibels(error, span) if span > 0 and math.isfinite(span) and math.isfinite(error) else None
+
+
+def relative_error(reference: Tensor, latents: Tensor) -> float | None:
+    """|latents - reference| / |reference|, L2 norms; None where that is not defined (a zero or a value not finite)."""
+    check(reference, latents)
+    norm = torch.linalg.vector_norm(reference.double()).item()
+    error = torch.linalg.vector_norm(latents.double() - reference.double()).item()
+    return error / norm if norm > 0 and math.isfinite(norm) and math.isfinite(error) else None
+
+
+def check(reference: Tensor, other: Tensor, names: tuple[object, object] = ("reference", "output")) -> None:
+    """Raises UsageError, with both shapes, unless both are videos or both latents, of equal shape."""
+    for tensor, name in zip((reference, other), names, strict=True):
+        if not tensor.is_floating_point() and (tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[3] != 3):
+            raise UsageError(f"{name} is {tensor.dtype} {list(tensor.shape)}; frames are uint8 [F, H, W, 3]")
+        if not tensor.numel():
+            raise UsageError(f"{name} is empty: {list(tensor.shape)}; there is nothing to compare")
+    if reference.is_floating_point() != other.is_floating_point():
+        raise UsageError(
+            f"{names[0]} is {shown(reference)}, {names[1]} is {shown(other)}: frames are compared with frames, "
+            "latents with latents; decode the latents first"
+        )
+    if reference.shape != other.shape:
+        raise UsageError(
+            f"{names[0]} is {shown(reference)}, {names[1]} is {shown(other)}: only equal lengths and sizes can be "
+            "compared; make both with the same number of frames, height and width"
+        )
+
+
+def shown(tensor: Tensor) -> str:
+    """`97 frames of 960 x 544`, or `latents [1, 16, 25, 68, 120]`."""
+    if tensor.is_floating_point():
+        return f"latents {list(tensor.shape)}"
+    frames, height, width, _ = tensor.shape
+    return f"{frames} frame{'s' if frames > 1 else ''} of {width} x {height}"
+
+
+def _pairs(reference: Tensor, video: Tensor) -> Iterator[tuple[Any, Any]]:
+    check(reference, video)
+    if reference.is_floating_point():
+        raise UsageError(f"this is defined for frames, uint8 [F, H, W, 3]; here are {shown(reference)}")
+    return zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
+
+
+def _errors(reference: Tensor, video: Tensor) -> list[float]:
+    mean_squared_error = extra("skimage.metrics", "scikit-image").mean_squared_error
+    return [float(mean_squared_error(a, b)) for a, b in _pairs(reference, video)]
+
+
+def _similarities(reference: Tensor, video: Tensor) -> Iterator[float]:
+    similarity = extra("skimage.metrics", "scikit-image").structural_similarity
+    pairs = _pairs(reference, video)
+    if min(reference.shape[1:3]) < WINDOW:
+        raise UsageError(f"SSIM looks at {WINDOW} x {WINDOW} pixels at a time; here are {shown(reference)}")
+    return (float(similarity(a, b, channel_axis=2, data_range=PEAK)) for a, b in pairs)
+
+
+def _decibels(error: float, span: float) -> float:
+    return math.inf if error == 0 else 10 * math.log10(span**2 / error)
