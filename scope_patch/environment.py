@@ -11,7 +11,7 @@ from .errors import UsageError
 PREFIX = "SCOPE_PATCH_"
 SWITCH = "SCOPE_PATCH"
 # Not settings, but ours all the same: no warning about them.
-OTHERS = ("SCOPE_PATCH_DRY_RUN", "SCOPE_PATCH_UPSTREAM")
+OTHERS = ("SCOPE_PATCH_DRY_RUN", "SCOPE_PATCH_LPIPS", "SCOPE_PATCH_UPSTREAM")
 # From the launcher to bootstrap/sitecustomize.py; the underscore keeps them out of the users' name space.
 TRIGGERS = "_SCOPE_PATCH_TRIGGERS"
 LAUNCHER = "_SCOPE_PATCH_LAUNCHER"
