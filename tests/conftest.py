@@ -1,4 +1,4 @@
-"""Helpers for everything that needs a second process, and for the clones of the official repositories."""
+"""Helpers for everything that needs a second process, for the clones of the official repositories, for `compare`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+Command = Callable[..., "tuple[int, str, str]"]
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -70,3 +71,32 @@ def upstream() -> Callable[[str], Path]:
         return home / name
 
     return find
+
+
+@pytest.fixture
+def compare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """`compare(…)`: the command in this process, where no LPIPS weights are: (exit code, stdout, stderr)."""
+    from scope_patch.cli import main
+    from scope_patch.quality import weights
+
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "no weights"))
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main(["compare", *map(str, words)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(compare: Command) -> Callable[..., None]:
+    """`refused(complaints, …)`: `compare …` exits with 2 and prints one line, which has all the complaints."""
+
+    def run(complaints: list[str], *words: object) -> None:
+        code, out, err = compare(*words)
+        assert (code, out) == (2, "") and err.count("\n") == 1, err
+        assert all(complaint in err for complaint in complaints), err
+
+    return run
