@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
 
     import scope_patch
     from demo_model import pipeline
-    from measures import Flops, psnr, ssim
+    from measures import Flops
+    from scope_patch.quality.metrics import psnr, ssim
 
     torch.set_num_threads(args.threads)
     pipe = pipeline.build_pipeline()

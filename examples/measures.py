@@ -1,9 +1,6 @@
-"""What a setting cost and how near it came: DiT FLOPs, PSNR, SSIM."""
+"""What a setting cost: DiT FLOPs."""
 
 from __future__ import annotations
-
-import math
-import statistics
 
 
 class Flops:
@@ -46,17 +43,3 @@ class Flops:
             branches * sum(self(frames) for mode, frames in work if mode == "R"),
             branches * len(work) * self(full),
         )
-
-
-def psnr(reference, video) -> float:
-    """Decibels over a whole 8-bit video [F, H, W, 3]."""
-    error = ((reference.double() - video.double()) ** 2).mean().item()
-    return float("inf") if error == 0 else 10 * math.log10(255**2 / error)
-
-
-def ssim(reference, video) -> float:
-    """Mean structural similarity over frames (scikit-image)."""
-    from skimage.metrics import structural_similarity
-
-    pairs = zip(reference.numpy(), video.numpy(), strict=True)
-    return statistics.fmean(structural_similarity(a, b, channel_axis=2, data_range=255) for a, b in pairs)
