@@ -18,7 +18,7 @@ from .errors import UsageError
 from .interpreter import interpreter_of
 from .planning.options import magi, skyreels
 from .quality import command as comparing
-from .settings import NAMES, PRESETS, SIGNALS, resolve_with_origins, switched_off
+from .settings import NAMES, PLACEMENTS, PRESETS, SIGNALS, resolve_with_origins, switched_off
 
 USAGE_ERROR = 2
 
@@ -105,6 +105,12 @@ def _deciding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-speedup", metavar="X", help="do 1/X of the DiT's work; planned before the first forward"
     )
+    parser.add_argument(
+        "--placement",
+        metavar="{" + ",".join(PLACEMENTS) + "}",
+        help="for a speed-up, recompute where skipping would err most, or by thresholds on the signal",
+    )
+    parser.add_argument("--profile", metavar="FILE", help="what `calibrate` measured, for placing recomputes")
     parser.add_argument(
         "--policy", metavar="NAME", help="scope (default), or never: patched, but every step recomputed"
     )

@@ -18,8 +18,11 @@ PRESETS: dict[str, float] = {"slow": 4.55, "fast": 5.27}
 NO_LIMIT: Thresholds = (0.0, 1e9)
 """What stands in for a threshold that was not given beside one that was: predict, wherever the horizon allows."""
 DEFAULT_PRESET = "fast"
+DEFAULT_POLICY = "scope"
+PLACEMENTS = ("error", "threshold")
 SIGNALS = ("timestep", "latent", "expected")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
+FILES = ("profile", "report")
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
 """Three ways to say how much is to be skipped, the strongest first."""
 
@@ -35,6 +38,8 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "selective": switch,
     "per_chunk": switch,
     "signal": text,
+    "placement": text,
+    "profile": text,
     "report": text,
     "strict": switch,
 }
@@ -49,7 +54,7 @@ class Settings:
 
     cache_threshold: float | None = None
     predict_threshold: float | None = None
-    policy: str = "scope"
+    policy: str = DEFAULT_POLICY
     preset: str = DEFAULT_PRESET
     target_speedup: float | None = None
     max_skip: int = 5
@@ -58,6 +63,8 @@ class Settings:
     selective: bool = True
     per_chunk: bool = True
     signal: str | None = None
+    placement: str | None = None
+    profile: str | None = None
     report: str | None = None
     strict: bool = False
 
@@ -85,6 +92,7 @@ class Settings:
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
+        _known("placement", self.placement, PLACEMENTS)
 
     @property
     def thresholds(self) -> Thresholds | None:
@@ -146,8 +154,9 @@ def resolve_with_origins(
     _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
     _fill(values, origins, given, lambda name: "flag --" + name.replace("_", "-"))
-    if values.get("report") is not None:
-        values["report"] = os.path.abspath(str(values["report"]))  # the host may change directory before it is written
+    for name in FILES:
+        if values.get(name) is not None:
+            values[name] = os.path.abspath(str(values[name]))  # the host may change directory before it is opened
     settings = Settings(**values)  # type: ignore[arg-type]  # each value came out of its reader above
     _known("policy", settings.policy, policies)
     _known("predictor", settings.predictor, predictors)

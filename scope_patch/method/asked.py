@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from ..settings import NO_LIMIT, Settings, Thresholds
+from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings, Thresholds
 from . import policies, predictors
 from .changes import Changes
 from .fold import Fold, Verdict
 from .plan import EVERYTHING, Plan, Planner, Work, fold
+from .policies import Policy
+from .profile import Profile, assumed
 from .schedule import Schedule
 
 
@@ -20,12 +22,14 @@ class Terms:
 
     Attributes:
         presets: name -> speed-up of the DiT's work.
+        placement: how recomputes are chosen unless the user says otherwise, "error" or "threshold".
         limit: the highest predict threshold that a preset may take to get there.
         each: decisions slot by slot (chunks of a moving window).
         patient: too few points to predict are enough to repeat the last velocity.
     """
 
     presets: Mapping[str, float]
+    placement: str = "error"
     limit: float = EVERYTHING
     each: bool = False
     patient: bool = False
@@ -41,32 +45,45 @@ class Asked:
 
 
 def planner(settings: Settings, terms: Terms, schedule: Schedule, changes: Changes, work: Work) -> Planner:
-    """Plans of a schedule under these settings, at any thresholds."""
+    """Plans of a schedule under these settings."""
     keeps, known = predictors.create(settings.predictor).keeps, cache(changes)
 
-    def make(early: Thresholds, late: Thresholds, turn: int) -> list[Verdict]:
-        pair = [
-            policies.create(replace(settings, cache_threshold=low, predict_threshold=high, target_speedup=None))
-            for low, high in (early, late)
-        ]
+    def verdicts(policy: Callable[[int], Policy], one_by_one: bool) -> list[Verdict]:
+        each = terms.each and one_by_one
+        return fold(lambda: Fold(schedule, policy, keeps, each=each, patient=terms.patient), known)
 
-        def start() -> Fold:
-            return Fold(schedule, lambda i: pair[i >= turn], keeps, each=terms.each, patient=terms.patient)
+    def scope(thresholds: Thresholds) -> Policy:
+        low, high = thresholds
+        return policies.create(
+            replace(settings, cache_threshold=low, predict_threshold=high, target_speedup=None, placement="threshold")
+        )
 
-        return fold(start, known)
-
-    baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
-    return Planner(make, work, baseline, len(schedule))
+    return Planner(schedule, verdicts, scope, work)
 
 
-def asked(settings: Settings, terms: Terms, plans: Planner) -> Asked:
-    """The plan that the settings ask for."""
+def placing(settings: Settings, terms: Terms) -> bool:
+    """Whether recomputes are placed to err least, rather than decided by thresholds on a signal."""
+    if settings.thresholds is not None or settings.policy != DEFAULT_POLICY:
+        return False
+    return (settings.placement or ("threshold" if settings.signal else terms.placement)) == "error"
+
+
+def asked(settings: Settings, terms: Terms, plans: Planner, profile: Profile | None = None) -> Asked:
+    """The plan that the settings ask for.
+
+    Args:
+        profile: what was measured of the velocities; None where nothing was.
+    """
     thresholds = settings.thresholds
     if thresholds is not None or not policies.create(settings).active:
         return Asked(plans.at(thresholds or NO_LIMIT), None, "")
     target = settings.target(terms.presets)
     limit = EVERYTHING if settings.target_speedup is not None else min(terms.limit, EVERYTHING)
-    plan = plans.for_speedup(target, limit)
+    if placing(settings, terms):
+        plan = plans.placed(target, settings.max_skip, profile or assumed())
+        limit = EVERYTHING
+    else:
+        plan = plans.for_speedup(target, limit)
     why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
     remark = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {why}" if plan.bound else ""
     return Asked(plan, target, remark)

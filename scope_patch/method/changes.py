@@ -10,8 +10,14 @@ from .schedule import Interval, Schedule, overlap
 
 SQRT2 = math.sqrt(2)
 EXPECTED = "expected change of the latents"
+PLACED = "noise levels"
 Changes = Callable[[int, Interval], float | None]
 """(iteration, slots) -> d against the iteration before, over those of the slots that it had too."""
+
+
+def unasked(iteration: int, slots: Interval) -> float:
+    """Where decisions do not hang on changes."""
+    return 0.0
 
 
 def of_feature(feature: Feature, schedule: Schedule) -> Changes:

@@ -1,15 +1,19 @@
-"""All decisions of a schedule before its first forward, and the thresholds that make them cost what is asked for."""
+"""All decisions of a schedule before its first forward, made so that they cost what is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..settings import NO_LIMIT
+from ..settings import NO_LIMIT, Thresholds
 from .changes import Changes
 from .fold import Fold, Verdict
-from .schedule import Interval
+from .placed import Placed
+from .placement import TOLERANCE, place
+from .policies import Policy
+from .profile import Profile
+from .schedule import Interval, Schedule
 
 Work = Callable[[int, Interval], float]
 """(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit."""
@@ -24,14 +28,15 @@ class Plan:
     """Attributes:
     verdicts: one an iteration.
     work, baseline: the cost of the forwards that are left, and of the host's own.
-    thresholds: (cache, predict) that decided, or that decided at most where two pairs take turns.
+    thresholds: (cache, predict) that decided, or that decided at most where two pairs take turns; None where the
+        recomputes were placed.
     bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
     """
 
     verdicts: Sequence[Verdict]
     work: float
     baseline: float
-    thresholds: tuple[float, float]
+    thresholds: Thresholds | None
     bound: bool = False
 
     @property
@@ -48,7 +53,7 @@ class Plan:
             "baseline": self.baseline,
             "speedup": round(self.speedup, 4),
             "bound": self.bound,
-            "thresholds": list(self.thresholds),
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
 
     @property
@@ -70,26 +75,39 @@ class Planner:
     """Plans of one schedule.
 
     Args:
-        make: ((cache, predict) of early iterations, those of late ones, the first late iteration) -> verdicts.
+        verdicts: (policy of an iteration, may slots be decided one by one) -> every iteration's verdict.
+        scope: (cache, predict) thresholds -> the policy that decides by them.
         work: the cost of a forward.
-        baseline: the cost of the host's own forwards.
     """
 
     def __init__(
         self,
-        make: Callable[[tuple[float, float], tuple[float, float], int], list[Verdict]],
+        schedule: Schedule,
+        verdicts: Callable[[Callable[[int], Policy], bool], list[Verdict]],
+        scope: Callable[[Thresholds], Policy],
         work: Work,
-        baseline: float,
-        iterations: int,
     ) -> None:
-        self._make, self._work, self.baseline, self.iterations = make, work, baseline, iterations
+        self.schedule, self._verdicts, self._scope, self._work = schedule, verdicts, scope, work
+        self.baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
 
-    def at(self, thresholds: tuple[float, float]) -> Plan:
+    def at(self, thresholds: Thresholds) -> Plan:
         """The plan of a pair of thresholds."""
-        return self._plan(thresholds, thresholds, 0)
+        return self._turning(thresholds, thresholds, 0)
+
+    def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
+        """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
+
+        Raises ValueError for a target below 1.
+        """
+        wanted = self.baseline / _checked(target)
+        work = [self._work(i, slots) for i, slots in enumerate(self.schedule.intervals)]
+        recomputed = place(self.schedule, work, wanted, max_skip=max_skip, profile=profile)
+        pair = {due: Placed(due) for due in (False, True)}
+        plan = self._plan(self._verdicts(lambda i: pair[recomputed[i]], False), None)
+        return replace(plan, bound=plan.work > wanted * TOLERANCE)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
-        """The plan whose speed-up is nearest to the target and not below it, or the largest there is.
+        """The plan by thresholds whose speed-up is nearest to the target, or the largest there is.
 
         Only Predict and Recompute: at equal work repeating a velocity errs more than extrapolating it. One threshold
         gives steps; between two neighbours, the first part of the iterations takes the higher one.
@@ -100,12 +118,10 @@ class Planner:
 
         Raises ValueError for a target below 1.
         """
-        if not target >= 1:
-            raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
-        wanted = self.baseline / target
+        wanted = self.baseline / _checked(target)
         most = self.at((0.0, limit))
         if most.work >= wanted:
-            return Plan(most.verdicts, most.work, most.baseline, most.thresholds, bound=most.work > wanted * 1.05)
+            return replace(most, bound=most.work > wanted * TOLERANCE)
         low, high = 0.0, min(1.0, limit)
         while self.at((0.0, high)).work > wanted and high < limit:
             low, high = high, min(4 * high, limit)
@@ -113,18 +129,28 @@ class Planner:
             middle = (low + high) / 2
             low, high = (low, middle) if self.at((0.0, middle)).work <= wanted else (middle, high)
         early, late = (0.0, high), (0.0, low)
-        first, last = 0, self.iterations  # all late: too much work; all early: enough is saved
+        first, last = 0, len(self.schedule)  # all late: too much work; all early: enough is saved
         while last - first > 1:
             middle = (first + last) // 2
-            first, last = (first, middle) if self._plan(early, late, middle).work <= wanted else (middle, last)
-        candidates = [self._plan(early, late, turn) for turn in (first, last)]
+            first, last = (first, middle) if self._turning(early, late, middle).work <= wanted else (middle, last)
+        candidates = [self._turning(early, late, turn) for turn in (first, last)]
         return min(candidates, key=lambda plan: abs(plan.work - wanted))
 
-    def _plan(self, early: tuple[float, float], late: tuple[float, float], turn: int) -> Plan:
-        verdicts = self._make(early, late, turn)
+    def _turning(self, early: Thresholds, late: Thresholds, turn: int) -> Plan:
+        """One pair of thresholds up to an iteration, another from there on."""
+        pair = [self._scope(thresholds) for thresholds in (early, late)]
+        return self._plan(self._verdicts(lambda i: pair[i >= turn], True), early if turn else late)
+
+    def _plan(self, verdicts: list[Verdict], thresholds: Thresholds | None) -> Plan:
         work = sum(
             self._work(i, verdict.forwarded)
             for i, verdict in enumerate(verdicts)
             if verdict.forwarded[0] < verdict.forwarded[1]
         )
-        return Plan(verdicts, work, self.baseline, early if turn else late)
+        return Plan(verdicts, work, self.baseline, thresholds)
+
+
+def _checked(target: float) -> float:
+    if not target >= 1:
+        raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
+    return target

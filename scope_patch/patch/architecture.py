@@ -135,6 +135,8 @@ class Architecture:
         block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
             have not started changes nothing for the others.
         signal: what decisions are made from unless the user says otherwise.
+        placement: how recomputes are chosen for a speed-up unless the user says otherwise: "error" (they are placed
+            where skipping would err most) or "threshold" (by thresholds on the signal).
         presets: name -> speed-up of the DiT's work that is aimed at.
         preset_limit: the highest predict threshold that a preset may take to get there; a target that the user names
             has no such limit.
@@ -157,6 +159,7 @@ class Architecture:
     blocks: str = "blocks"
     cost: Callable[[Any, Mapping[str, Any], Any, int], Callable[[int, tuple[int, int]], float]] | None = None
     signal: str = "timestep"
+    placement: str = "error"
     preset_limit: float = math.inf
     presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
     stepwise: Stepwise | None = None

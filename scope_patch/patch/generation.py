@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
+from ..errors import UsageError
 from ..method import policies, predictors
 from ..method.asked import Terms, asked, planner
-from ..method.changes import Changes
+from ..method.changes import PLACED, Changes, unasked
 from ..method.plan import EVERYTHING, Work
+from ..method.profile import Profile, read
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
 from .architecture import Architecture
@@ -45,23 +47,45 @@ class Generation:
         self.clock = Clock(record.seconds)
         self.inside = False
 
-    def planned(
-        self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0, *, chunked: bool = False
-    ) -> Planned:
-        """Everything that will be decided, told to the record."""
+    def terms(self, *, chunked: bool = False) -> Terms:
+        """What presets mean here."""
         own = self.signal_name == self.architecture.signal  # the limit is in its units
-        terms = Terms(
+        return Terms(
             self.architecture.presets,
+            self.architecture.placement,
             self.architecture.preset_limit if own else EVERYTHING,
             each=chunked and self.settings.per_chunk,
             patient=chunked,
         )
-        work = self._work(call, schedule, index)
-        made = asked(self.settings, terms, planner(self.settings, terms, schedule, changes, work))
+
+    def planned(self, call: ForwardCall, schedule: Schedule, terms: Terms, changes: Changes, index: int = 0) -> Planned:
+        """Everything that will be decided, told to the record."""
+        plans = planner(self.settings, terms, schedule, changes, self._work(call, schedule, index))
+        made = asked(self.settings, terms, plans, self._profile)
         self.record.planned.append({"target": made.target, **made.plan.summary})
         if made.remark:
             self.record.remark(made.remark)
         return Planned(made.plan.verdicts)
+
+    def placed(self, call: ForwardCall, schedule: Schedule, terms: Terms, index: int = 0) -> Planned:
+        """The same where no signal is asked: recomputes are placed by noise levels alone."""
+        self.record.signal = PLACED if self._profile is None else f"{PLACED}, {self.settings.profile}"
+        return self.planned(call, schedule, terms, unasked, index)
+
+    @cached_property
+    def _profile(self) -> Profile | None:
+        """What was measured of the velocities; a file that has become unusable costs a remark."""
+        if self.settings.profile is None:
+            return None
+        try:
+            found = read(self.settings.profile)
+        except UsageError as error:
+            self.record.remark(f"{error}; recomputes are placed without it")
+            return None
+        if found.host not in ("", self.architecture.name):
+            self.record.remark(f"the profile {self.settings.profile} was measured on {found.host}; it is not used")
+            return None
+        return found
 
     def _work(self, call: ForwardCall, schedule: Schedule, index: int) -> Work:
         """FLOPs by the host's cost model; slots where it has none, or the model is not as it expects."""

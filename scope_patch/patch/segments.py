@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplied
-from ..method.changes import EXPECTED, expected, of_feature
+from ..method.asked import placing
+from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build
 from ..report.record import Generation as Record
@@ -76,10 +77,15 @@ class SegmentGeneration(Generation):
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 
     def _decider(self, call: ForwardCall, schedule: Schedule) -> Planned:
-        if self.signal_name == "expected" or not self.policy.active:
-            self.record.signal = EXPECTED if self.policy.active else None
-            return self.planned(call, schedule, expected(schedule))
-        return self.planned(call, schedule, of_feature(self.signal(call), schedule))
+        terms = self.terms()
+        if placing(self.settings, terms):
+            return self.placed(call, schedule, terms)
+        if not self.policy.active:
+            return self.planned(call, schedule, terms, unasked)
+        if self.signal_name == "expected":
+            self.record.signal = EXPECTED
+            return self.planned(call, schedule, terms, expected(schedule))
+        return self.planned(call, schedule, terms, of_feature(self.signal(call), schedule))
 
     def signal(self, call: ForwardCall) -> Feature:
         """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import NotApplied
 from ..method import windows
+from ..method.asked import placing
 from ..method.changes import EXPECTED, expected, of_feature
 from ..method.fold import Fold
 from ..method.schedule import Schedule
@@ -86,25 +87,29 @@ class StepGeneration(Generation):
         return Session(schedule, decider, self.predictor, self.record, host, keep=self.policy.active)
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
-        signal = self.signal_name
+        terms, signal = self.terms(chunked=True), self.signal_name
+        if placing(self.settings, terms):
+            return self.placed(call, schedule, terms, index)
         if signal == "latent" and ranks > 1:
             # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
             remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
             self.record.remark(remark)
         elif signal == "latent":
-            self.record.signal = LATENT
-            if self.settings.thresholds is None:
-                self.record.remark(
-                    "the latents are not known beforehand, so no speed-up can be aimed at: every step is skipped that "
-                    "--max-skip allows (give --predict-threshold)"
-                )
-            each = self.settings.per_chunk
-            fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
-            gauge = LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames))
-            return Online(fold, gauge)
+            return self._online(schedule)
         if signal == "timestep":
             self.record.signal = CONDITION
             feature = self.stepwise.feature(self.pipeline, index, self.model)
-            return self.planned(call, schedule, of_feature(feature, schedule), index, chunked=True)
+            return self.planned(call, schedule, terms, of_feature(feature, schedule), index)
         self.record.signal = EXPECTED
-        return self.planned(call, schedule, expected(schedule), index, chunked=True)
+        return self.planned(call, schedule, terms, expected(schedule), index)
+
+    def _online(self, schedule: Schedule) -> Online:
+        self.record.signal = LATENT
+        if self.settings.thresholds is None:
+            self.record.remark(
+                "the latents are not known beforehand, so no speed-up can be aimed at: every step is skipped that "
+                "--max-skip allows (give --predict-threshold)"
+            )
+        each = self.settings.per_chunk
+        fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
+        return Online(fold, LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames)))

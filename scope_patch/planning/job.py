@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..method.asked import Asked, Terms, asked, planner
+from ..method.asked import Asked, Terms, asked, placing, planner
 from ..method.changes import expected
 from ..method.plan import EVERYTHING, Plan, Work
+from ..method.profile import read
 from ..method.schedule import Interval, Schedule
 from ..patch.architecture import Architecture
 from ..patch.known import architectures
@@ -66,9 +67,15 @@ def known_architecture(name: str) -> Architecture:
 def look(job: Job, settings: Settings) -> Outlook:
     """The plans of a job, made by the code that decides in a run."""
     signal = settings.signal or job.signal
-    known = signal == "expected" or settings.policy == "never" or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
+    known = (
+        placing(settings, job.terms)
+        or signal == "expected"
+        or settings.policy == "never"
+        or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
+    )
     plans = [planner(settings, job.terms, part.schedule, expected(part.schedule), part.work) for part in job.parts]
     if known:
-        return Outlook(job, tuple(asked(settings, job.terms, each) for each in plans), (), ())
+        profile = read(settings.profile) if settings.profile else None
+        return Outlook(job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), ())
     least, most = (tuple(each.at((0.0, end)) for each in plans) for end in (0.0, EVERYTHING))
     return Outlook(job, (), least, most)

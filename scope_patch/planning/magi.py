@@ -84,6 +84,12 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     if offset:
         reach = chunkwise.prefix_kv_ranges(offset, ranges=ranges, clean=clean)
         extra = dispatch_flops(shape, tokens, reach, NULL_TOKENS, cfg_number=cfg)
-    terms = Terms(architecture.presets, architecture.preset_limit, each=settings.per_chunk, patient=True)
+    terms = Terms(
+        architecture.presets,
+        architecture.placement,
+        architecture.preset_limit,
+        each=settings.per_chunk,
+        patient=True,
+    )
     kept = KEPT * FLOAT32 * shape.out_channels * width * size[0] * size[1] * min(window, chunks)
     return Job((Part(schedule, work, forwarded, cfg, extra),), terms, architecture.signal, kept)

@@ -32,7 +32,7 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     slots = max(part.schedule.mask.shape[1] for part in parts)
     kept = KEPT * FLOAT32 * branches * shape.out_channels * slots * height * width
-    return Job(parts, Terms(architecture.presets), architecture.signal, kept)
+    return Job(parts, Terms(architecture.presets, architecture.placement), architecture.signal, kept)
 
 
 def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:

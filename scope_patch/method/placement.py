@@ -1,0 +1,121 @@
+"""Which iterations are recomputed: the least error bound under a budget of work, by dynamic programming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .bound import skip_errors
+from .profile import Profile
+from .schedule import Schedule
+
+UNITS = 1000
+"""Budgets are counted in so many parts."""
+TOLERANCE = 1.05
+"""A speed-up within this factor of what was asked is what was asked."""
+
+
+def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip: int, profile: Profile) -> list[bool]:
+    """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
+
+    Where no set is that cheap, the cheapest. Where the next dearer set comes much nearer to the budget than the best
+    one below (few steps make a coarse choice), that one.
+
+    Args:
+        work: what recomputing each iteration costs, in any unit, that of `budget`.
+        max_skip: skips in a row at the most.
+    """
+    unit = budget / UNITS
+    parts = [round(each / unit) for each in work]
+    must = [_must(schedule, i) for i in range(len(schedule))]
+    cheapest = _cheapest(parts, must, max_skip)
+    most = max(UNITS, cheapest) + max(parts)  # some room above: see `_pick`
+    errors = skip_errors(schedule, profile, max(max_skip, 1))
+    table, came = _tabulate(parts, must, [_turned(schedule, i) for i in range(len(schedule))], errors, max_skip, most)
+    return _trace(table, came, parts, _pick(table.flatten(0, 1).amin(dim=0), max(UNITS, cheapest)))
+
+
+def _must(schedule: Schedule, iteration: int) -> bool:
+    return schedule.grew(iteration) or schedule.lead(iteration) > 0 or _turned(schedule, iteration)
+
+
+def _turned(schedule: Schedule, iteration: int) -> bool:
+    return iteration > 0 and schedule.turned(iteration, iteration - 1)
+
+
+def _cheapest(parts: Sequence[int], must: Sequence[bool], max_skip: int) -> int:
+    """The least work that the horizon and forced recomputes allow."""
+    best: list[int] = []  # work up to here, the last recompute being this iteration
+    for i, part in enumerate(parts):
+        reach: list[int] = []
+        for before in range(i - 1, max(i - max_skip - 2, -1), -1):
+            reach.append(best[before])
+            if must[before]:
+                break
+        best.append(part + min(reach, default=0))
+    tail = range(len(parts) - 1, max(len(parts) - max_skip - 2, -1), -1)
+    ends = []
+    for i in tail:
+        ends.append(best[i])
+        if must[i]:
+            break
+    return min(ends)
+
+
+def _tabulate(
+    parts: Sequence[int], must: Sequence[bool], turned: Sequence[bool], errors: Tensor, max_skip: int, most: int
+) -> tuple[Tensor, list[Tensor]]:
+    """The least error by (skips since the newest recompute, gap between the last two, work so far).
+
+    Returns that table after the last iteration, and for every iteration what a recompute there came from: the gap by
+    (skips, work), or (skips, gap) as one number by work where a new curve begins.
+    """
+    table = torch.full((max_skip + 1, max_skip + 2, most + 1), torch.inf, dtype=torch.float64)
+    came = [torch.zeros(0)]
+    table[0, 0, parts[0]] = 0.0
+    for i in range(1, len(parts)):
+        new = torch.full_like(table, torch.inf)
+        if not must[i]:
+            new[1:] = table[:-1] + errors[i, :max_skip, : max_skip + 2, None]
+        room = most + 1 - parts[i]
+        if turned[i]:  # what was computed before is of another curve
+            least, origin = table.flatten(0, 1).min(dim=0)
+            new[0, 0, parts[i] :] = least[:room]
+        else:
+            least, origin = table.min(dim=1)
+            new[0, 1:, parts[i] :] = least[:, :room]
+        came.append(origin)
+        table = new
+    return table, came
+
+
+def _pick(errors: Tensor, budget: int) -> int:
+    """The work to spend, of which the least errors are given."""
+    below = int(errors[: budget + 1].argmin())
+    dearer = errors[budget + 1 :].isfinite().nonzero()
+    if budget <= below * TOLERANCE or not len(dearer):
+        return below
+    above = budget + 1 + int(dearer[0])
+    return above if above / budget < budget / below else below
+
+
+def _trace(table: Tensor, came: list[Tensor], parts: Sequence[int], spent: int) -> list[bool]:
+    """The way that led to the least error at that work."""
+    width = table.shape[1]
+    at = int(table[:, :, spent].argmin())
+    skips, gap = divmod(at, width)
+    recomputed = [False] * len(parts)
+    for i in range(len(parts) - 1, 0, -1):
+        if skips > 0:
+            skips -= 1
+            continue
+        recomputed[i] = True
+        spent -= parts[i]
+        if gap == 0:
+            skips, gap = divmod(int(came[i][spent]), width)
+        else:
+            skips, gap = gap - 1, int(came[i][gap - 1, spent])
+    recomputed[0] = True
+    return recomputed

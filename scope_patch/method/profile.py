@@ -1,0 +1,81 @@
+"""How fast velocities change and bend at every noise level: measured by `calibrate`, or assumed. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+KIND = "scope_patch profile"
+SCHEMA = 1
+FLOOR = 0.1
+"""What the signal's share 1 - sigma is taken to be at the least where velocities were not measured."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Attributes:
+    levels: noise levels sigma in 0..1, ascending.
+    change: ||dv / dsigma|| / ||v|| at each of them.
+    bend: ||d2v / dsigma2|| / ||v||.
+    host: the architecture it was measured on; "" for none.
+    """
+
+    levels: tuple[float, ...]
+    change: tuple[float, ...]
+    bend: tuple[float, ...]
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        if not len(self.levels) == len(self.change) == len(self.bend) > 0:
+            raise ValueError("levels, change and bend are not lists of one length, with at least one number")
+        if any(not (math.isfinite(x) and x >= 0) for x in (*self.levels, *self.change, *self.bend)):
+            raise ValueError("levels, change and bend hold something that is no number, or negative")
+        if any(low >= high for low, high in zip(self.levels, self.levels[1:], strict=False)):
+            raise ValueError("levels do not ascend")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the file."""
+        return {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "host": self.host,
+            "levels": list(self.levels),
+            "change": list(self.change),
+            "bend": list(self.bend),
+        }
+
+
+def read(path: Path | str) -> Profile:
+    """A profile from its file. Raises UsageError for a file that is none."""
+    try:
+        told = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the profile {path} cannot be read: {error}") from error
+    if not isinstance(told, dict) or told.get("kind") != KIND or told.get("schema") != SCHEMA:
+        raise UsageError(f"{path} is no profile of schema {SCHEMA}; `python -m scope_patch calibrate` writes one")
+    try:
+        levels, change, bend = (_numbers(told[name]) for name in ("levels", "change", "bend"))
+        return Profile(levels, change, bend, str(told.get("host", "")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the profile {path} is damaged ({error}); calibrate again") from error
+
+
+def assumed() -> Profile:
+    """What stands in for a measurement.
+
+    A sample x = (1 - sigma) data + sigma noise tells as much of the data as its share 1 - sigma allows; so velocities
+    are taken to change at the rate at which that share does, and to bend at its square.
+    """
+    levels = tuple(k / 100 for k in range(101))
+    change = tuple(1 / (1 - sigma + FLOOR) for sigma in levels)
+    return Profile(levels, change, tuple(c * c for c in change))
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
