@@ -13,6 +13,7 @@ from ..method.fold import Verdict
 from ..method.forecast import Forecast
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
+from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .call import ForwardCall, like_output, velocity_of
@@ -117,6 +118,9 @@ class Session:
 
     def _new_segment(self, schedule: Schedule) -> None:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
+        self.segment.frames = schedule.mask.shape[1] * schedule.frames
+        self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
+        self.segment.chunk = schedule.frames if self.host.chunked else 0
         self.record.segments.append(self.segment)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
@@ -134,6 +138,9 @@ class Session:
             verdict = Verdict({interval: GUARDED}, interval, GUARDED.mode, GUARDED.reason)
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
+        if self.host.chunked:
+            each = "".join(verdict.mode_of(slot).value for slot in range(*interval))
+            self.segment.slots.append("F" * schedule.lead(iteration) + each)
         start, last = interval[0] - schedule.lead(iteration), verdict.forwarded[1]
         end = last if last > interval[0] else interval[1]
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
