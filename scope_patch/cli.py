@@ -1,4 +1,4 @@
-"""The command line: `python -m scope_patch run|plan|list|doctor`, also installed as `scope-patch`.
+"""The command line: `python -m scope_patch run|plan|report|list|doctor`, also installed as `scope-patch`.
 
 Nothing here imports torch: `run` must start as fast as the command behind it.
 """
@@ -17,6 +17,7 @@ from .environment import switch
 from .errors import UsageError
 from .interpreter import interpreter_of
 from .planning.options import magi, skyreels
+from .report import command as report
 from .settings import NAMES, PRESETS, SIGNALS, resolve_with_origins, switched_off
 
 USAGE_ERROR = 2
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .planning.command import run
 
             return run(options)
+        if options.action == "report":
+            return report.run(options)
         from .doctor import print_doctor
 
         return print_doctor(options.repo)
@@ -61,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=_version())
-    actions = parser.add_subparsers(dest="action", required=True, metavar="{run,plan,list,doctor}")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{run,plan,report,list,doctor}")
     run = actions.add_parser(
         "run",
         help="run a command with its video model patched",
@@ -83,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         add(host)
         _deciding_options(host)
         host.add_argument("--json", action="store_true", help="for programs")
+    shown = actions.add_parser("report", help="what a run did, as text, page or figure", allow_abbrev=False)
+    report.add_arguments(shown)
     actions.add_parser("list", help="known architectures, policies and predictors, with their origin")
     doctor = actions.add_parser("doctor", help="what matches here, which check failed, can injection work")
     doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
