@@ -22,7 +22,7 @@ DEFAULT_POLICY = "scope"
 PLACEMENTS = ("error", "threshold")
 SIGNALS = ("timestep", "latent", "expected")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
-FILES = ("profile", "report")
+FILES = ("profile", "calibrate", "report")
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
 """Three ways to say how much is to be skipped, the strongest first."""
 
@@ -40,6 +40,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "signal": text,
     "placement": text,
     "profile": text,
+    "calibrate": text,
     "report": text,
     "strict": switch,
 }
@@ -65,6 +66,7 @@ class Settings:
     signal: str | None = None
     placement: str | None = None
     profile: str | None = None
+    calibrate: str | None = None
     report: str | None = None
     strict: bool = False
 
@@ -87,6 +89,8 @@ class Settings:
                 "a target speed-up and thresholds were both given, and each alone says what is skipped; leave out "
                 "--target-speedup, or --cache-threshold and --predict-threshold"
             )
+        if self.calibrate is not None and self.policy != "never":
+            raise UsageError(f"calibrating runs the host unaccelerated: --policy {self.policy} has no place there")
         if integer(self.max_skip, "max_skip") < 0:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..method import policies, predictors
 from ..method.asked import Terms, asked, planner
+from ..method.calibration import Calibration
 from ..method.changes import PLACED, Changes, unasked
 from ..method.plan import EVERYTHING, Work
 from ..method.profile import Profile, read
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
+from ..report.sink import put
 from .architecture import Architecture
 from .call import ForwardCall
 from .clock import Clock
@@ -107,3 +111,22 @@ class Generation:
         elif error is not None:
             self.record.error = f"{type(error).__name__}: {error}"
         self.clock.close()
+        if error is None and self.scope.calibration is not None and self.record.applied:
+            self._write_profile(self.scope.calibration)
+
+    def _write_profile(self, calibration: Calibration) -> None:
+        """After every generation that ended well: a job that is cut short has lost nothing."""
+        path = self.settings.calibrate
+        assert path is not None
+        profile = calibration.profile(self.architecture.name)
+        if profile is None:
+            self.record.remark("no profile was written: no latent frame was denoised for three steps in a row")
+            return
+        try:
+            put(Path(path), json.dumps(profile.as_dict(), indent=1) + "\n")
+        except OSError as problem:
+            logger.warning("the profile could not be written to %s: %s", path, problem)
+            return
+        self.record.remark(
+            f"{path}: how velocities change at {len(profile.levels)} noise levels; use it with --profile"
+        )

@@ -71,8 +71,14 @@ class SegmentGeneration(Generation):
                 self.record.remark(SHORTER_CLIP)
             return made
 
-        keep = self.policy.active
-        session = Session(schedule, self._decider, self.predictor, self.record, keep=keep)
+        session = Session(
+            schedule,
+            self._decider,
+            self.predictor,
+            self.record,
+            keep=self.policy.active,
+            calibration=self.scope.calibration,
+        )
         self.session = session
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from ..method import stability
+from ..method.calibration import Calibration
 from ..method.decision import Decision, Mode
 from ..method.fold import Verdict
 from ..method.forecast import Forecast
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
+from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .call import ForwardCall, like_output, velocity_of
@@ -30,6 +32,8 @@ class Session:
         schedule: makes the segment's schedule; called at the first iteration, since callers edit the matrices that the
             schedule function returned before they enter the loop.
         decider: makes what decides; called with the first DiT call.
+        keep: whether velocities are kept.
+        calibration: gets the velocities of every forward.
     """
 
     def __init__(
@@ -41,10 +45,12 @@ class Session:
         host: Host | None = None,
         *,
         keep: bool = True,
+        calibration: Calibration | None = None,
     ) -> None:
         self._make_schedule, self._make_decider = schedule, decider
         self.predictor, self.record = predictor, record
-        self.host, self.limits, self._keep = host or Host(), stability.Limits(), keep
+        self.host, self.limits = host or Host(), stability.Limits()
+        self._keep, self._calibration = keep or calibration is not None, calibration
         self.schedule: Schedule | None = None
         self._forecast: Forecast | None = None
         self._begin()
@@ -109,6 +115,9 @@ class Session:
             return
         keep(pending, velocity, self.schedule, self.host.layout)
         pending.branch.output_type = type(output)
+        if self._calibration is not None:
+            for part in pending.branch.parts(pending.slots):
+                self._calibration.note(list(part.history.anchors), self.schedule.mask[pending.iteration])
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
 
     def close(self) -> None:
@@ -117,6 +126,9 @@ class Session:
 
     def _new_segment(self, schedule: Schedule) -> None:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
+        self.segment.frames = schedule.mask.shape[1] * schedule.frames
+        self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
+        self.segment.chunk = schedule.frames if self.host.chunked else 0
         self.record.segments.append(self.segment)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
@@ -134,6 +146,9 @@ class Session:
             verdict = Verdict({interval: GUARDED}, interval, GUARDED.mode, GUARDED.reason)
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
+        if self.host.chunked:
+            each = "".join(verdict.mode_of(slot).value for slot in range(*interval))
+            self.segment.slots.append("F" * schedule.lead(iteration) + each)
         start, last = interval[0] - schedule.lead(iteration), verdict.forwarded[1]
         end = last if last > interval[0] else interval[1]
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))

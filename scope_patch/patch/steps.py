@@ -68,6 +68,11 @@ class StepGeneration(Generation):
             self._refused = True
             raise NotApplied(reason)
         frames, ranks = self.stepwise.frames(self.pipeline), self.stepwise.ranks()
+        if self.scope.calibration is not None and ranks > 1:
+            self._refused = True  # a rank that is not the last sees no velocities
+            raise NotApplied(
+                "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
+            )
         host = Host(
             layout=Chunks(frames),
             chunked=True,
@@ -84,7 +89,15 @@ class StepGeneration(Generation):
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
             return self._decider(call, schedule, index, ranks)
 
-        return Session(schedule, decider, self.predictor, self.record, host, keep=self.policy.active)
+        return Session(
+            schedule,
+            decider,
+            self.predictor,
+            self.record,
+            host,
+            keep=self.policy.active,
+            calibration=self.scope.calibration,
+        )
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
         terms, signal = self.terms(chunked=True), self.signal_name

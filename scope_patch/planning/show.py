@@ -74,7 +74,7 @@ def _part(part: Part, plan: Plan) -> dict[str, Any]:
     baseline, computed = (schedule.frames * sum(part.size(i, slots) for i, slots in each) for each in (whole, ran))
     return {
         "modes": plan.modes,
-        "thresholds": list(plan.thresholds),
+        "thresholds": None if plan.thresholds is None else list(plan.thresholds),
         "forwards": {"baseline": part.runs * len(schedule), "run": part.runs * len(ran)},
         "slots": {"baseline": baseline, "computed": computed},
         "original": plan.baseline,

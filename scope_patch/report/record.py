@@ -12,7 +12,15 @@ SCHEMA = 1
 
 @dataclass
 class Segment:
-    """One run of the denoise loop; a long video has several. Slots are latent frames, counted once a DiT call."""
+    """One run of the denoise loop; a long video has several. Slots are latent frames, counted once a DiT call.
+
+    Attributes:
+        frames: latent frames that the loop denoises or reads.
+        active: of every iteration, the bounds [start, end, ...] of the latent frames that are integrated.
+        chunk: latent frames that are decided together on a host that decides chunk by chunk, else 0.
+        slots: on such a host, of every iteration that ran, what was decided for each chunk from its interval's start
+            on: C, P, R, or F for a clean chunk that is forwarded along.
+    """
 
     iterations: int
     modes: list[str] = field(default_factory=list)
@@ -22,6 +30,10 @@ class Segment:
     slots_computed: int = 0
     selective: bool = False
     note: str = ""
+    frames: int = 0
+    active: list[list[int]] = field(default_factory=list)
+    chunk: int = 0
+    slots: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -33,6 +45,9 @@ class Segment:
             "slots_computed": self.slots_computed,
             "selective": self.selective,
             **({"note": self.note} if self.note else {}),
+            "frames": self.frames,
+            "active": [list(bounds) for bounds in self.active],
+            **({"chunk": self.chunk, "slots": list(self.slots)} if self.chunk else {}),
         }
 
 

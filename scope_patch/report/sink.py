@@ -58,9 +58,7 @@ class Sink:
 
 
 def write_or_warn(path: Path, run: Run) -> None:
-    """`write` on rank 0; a report that cannot be written must cost no generation: one warning says so."""
-    if not _is_rank_zero():
-        return
+    """A report that cannot be written must cost no generation: one warning says so."""
     try:
         write(path, run)
     except OSError as error:
@@ -68,13 +66,20 @@ def write_or_warn(path: Path, run: Run) -> None:
 
 
 def write(path: Path, run: Run) -> None:
-    """Write a run's report to `path` in one step, through a symlink if it is one. Raises OSError."""
+    """Write a run's report to `path`. Raises OSError."""
+    put(path, json.dumps(run.report, indent=1) + "\n")
+
+
+def put(path: Path, text: str) -> None:
+    """Write a text to `path` in one step, through a symlink if it is one; rank 0 only. Raises OSError."""
+    if not _is_rank_zero():
+        return
     target = path.resolve()
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(run.report, indent=1) + "\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

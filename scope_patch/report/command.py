@@ -1,0 +1,66 @@
+"""`python -m scope_patch report RUN.json`: what a run did, as text, as a page, as a figure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from .load import Loaded
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `report`."""
+    parser.add_argument("run_json", metavar="RUN.json", help="what `run --report RUN.json` wrote")
+    parser.add_argument("--html", metavar="FILE", help="one page, with everything in it")
+    parser.add_argument("--png", metavar="FILE", help="the timelines as a figure (needs matplotlib)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write what was asked for, or print text. Raises UsageError: no report, or a file that cannot be written."""
+    from .load import load
+
+    loaded = load(options.run_json)
+    if options.html is None and options.png is None:
+        from .text import text
+
+        print(text(loaded))
+        return 0
+    made: dict[str, bytes] = {}
+    for option, path in (("--html", options.html), ("--png", options.png)):
+        if path is not None:
+            _check(option, path, [options.run_json, *made])
+            made[path] = _html(loaded) if option == "--html" else _png(loaded)
+    for path, content in made.items():  # all pictures are made before the first file is touched
+        try:
+            Path(path).write_bytes(content)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({error.strerror}); give another path") from None
+        print(f"{path}: {len(content) / 1000:.0f} kB")
+    return 0
+
+
+def _html(loaded: Loaded) -> bytes:
+    from .html import page
+
+    return page(loaded).encode()
+
+
+def _png(loaded: Loaded) -> bytes:
+    from .figure import png
+
+    return png(loaded)
+
+
+def _check(option: str, path: str, others: list[str]) -> None:
+    """Raises UsageError where `path` is no place for a file of its own."""
+    if os.path.isdir(path):
+        raise UsageError(f"{option} {path} is a directory; give the name of a file")
+    if os.path.realpath(path) in map(os.path.realpath, others):
+        raise UsageError(f"{option} {path} would overwrite the report, or the other picture; give another path")
+    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        raise UsageError(f"{option} {path} cannot be written, because its directory does not exist; create it first")

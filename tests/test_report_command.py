@@ -1,0 +1,187 @@
+"""`report RUN.json`: text, page and figure, as users get them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+from reports import CHUNKS, SEGMENT, report, several
+
+from scope_patch import cli
+from scope_patch.report.html import page
+from scope_patch.report.load import loaded
+from scope_patch.report.text import text
+
+NASTY = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
+CASES = {
+    "one": report(),
+    "chunks": report(CHUNKS),
+    "alike": several({"segments": [SEGMENT, SEGMENT]}, {"segments": [SEGMENT]}),
+    "nothing": several(status="not-applied", reasons=["no known host was imported"]),
+    "empty generation": report(segments=[]),
+    "no iterations": report({"iterations": 0, "modes": "", "reasons": [], "intervals": [], "frames": 0, "active": []}),
+    "no plan": report(planned=[]),
+    "failed": report(
+        {**SEGMENT, "modes": "R", "reasons": ["growth"], "intervals": [[0, 2]]}, finished=False, error="OutOfMemory"
+    ),
+    "nasty": several(
+        {"segments": [{**SEGMENT, "reasons": [NASTY] * 5, "note": NASTY}], "remarks": [NASTY], "guards": {NASTY: 1}},
+        host=NASTY,
+        signal=NASTY,
+        reasons=[NASTY],
+        settings={NASTY: NASTY},
+    ),
+}
+
+
+@pytest.fixture
+def call(tmp_path, capfd, monkeypatch):
+    """`call(values, "--html", …)` in an empty directory with run.json: (exit code, stdout, stderr)."""
+    monkeypatch.setattr("logging.basicConfig", lambda **options: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(values, *options):
+        (tmp_path / "run.json").write_text(json.dumps(values))
+        code = cli.main(["report", "run.json", *options])
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_text_has_the_summary_and_the_timeline(call):
+    code, out, err = call(report(SEGMENT, CHUNKS))
+    assert code == 0 and not err
+    assert "DiT forwards 5 -> 3" in out and "DiT work 1/2.00 by the cost model, aimed at 1/2" in out
+    assert "  2-3 ..RCR\n  0-1 RPR-+\n  why g.g.m\n" in out
+    assert "  4-5 ---\n  2-3 .PR\n  0-1 RRF\n  why g.f\n" in out
+
+
+def test_text_breaks_long_timelines_and_counts_on():
+    long = {**SEGMENT, "iterations": 250, "modes": "R" * 250, "reasons": ["growth"] * 250}
+    long |= {"intervals": [[0, 4]] * 250, "active": [[0, 4]] * 250}
+    lines = text(loaded(report(long))).splitlines()
+    assert max(map(len, lines)) <= 120 and [line.split()[0] for line in lines if line.strip()[:3] in ("100", "200")]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_text_of_every_kind_of_report(case):
+    told = text(loaded(CASES[case]))
+    assert "scope_patch: " in told and "\x1b" not in told
+    told.encode()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_is_well_formed_and_loads_and_runs_nothing(case):
+    made = page(loaded(CASES[case]))
+    root = ElementTree.fromstring(made)  # stricter than any browser
+    assert {element.tag for element in root.iter()}.isdisjoint({"script", "link", "img", "iframe", "object", "use"})
+    for element in root.iter():
+        names = {name.lower() for name in element.keys()}  # noqa: SIM118 - an Element is no mapping
+        assert not any(name.startswith("on") for name in names)
+        assert not {"src", "href"} & names or element.get("href", "").startswith("#")
+    assert "//" not in re.sub(r"<title>.*?</title>", "", made).replace("</", "") and "@import" not in made
+    anchors = {element.get("id") for element in root.iter()}
+    assert {element.get("href", "#")[1:] for element in root.iter("a")} <= anchors
+    referred = set(re.findall(r"url\(#(.*?)\)", made))
+    assert referred <= anchors and "default-src 'none'" in made
+
+
+def test_what_a_report_says_cannot_run():
+    made = page(loaded(CASES["nasty"]))
+    assert "<script" not in made and "&lt;script&gt;" in made
+
+
+def test_a_timeline_is_drawn_once_and_referred_to():
+    made = page(loaded(CASES["alike"]))
+    assert made.count('class="plot"') == 1
+    assert made.count('the same decisions as in <a href="#segment-1-1">generation 1, segment 1</a>') == 2
+
+
+def test_a_large_grid_stays_small():
+    modes = "RPPCPR" * 34
+    rows = {"iterations": 204, "modes": modes, "reasons": ["threshold"] * 204, "intervals": [[0, 65]] * 204}
+    chunk = {**rows, "frames": 65, "active": [[max(0, i // 4 - 20), min(65, 5 + i // 4)] for i in range(204)]}
+    assert len(page(loaded(report(chunk)))) < 300_000
+
+
+@pytest.mark.parametrize("case", ["one", "chunks", "alike", "failed", "nasty"])
+def test_the_figure(call, case):
+    pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+    code, out, err = call(CASES[case], "--png", "a.png", "--html", "a.html")
+    assert code == 0 and re.fullmatch(r"a.html: \d+ kB\na.png: \d+ kB\n", out)
+    with open("a.png", "rb") as file:
+        first = file.read()
+    assert first.startswith(b"\x89PNG")
+    call(CASES[case], "--png", "a.png")
+    with open("a.png", "rb") as file:
+        assert file.read() == first
+
+
+def test_a_figure_needs_the_extra_and_says_so(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = call(report(), "--png", "a.png")
+    assert code == 2 and "pip install 'scope-patch[report]'" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--html", "."], "--html . is a directory"),
+        (["--html", "run.json"], "would overwrite the report"),
+        (["--html", "no/such/a.html"], "its directory does not exist"),
+        (["--html", "/dev/full"], "/dev/full cannot be written (No space left on device)"),
+    ],
+)
+def test_places_that_take_no_picture(call, options, words):
+    code, out, err = call(report(), *options)
+    assert code == 2 and words in err and not out
+
+
+def test_a_report_that_is_not_there(call):
+    assert cli.main(["report", "none.json"]) == 2
+
+
+def test_nothing_to_draw_is_said(call):
+    pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+    code, out, err = call(CASES["nothing"], "--png", "a.png")
+    assert code == 2 and "no denoise loop was entered" in err
+
+
+LIGHT = """
+import sys
+from scope_patch.cli import main
+assert main(["report", sys.argv[1], "--html", sys.argv[2]]) == 0
+print(sorted({"torch", "numpy", "wrapt", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_the_page_needs_neither_torch_nor_matplotlib(run_python, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(report()))
+    result = run_python("-c", LIGHT, tmp_path / "run.json", tmp_path / "a.html")
+    assert result.stdout.splitlines()[-1] == "[]", result
+
+
+def test_a_browser_without_javascript_draws_it(tmp_path):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium on the PATH")
+    image = pytest.importorskip("PIL.Image", reason="the extra `report` is not installed")
+    (tmp_path / "a.html").write_text(page(loaded(report(SEGMENT, CHUNKS))), encoding="utf-8")
+    profile = tmp_path / "profile" / "Default"
+    profile.mkdir(parents=True)
+    off = {"profile": {"default_content_setting_values": {"javascript": 2}}}
+    (profile / "Preferences").write_text(json.dumps(off))
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
+    switches += f"disable-component-update disable-sync window-size=1200,1600 user-data-dir={tmp_path}/profile "
+    switches += f"screenshot={tmp_path}/a.png"
+    command = [browser, *(f"--{switch}" for switch in switches.split()), f"file://{tmp_path}/a.html"]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    with image.open(tmp_path / "a.png") as shot:
+        colours = dict(map(reversed, shot.convert("RGB").getcolors(2**24)))
+    for name, colour in (("R", (0, 114, 178)), ("P", (240, 180, 60)), ("C", (166, 220, 201)), ("F", (179, 86, 143))):
+        assert colours.get(colour, 0) > 100, name
