@@ -14,10 +14,10 @@ import scope_patch
 from scope_patch.method import changes, windows
 from scope_patch.method.asynchronous import progress
 from scope_patch.method.chunkwise import rows, timesteps
-from scope_patch.method.fold import Fold
-from scope_patch.method.plan import EVERYTHING, Planner
-from scope_patch.method.plan import fold as fold_over
-from scope_patch.method.policies import create
+from scope_patch.method.asked import Terms
+from scope_patch.method.asked import planner as asking
+from scope_patch.method.plan import EVERYTHING
+from scope_patch.method.profile import assumed
 from scope_patch.method.schedule import build
 from scope_patch.settings import Settings
 
@@ -29,7 +29,11 @@ HOW = st.one_of(
     ),
 )
 SIGNAL = st.fixed_dictionaries(
-    {"signal": st.sampled_from([None, "timestep", "expected"]), "max_skip": st.integers(0, 7)}
+    {
+        "signal": st.sampled_from([None, "timestep", "expected"]),
+        "placement": st.sampled_from([None, "error", "threshold"]),
+        "max_skip": st.integers(0, 7),
+    }
 )
 few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
@@ -101,20 +105,11 @@ def test_what_cannot_be_reached_is_said(capsys):
     assert plan["bound"] and "50" in remark and f"{plan['speedup']:.2f}" in remark and "--max-skip" in remark
 
 
-def planner(schedule, each=False, work=None, **more):
-    """A planner of one schedule on the expected change."""
-
-    def make(early, late, turn):
-        pair = [
-            create(Settings(cache_threshold=cache, predict_threshold=predict, **more))
-            for cache, predict in (early, late)
-        ]
-        start = lambda: Fold(schedule, lambda i: pair[i >= turn], 3, each=each, patient=each)  # noqa: E731
-        return fold_over(start, changes.expected(schedule))
-
-    work = work or (lambda iteration, slots: slots[1] - slots[0])
-    baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
-    return Planner(make, work, baseline, len(schedule))
+def planner(schedule, each=False, **more):
+    """A planner of one schedule on the expected change; a forward costs its slots."""
+    terms = Terms({}, each=each, patient=each)
+    work = lambda iteration, slots: float(slots[1] - slots[0])  # noqa: E731
+    return asking(Settings(**more), terms, schedule, changes.expected(schedule), work)
 
 
 def skyreels(ar_step=5, steps=50, frames=25, block=5):
@@ -138,8 +133,9 @@ def magi(steps=64, chunks=10, **options):
     }.items(),
 )
 def test_targets_are_met_within_five_percent(name, made, target):
-    plan = made().for_speedup(target)
-    assert plan.bound or plan.speedup == pytest.approx(target, rel=0.05)
+    made = made()
+    for plan in (made.for_speedup(target), made.placed(target, 5, assumed())):
+        assert plan.bound or plan.speedup == pytest.approx(target, rel=0.05)
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
@@ -147,16 +143,17 @@ def test_targets_are_met_within_five_percent(name, made, target):
 def test_laws_of_plans(target, max_skip, each, steps):
     schedule = magi(steps)
     made = planner(schedule, each=each, max_skip=max_skip)
-    plan = made.for_speedup(target)
-    assert plan.speedup <= made.at((0, EVERYTHING)).speedup + 1e-9
-    assert not plan.bound or plan.speedup < target
-    skips = 0
-    for i, verdict in enumerate(plan.verdicts):
-        skips = 0 if verdict.mode.value == "R" else skips + 1
-        assert skips <= max_skip
-        assert not schedule.lead(i) or verdict.forwarded == schedule.intervals[i], "clean keys are written"
-        assert not schedule.grew(i) or verdict.forwarded[1] == schedule.intervals[i][1], "new chunks get a velocity"
-        assert verdict.forwarded[0] == schedule.intervals[i][0]
+    by_thresholds = made.for_speedup(target)
+    assert by_thresholds.speedup <= made.at((0, EVERYTHING)).speedup + 1e-9
+    for plan in (by_thresholds, made.placed(target, max_skip, assumed())):
+        assert not plan.bound or plan.speedup < target
+        skips = 0
+        for i, verdict in enumerate(plan.verdicts):
+            skips = 0 if verdict.mode.value == "R" else skips + 1
+            assert skips <= max_skip
+            assert not schedule.lead(i) or verdict.forwarded == schedule.intervals[i], "clean keys are written"
+            assert not schedule.grew(i) or verdict.forwarded[1] == schedule.intervals[i][1], "new chunks get a velocity"
+            assert verdict.forwarded[0] == schedule.intervals[i][0]
 
 
 def test_a_limit_holds_and_a_target_below_one_is_refused():
@@ -164,8 +161,9 @@ def test_a_limit_holds_and_a_target_below_one_is_refused():
     plan = made.for_speedup(3, limit=0.1)
     assert plan.bound and plan.thresholds == (0.0, 0.1) and plan.verdicts == made.at((0.0, 0.1)).verdicts
     for target in (0.5, math.nan):
-        with pytest.raises(ValueError, match="ask for 1 or more"):
-            made.for_speedup(target)
+        for asked in (made.for_speedup, lambda target: made.placed(target, 5, assumed())):
+            with pytest.raises(ValueError, match="ask for 1 or more"):
+                asked(target)
 
 
 def test_the_papers_fast_setting_comes_out():

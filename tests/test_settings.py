@@ -176,6 +176,8 @@ def test_every_setting_has_a_variable() -> None:
     for flags in (
         {"target_speedup": 2},
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
+        {"placement": "error", "profile": "p"},
+        {"policy": "never", "calibrate": "p"},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

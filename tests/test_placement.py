@@ -1,0 +1,135 @@
+"""Placement: the least error bound under a budget, against a search through all sets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scope_patch.method import windows
+from scope_patch.method.asynchronous import progress
+from scope_patch.method.bound import AMPLIFICATION, SHARE_FLOOR
+from scope_patch.method.chunkwise import rows, timesteps
+from scope_patch.method.placement import place
+from scope_patch.method.profile import Profile, assumed
+from scope_patch.method.schedule import build
+
+few = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):
+    made = progress(frames, steps, ar_step=ar_step, block=block, pre_ready=pre_ready)
+    times = made.timesteps(torch.linspace(999, 1, steps))
+    return build(made.mask, times, times / 1000, made.intervals, selective=True)
+
+
+def magi(steps, chunks, window):
+    return windows.build(rows(chunks, window, steps, timesteps(steps)), 6, lambda t: 1 - t)
+
+
+def at(profile, sigma):
+    """(change, bend) by linear interpolation."""
+    pairs = list(zip(profile.levels, profile.change, profile.bend, strict=True))
+    if sigma <= pairs[0][0] or sigma >= pairs[-1][0]:
+        return pairs[0 if sigma <= pairs[0][0] else -1][1:]
+    for low, high in itertools.pairwise(pairs):
+        if sigma <= high[0]:
+            share = (sigma - low[0]) / (high[0] - low[0])
+            return tuple(a + share * (b - a) for a, b in zip(low[1:], high[1:], strict=True))
+    raise AssertionError
+
+
+def slow_error(schedule, profile, recomputed):
+    """The bound of a set of recomputes, iteration by iteration and slot by slot."""
+    total, last = 0.0, len(schedule) - 1
+    for i in range(len(schedule)):
+        if recomputed[i]:
+            continue
+        past = [k for k in range(i - 1, -1, -1) if recomputed[k]]
+        if any(schedule.turned(k + 1, k) for k in range(past[0], i)):
+            return math.inf
+        turns = [k for k in range(i, 0, -1) if schedule.turned(k, k - 1)]
+        past = [k for k in past if not turns or k >= turns[0]]
+        for slot in schedule.mask[i].nonzero().flatten().tolist():
+            mine = [k for k in past if schedule.intervals[k][0] <= slot < schedule.intervals[k][1]]
+            if not mine or mine[0] != past[0]:
+                return math.inf
+            sigma = float(schedule.noise_levels[i, slot])
+            on = i < last and bool(schedule.mask[i + 1, slot])
+            step = abs(sigma - (float(schedule.noise_levels[i + 1, slot]) if on else 0.0))
+            h = abs(sigma - float(schedule.noise_levels[mine[0], slot]))
+            change, bend = at(profile, sigma)
+            delta = change * h
+            if len(mine) > 1 and len(past) > 1 and mine[1] == past[1]:
+                h1 = abs(float(schedule.noise_levels[mine[0], slot] - schedule.noise_levels[mine[1], slot]))
+                if h1 > 0:
+                    delta = min(delta, bend * h * (h + h1) / 2)
+            total += max(1 - sigma + SHARE_FLOOR, SHARE_FLOOR) ** -AMPLIFICATION * step * delta
+    return total
+
+
+def allowed(schedule, recomputed, most):
+    skips = 0
+    for i, run in enumerate(recomputed):
+        turned = i > 0 and schedule.turned(i, i - 1)
+        if not run and (schedule.grew(i) or schedule.lead(i) or turned):
+            return False
+        skips = 0 if run else skips + 1
+        if skips > most:
+            return False
+    return True
+
+
+SMALL = {
+    "asynchronous": lambda: skyreels(frames=6, steps=6, ar_step=2, block=2),
+    "prefix": lambda: skyreels(frames=6, steps=6, ar_step=2, block=2, pre_ready=2),
+    "synchronous": lambda: skyreels(frames=3, steps=11, ar_step=0, block=1),
+    "windows": lambda: magi(steps=8, chunks=2, window=2),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@few
+@given(
+    share=st.sampled_from([0.25, 0.4, 0.5, 0.8]),
+    most=st.integers(0, 4),
+    data=st.lists(st.floats(0.1, 30), min_size=12, max_size=12),
+)
+def test_nothing_allowed_errs_less(name, share, most, data):
+    schedule = SMALL[name]()
+    profile = Profile(tuple(k / 5 for k in range(6)), tuple(data[:6]), tuple(data[6:]))
+    work = [float(end - start) for start, end in schedule.intervals]
+    budget = sum(work) * share
+    made = place(schedule, work, budget, max_skip=most, profile=profile)
+    assert allowed(schedule, made, most)
+    cost = lambda chosen: sum(w for w, run in zip(work, chosen, strict=True) if run)  # noqa: E731
+    every = [s for s in itertools.product([False, True], repeat=len(schedule)) if allowed(schedule, s, most)]
+    cheapest = min(cost(s) for s in every)
+    spent = max(cost(made), cheapest)
+    least = min(slow_error(schedule, profile, s) for s in every if cost(s) <= spent + 1e-9)
+    assert slow_error(schedule, profile, made) == pytest.approx(least, rel=1e-9, abs=1e-15)
+    inside = [cost(s) for s in every if cost(s) <= budget + 1e-9]
+    if not inside:
+        assert cost(made) == cheapest
+    elif cost(made) > budget + 1e-9:  # nearer to what was asked than the best below
+        assert cost(made) / budget < budget / max(inside) * 1.5
+
+
+def test_the_default_plan_is_made_in_milliseconds_and_spends_its_budget():
+    schedule = skyreels()
+    work = [float(end - start) for start, end in schedule.intervals]
+    for speedup in (2, 3, 4, 5):
+        made = place(schedule, work, 25 * 70 / speedup, max_skip=5, profile=assumed())
+        spent = sum(w for w, run in zip(work, made, strict=True) if run)
+        assert 25 * 70 / speedup * 0.97 <= spent <= 25 * 70 / speedup * 1.01
+
+
+def test_early_steps_of_a_block_are_dear():
+    """Where new latent frames are at high noise, more is recomputed than where all are nearly clean."""
+    schedule = skyreels()
+    made = place(schedule, [float(end) for _, end in schedule.intervals], 25 * 70 / 3, max_skip=5, profile=assumed())
+    assert sum(made[:35]) > 2 * sum(made[35:])
