@@ -13,9 +13,12 @@ from ..cost.magi import NULL_TOKENS, MagiShape, dispatch_flops
 from ..errors import UsageError
 from ..method import chunkwise, windows
 from ..method.asked import Terms
+from ..method.plan import EVERYTHING
 from ..method.schedule import Interval
 from ..settings import Settings
-from .job import Job, Part, known_architecture
+from .condition import CONDITION, condition
+from .job import Job, Known, Part, known_architecture
+from .weights import Checkpoint
 
 KEPT, FLOAT32, LATENT = 3, 4, 8
 """Velocities kept a chunk, their bytes a number, pixels a latent."""
@@ -84,6 +87,14 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     if offset:
         reach = chunkwise.prefix_kv_ranges(offset, ranges=ranges, clean=clean)
         extra = dispatch_flops(shape, tokens, reach, NULL_TOKENS, cfg_number=cfg)
-    terms = Terms(architecture.presets, architecture.preset_limit, each=settings.per_chunk, patient=True)
+    signal = settings.signal or architecture.signal
+    limit = architecture.preset_limit if signal == architecture.signal else EVERYTHING  # it is in that signal's units
+    terms = Terms(architecture.presets, limit, each=settings.per_chunk, patient=True)
+    timestep = None
+    if signal == "timestep" and options.weights is not None:
+        folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
+        checkpoint = Checkpoint.find(options.weights, (folder,))
+        feature = condition(architecture, checkpoint, steps, engine["shortcut_mode"], distill=engine["distill"])
+        timestep = Known(feature, CONDITION)
     kept = KEPT * FLOAT32 * shape.out_channels * width * size[0] * size[1] * min(window, chunks)
-    return Job((Part(schedule, work, forwarded, cfg, extra),), terms, architecture.signal, kept)
+    return Job((Part(schedule, work, forwarded, cfg, extra),), terms, signal, kept, timestep)
