@@ -253,7 +253,10 @@ def main():
         "teacache": lambda: teacache(upstream),
         "schedules": lambda: schedules(upstream, 0),
         "plans": lambda: planned_skyreels.compare(sys.modules[__name__], upstream),
-        "features": lambda: {"differences": planned_skyreels.features(sys.modules[__name__], upstream)},
+        "features": lambda: {
+            "differences": planned_skyreels.features(sys.modules[__name__], upstream),
+            "other timesteps": planned_skyreels.other_timesteps(upstream),
+        },
     }
     for name in sys.argv[2:]:
         if name == "plain":  # what a user's own script does; for runs under the launcher

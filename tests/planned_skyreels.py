@@ -119,3 +119,16 @@ def features(official, upstream):
             assert mine.dtype == theirs.dtype == torch.float32
             found[f"fps {fps}, {rate}, {dtype}"] = float((mine - theirs).abs().max() / theirs.abs().max())
     return found
+
+
+def other_timesteps(upstream):
+    """(steps, shift) at which the plan's timesteps are not the scheduler's."""
+    from scope_patch.planning.timesteps import official
+
+    scheduler, bad = upstream[2](), []
+    for shift in (1.0, 1.7, 3.0, 5.0, 8.0):
+        for steps in range(1, 101):
+            scheduler.set_timesteps(steps, shift=shift)
+            if scheduler.timesteps.tolist() != official(steps, shift):
+                bad.append((steps, shift))
+    return bad

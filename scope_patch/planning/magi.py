@@ -43,6 +43,8 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     runtime, engine = config["runtime_config"], config["engine_config"]
     shape = MagiShape.from_config(config)
     steps, window, width = options.steps or runtime["num_steps"], runtime["window_size"], runtime["chunk_width"]
+    if steps % window:
+        raise ValueError(f"{steps} steps are no multiple of window_size {window}: the host would finish no chunk")
     down = runtime["temporal_downsample_factor"]
     prefix = max(1, options.prefix_frames // down) if options.prefix_frames else 0
     chunks = math.ceil(((options.num_frames or runtime["num_frames"]) // down + prefix) / width)
