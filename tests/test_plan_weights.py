@@ -196,6 +196,7 @@ def test_spoiled_folders(official, spoil, complaint):
         ({"fps_projection.2.bias": None}, "does not hold fps_projection.2.bias"),
         ({"time_embedding.0.weight": torch.ones(24, 32, dtype=torch.int8)}, "is quantised (torch.int8)"),
         ({"time_embedding.2.weight": torch.ones(24, 7)}, "do not fit together"),
+        ({"time_embedding.0.weight": torch.tensor([1.0])}, "do not fit together"),
     ],
 )
 def test_tensors_that_are_missing_or_unusable(official, tensors, complaint):

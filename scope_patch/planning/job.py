@@ -86,14 +86,13 @@ def known_architecture(name: str) -> Architecture:
 
 def look(job: Job, settings: Settings) -> Outlook:
     """The plans of a job, made by the code that decides in a run."""
-    told = EXPECTED if job.signal == "expected" else None
+    told: str | None = None
     make: Callable[[Schedule], Changes] = expected
-    if job.signal == "timestep" and job.timestep is not None:
+    fixed = settings.policy == "never" or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
+    if not fixed and job.signal == "expected":
+        told = EXPECTED
+    elif not fixed and job.signal == "timestep" and job.timestep is not None:
         told, make = job.timestep.name, partial(of_feature, job.timestep.feature)
-    if settings.policy == "never" or settings.thresholds in (NO_LIMIT, (0.0, 0.0)):
-        fixed, told, make = True, None, expected
-    else:
-        fixed = False
     plans = [planner(settings, job.terms, part.schedule, make(part.schedule), part.work) for part in job.parts]
     if fixed or told is not None:
         return Outlook(job, tuple(asked(settings, job.terms, each) for each in plans), (), (), told)

@@ -73,7 +73,7 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
     time, rest = ((dtype, exact), (dtype, exact)) if official else ((exact, exact), (exact, dtype))
     first, second = (layer(part, *time) for part in TIME[:2])
     projection = layer("projection", *rest)
-    channels = read[f"{layout['time in']}.weight"].shape[1]
+    channels = read[f"{layout['time in']}.weight"].shape[-1]
     added: Tensor | None = None
 
     def feature(timesteps: Tensor) -> Tensor:
