@@ -140,43 +140,12 @@ def run_table(host, models):
     return found
 
 
-PLANNED = [
-    ({}, []),
-    ({"cfg": 3, "steps": 32}, ["--target-speedup", "2.5"]),
-    ({"prefix_frames": 32, "num_frames": 130}, ["--target-speedup", "2", "--no-per-chunk"]),
-    ({"prefix_frames": 1, "steps": 12}, ["--predict-threshold", "0.2", "--max-skip", "2"]),
-    ({"window": 2, "cfg": 3}, ["--preset", "slow"]),
-]
-
-
 def run_plans(host, models):
-    """What `plan` says of a configuration file, beside what a run with it does."""
-    import contextlib
-    import io
-    import tempfile
+    """What `plan` says, beside what a run does; and the timestep signal of either."""
+    import planned_magi
 
-    import scope_patch
-    from scope_patch.cli import main as command
-
-    told = []
-    for given, flags in PLANNED:
-        options = host.Options(**given)
-        model = _model(host, models, options)
-        mask = host.features(options, model, 0)[1]
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "config.json")
-            host.configure(options).to_json(path)
-            text = io.StringIO()
-            words = ["plan", "magi-1", "--config", path, "--prefix-frames", str(options.prefix_frames), "--json"]
-            with contextlib.redirect_stdout(text):
-                code = command([*words, "--text-tokens", str(int(mask.sum())), *flags])
-        settings = dict(zip([flag[2:].replace("-", "_") for flag in flags[::2]], flags[1::2], strict=False))
-        if "--no-per-chunk" in flags:
-            settings = {"target_speedup": flags[1], "per_chunk": False}
-        with scope_patch.patched(model, strict=True, **settings) as run:
-            host.generate(model, options)
-        told.append({"code": code, "plan": json.loads(text.getvalue()), "generation": run.report["generations"][0]})
-    return {"told": told}
+    model = _model(host, models, host.Options(layers=2))
+    return {**planned_magi.compare(host, model), "differences": planned_magi.features(host, model)}
 
 
 def run_ranks(host, pp, cp, strategy):

@@ -89,15 +89,29 @@ class Text:
         return torch.randn(1, 8, 32, generator=generator)
 
 
-def build(upstream, causal=False, offload=False):
+@contextlib.contextmanager
+def autocast_to_float32():
+    """CUDA's autocast to float32, as far as the time embedding goes: linear layers compute in it."""
+    from torch.nn import functional
+
+    linear = functional.linear
+    functional.linear = lambda x, weight, bias=None: linear(x.float(), weight.float(), bias.float())
+    try:
+        yield
+    finally:
+        functional.linear = linear
+
+
+def build(upstream, causal=False, offload=False, fps=True):
     pipeline, model, scheduler = upstream
     torch.manual_seed(1234)
     dit = model(
         model_type="t2v", in_dim=16, out_dim=16, dim=48, ffn_dim=96, freq_dim=64, text_dim=32,
-        num_heads=2, num_layers=2, inject_sample_info=True,
+        num_heads=2, num_layers=2, inject_sample_info=fps,
     )  # fmt: skip
     torch.nn.init.normal_(dit.head.head.weight, std=0.07)
-    torch.nn.init.normal_(dit.fps_projection[-1].weight, std=0.02)
+    if fps:
+        torch.nn.init.normal_(dit.fps_projection[-1].weight, std=0.02)
     dit = dit.eval().requires_grad_(False).float()
     for block in dit.blocks:  # CUDA autocast would cast here
         block.self_attn.o.register_forward_pre_hook(lambda module, args: (args[0].to(module.weight.dtype),))
@@ -200,29 +214,6 @@ def fail_half_way(upstream):
     }
 
 
-def plans(upstream):
-    """What `plan` says of some options, beside what a run with them does."""
-    import io
-
-    import scope_patch
-    from scope_patch.cli import main as command
-
-    told = []
-    for more in ({}, {"ar_step": 0, "causal_block_size": 1}, {"num_frames": 177, "overlap_history": 17}):
-        options = {**STEPS, "num_frames": 97, "num_inference_steps": 20, **more}
-        words = [f"--{name.replace('_', '-').replace('num-inference-', '')}={value}" for name, value in options.items()]
-        decided = {"signal": "expected", "predict_threshold": 0.2, "max_skip": 3}
-        words += [f"--{name.replace('_', '-')}={value}" for name, value in decided.items()]
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text):
-            code = command(["plan", "skyreels-v2", "--json", *words])
-        pipe = build(upstream)
-        with scope_patch.patched(pipe, strict=True, **decided) as run:
-            generate(pipe, **options)
-        told.append({"code": code, "plan": json.loads(text.getvalue()), "generation": run.report["generations"][0]})
-    return {"told": told}
-
-
 def teacache(upstream):
     import scope_patch
 
@@ -254,12 +245,18 @@ def schedules(upstream, seed, tries=300):
 
 
 def main():
+    import planned_skyreels
+
     upstream = import_upstream(sys.argv[1])
     extra = {
         "fail half-way": lambda: fail_half_way(upstream),
         "teacache": lambda: teacache(upstream),
         "schedules": lambda: schedules(upstream, 0),
-        "plans": lambda: plans(upstream),
+        "plans": lambda: planned_skyreels.compare(sys.modules[__name__], upstream),
+        "features": lambda: {
+            "differences": planned_skyreels.features(sys.modules[__name__], upstream),
+            "other timesteps": planned_skyreels.other_timesteps(upstream),
+        },
     }
     for name in sys.argv[2:]:
         if name == "plain":  # what a user's own script does; for runs under the launcher

@@ -83,18 +83,9 @@ def test_after_walks_that_were_given_up_or_failed_and_two_at_once(results):
 
 
 def test_plan_equals_run(results):
-    for told in results["plan"]["told"]:
-        plan, generation = told["plan"]["plan"], told["generation"]
-        (segment,) = generation["segments"]
-        assert told["code"] == 0 and told["plan"]["exact"] and plan["modes"] == segment["modes"]
-        assert plan["forwards"]["run"] == generation["forwards"]["run"]
-        assert plan["forwards"]["baseline"] == generation["forwards"]["baseline"]
-        # The forward over a prefix is counted under `forced` there, and only in FLOPs here.
-        extra = segment["slots_baseline"] - plan["slots"]["baseline"]
-        assert plan["slots"]["computed"] + extra == segment["slots_computed"]
-        assert (extra > 0) == bool(generation["forced"])
-        aimed = told["plan"]["target"]
-        assert aimed is None or told["plan"]["remarks"] or abs(generation["planned"][0]["speedup"] / aimed - 1) < 0.05
+    found = results["plan"]
+    assert found["failure"] == "" and found["plans"] >= 7 and found["skipped"] > 100
+    assert len(found["differences"]) == 4 and max(found["differences"].values()) <= 1e-6
 
 
 @pytest.mark.parametrize("mode", RANKS)

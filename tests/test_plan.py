@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import scope_patch
 from scope_patch.method import changes, windows
-from scope_patch.method.asynchronous import progress
-from scope_patch.method.chunkwise import rows, timesteps
 from scope_patch.method.asked import Terms
 from scope_patch.method.asked import planner as asking
+from scope_patch.method.asynchronous import progress
+from scope_patch.method.chunkwise import rows, timesteps
 from scope_patch.method.plan import EVERYTHING
 from scope_patch.method.profile import assumed
 from scope_patch.method.schedule import build

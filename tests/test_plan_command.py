@@ -93,14 +93,16 @@ def test_the_papers_magi_figures(call, config):
         (["magi-1", "--config", "{empty}"], "no MAGI-1 configuration"),
         (["magi-1", "--config", "{text}"], "cannot be read"),
         (["skyreels-v2", "--model=2B"], "no SkyReels-V2 model '2B'"),
-        (["skyreels-v2", "--num-frames=257", "--ar-step=1"], "ar_step should be at least"),
+        (["skyreels-v2", "--num-frames=257"], "give --overlap-history"),
+        (["magi-1", "--config", "{config}", "--steps=15"], "no multiple of window_size 4"),
         (["skyreels-v2", *PAPER, "--overlap-history=97"], "not below --base-num-frames"),
         (["skyreels-v2", "--target-speedup=0.5"], "1 (nothing skipped) or more"),
         (["skyreels-v2", "--target-speedup=2", "--predict-threshold=1"], "both given"),
     ],
 )
-def test_errors_teach(call, tmp_path, words, complaint):
+def test_errors_teach(call, config, tmp_path, words, complaint):
     (tmp_path / "empty").write_text("{}")
     (tmp_path / "text").write_text("no JSON")
-    code, out, err = call(*(word.format(empty=tmp_path / "empty", text=tmp_path / "text") for word in words))
+    files = {"empty": tmp_path / "empty", "text": tmp_path / "text", "config": config}
+    code, out, err = call(*(word.format(**files) for word in words))
     assert (code, out) == (2, "") and complaint in err and err.count("\n") == 1

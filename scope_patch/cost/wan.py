@@ -18,6 +18,8 @@ TEXT_TOKENS = 512
 """Length to which both hosts pad captions before the forward."""
 IMAGE_TOKENS = 257
 """CLIP tokens of an image-to-video model: 16 x 16 patches and one for the whole."""
+IMAGE_DIM = 1280
+"""Channels of a CLIP token, as upstream's `MLPProj` is made."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,36 @@ class WanShape:
         if "attention_head_dim" in getattr(model, "config", {}):
             return cls.from_diffusers(model)
         raise ValueError(f"{type(model).__name__} is neither WanModel nor SkyReelsV2Transformer3DModel")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> WanShape:
+        """From the contents of a checkpoint's config.json, upstream's or diffusers'.
+
+        Raises ValueError where it is neither's, or lacks a field.
+        """
+        try:
+            return cls.from_diffusers(config) if "attention_head_dim" in config else cls._official_config(config)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no configuration of a SkyReels-V2 model: {error} is missing or wrong") from error
+
+    @classmethod
+    def _official_config(cls, config: Mapping[str, Any]) -> WanShape:
+        """As `WanModel.from_config`: what it leaves out of the file (text_dim, patch_size) has one value there."""
+        image = config.get("model_type", "t2v") == "i2v"
+        return cls(
+            dim=config["dim"],
+            ffn_dim=config["ffn_dim"],
+            layers=config["num_layers"],
+            in_channels=config["in_dim"],
+            out_channels=config["out_dim"],
+            patch=tuple(config.get("patch_size", cls.patch)),
+            freq_dim=config["freq_dim"],
+            text_dim=config.get("text_dim", cls.text_dim),
+            text_tokens=config["text_len"],
+            image_tokens=IMAGE_TOKENS if image else 0,
+            image_dim=IMAGE_DIM if image else 0,
+            fps_embedding=bool(config.get("inject_sample_info")),
+        )
 
     @classmethod
     def from_official(cls, model: Any) -> WanShape:

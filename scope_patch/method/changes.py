@@ -10,9 +10,13 @@ from .schedule import Interval, Schedule, overlap
 
 SQRT2 = math.sqrt(2)
 EXPECTED = "expected change of the latents"
-PLACED = "noise levels"
 Changes = Callable[[int, Interval], float | None]
 """(iteration, slots) -> d against the iteration before, over those of the slots that it had too."""
+
+
+def placed_by(profile: str | None) -> str:
+    """What placed recomputes hang on, for people."""
+    return "noise levels" if profile is None else f"noise levels, {profile}"
 
 
 def unasked(iteration: int, slots: Interval) -> float:

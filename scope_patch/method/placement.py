@@ -98,7 +98,7 @@ def _pick(errors: Tensor, budget: int) -> int:
     if budget <= below * TOLERANCE or not len(dearer):
         return below
     above = budget + 1 + int(dearer[0])
-    return above if above / budget < budget / below else below
+    return int(errors[: above + 1].argmin()) if above / budget < budget / max(below, 1) else below
 
 
 def _trace(table: Tensor, came: list[Tensor], parts: Sequence[int], spent: int) -> list[bool]:

@@ -13,8 +13,9 @@ from ..errors import UsageError
 
 KIND = "scope_patch profile"
 SCHEMA = 1
-FLOOR = 0.1
-"""What the signal's share 1 - sigma is taken to be at the least where velocities were not measured."""
+FLOOR, ROUGHNESS = 0.1, 7.0
+"""What stands in for measurements: the least share of the signal, and the bend in units of the change squared (5 to 10
+on the demo model at all noise levels but the last)."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def assumed() -> Profile:
     """What stands in for a measurement.
 
     A sample x = (1 - sigma) data + sigma noise tells as much of the data as its share 1 - sigma allows; so velocities
-    are taken to change at the rate at which that share does, and to bend at its square.
+    are taken to change at the rate at which that share does, and to bend in proportion to the square of that.
     """
     levels = tuple(k / 100 for k in range(101))
     change = tuple(1 / (1 - sigma + FLOOR) for sigma in levels)
-    return Profile(levels, change, tuple(c * c for c in change))
+    return Profile(levels, change, tuple(ROUGHNESS * c * c for c in change))
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..errors import UsageError
 from ..method import policies, predictors
-from ..method.asked import Terms, asked, planner
+from ..method.asked import asked, planner
 from ..method.calibration import Calibration
-from ..method.changes import PLACED, Changes, unasked
-from ..method.plan import EVERYTHING, Work
+from ..method.changes import Changes, placed_by, unasked
+from ..method.plan import Work
 from ..method.profile import Profile, read
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
@@ -24,6 +24,7 @@ from .clock import Clock
 from .deciding import Planned
 from .scope import Scope, unwrap
 from .session import Session
+from .terms import terms
 
 logger = logging.getLogger("scope_patch")
 
@@ -42,6 +43,7 @@ class Generation:
     def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
         self.architecture, self.scope, self.record = architecture, scope, record
         self.settings = scope.run.settings
+        self.terms = terms(architecture, self.settings)
         self.signal_name = self.settings.signal or architecture.signal
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
@@ -51,30 +53,19 @@ class Generation:
         self.clock = Clock(record.seconds)
         self.inside = False
 
-    def terms(self, *, chunked: bool = False) -> Terms:
-        """What presets mean here."""
-        own = self.signal_name == self.architecture.signal  # the limit is in its units
-        return Terms(
-            self.architecture.presets,
-            self.architecture.placement,
-            self.architecture.preset_limit if own else EVERYTHING,
-            each=chunked and self.settings.per_chunk,
-            patient=chunked,
-        )
-
-    def planned(self, call: ForwardCall, schedule: Schedule, terms: Terms, changes: Changes, index: int = 0) -> Planned:
+    def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0) -> Planned:
         """Everything that will be decided, told to the record."""
-        plans = planner(self.settings, terms, schedule, changes, self._work(call, schedule, index))
-        made = asked(self.settings, terms, plans, self._profile)
+        plans = planner(self.settings, self.terms, schedule, changes, self._work(call, schedule, index))
+        made = asked(self.settings, self.terms, plans, self._profile)
         self.record.planned.append({"target": made.target, **made.plan.summary})
         if made.remark:
             self.record.remark(made.remark)
         return Planned(made.plan.verdicts)
 
-    def placed(self, call: ForwardCall, schedule: Schedule, terms: Terms, index: int = 0) -> Planned:
+    def placed(self, call: ForwardCall, schedule: Schedule, index: int = 0) -> Planned:
         """The same where no signal is asked: recomputes are placed by noise levels alone."""
-        self.record.signal = PLACED if self._profile is None else f"{PLACED}, {self.settings.profile}"
-        return self.planned(call, schedule, terms, unasked, index)
+        self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
+        return self.planned(call, schedule, unasked, index)
 
     @cached_property
     def _profile(self) -> Profile | None:

@@ -83,15 +83,14 @@ class SegmentGeneration(Generation):
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 
     def _decider(self, call: ForwardCall, schedule: Schedule) -> Planned:
-        terms = self.terms()
-        if placing(self.settings, terms):
-            return self.placed(call, schedule, terms)
+        if placing(self.settings, self.terms):
+            return self.placed(call, schedule)
         if not self.policy.active:
-            return self.planned(call, schedule, terms, unasked)
+            return self.planned(call, schedule, unasked)
         if self.signal_name == "expected":
             self.record.signal = EXPECTED
-            return self.planned(call, schedule, terms, expected(schedule))
-        return self.planned(call, schedule, terms, of_feature(self.signal(call), schedule))
+            return self.planned(call, schedule, expected(schedule))
+        return self.planned(call, schedule, of_feature(self.signal(call), schedule))
 
     def signal(self, call: ForwardCall) -> Feature:
         """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""

@@ -100,9 +100,9 @@ class StepGeneration(Generation):
         )
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
-        terms, signal = self.terms(chunked=True), self.signal_name
-        if placing(self.settings, terms):
-            return self.placed(call, schedule, terms, index)
+        signal = self.signal_name
+        if placing(self.settings, self.terms):
+            return self.placed(call, schedule, index)
         if signal == "latent" and ranks > 1:
             # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
             remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
@@ -112,9 +112,9 @@ class StepGeneration(Generation):
         if signal == "timestep":
             self.record.signal = CONDITION
             feature = self.stepwise.feature(self.pipeline, index, self.model)
-            return self.planned(call, schedule, terms, of_feature(feature, schedule), index)
+            return self.planned(call, schedule, of_feature(feature, schedule), index)
         self.record.signal = EXPECTED
-        return self.planned(call, schedule, terms, expected(schedule), index)
+        return self.planned(call, schedule, expected(schedule), index)
 
     def _online(self, schedule: Schedule) -> Online:
         self.record.signal = LATENT

@@ -1,1 +1,4 @@
-"""`plan`: the decisions, forwards and FLOPs of a run from its options alone, without weights, GPU or host."""
+"""`plan`: the decisions, forwards and FLOPs of a run before it, from its options and the weights of a time embedding.
+
+Without GPU or host; without weights too, where the signal does not need them.
+"""

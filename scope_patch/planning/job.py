@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..method.asked import Asked, Terms, asked, placing, planner
-from ..method.changes import expected
+from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by
+from ..method.discrepancy import Feature
 from ..method.plan import EVERYTHING, Plan, Work
 from ..method.profile import read
 from ..method.schedule import Interval, Schedule
@@ -35,13 +37,30 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A timestep signal that is known without a run. Attributes: feature; name, for people."""
+
+    feature: Feature
+    name: str
+
+
+@dataclass(frozen=True)
 class Job:
-    """A whole run: its parts in order, what presets mean there, the host's own signal, and bytes of kept velocities."""
+    """A whole run.
+
+    Attributes:
+        parts: in order.
+        terms: what presets mean there.
+        signal: that decides: timestep, latent or expected.
+        history_bytes: of kept velocities.
+        timestep: the timestep signal, where the model's weights are at hand.
+    """
 
     parts: tuple[Part, ...]
     terms: Terms
     signal: str
     history_bytes: int
+    timestep: Known | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +70,14 @@ class Outlook:
     Attributes:
         exact: what a run is going to do. Otherwise the signal needs the model, and there are bounds: `least` (nothing
             is skipped) and `most` (everything that the horizon and forced forwards allow).
+        signal: what the decisions are made from; None where it has no say, or is not known.
     """
 
     job: Job
     exact: tuple[Asked, ...]
     least: tuple[Plan, ...]
     most: tuple[Plan, ...]
+    signal: str | None
 
 
 def known_architecture(name: str) -> Architecture:
@@ -66,16 +87,19 @@ def known_architecture(name: str) -> Architecture:
 
 def look(job: Job, settings: Settings) -> Outlook:
     """The plans of a job, made by the code that decides in a run."""
-    signal = settings.signal or job.signal
-    known = (
-        placing(settings, job.terms)
-        or signal == "expected"
-        or settings.policy == "never"
-        or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
-    )
-    plans = [planner(settings, job.terms, part.schedule, expected(part.schedule), part.work) for part in job.parts]
-    if known:
-        profile = read(settings.profile) if settings.profile else None
-        return Outlook(job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), ())
+    told: str | None = None
+    make: Callable[[Schedule], Changes] = expected
+    placed = placing(settings, job.terms)
+    fixed = settings.policy == "never" or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
+    if placed:
+        told = placed_by(settings.profile)
+    elif not fixed and job.signal == "expected":
+        told = EXPECTED
+    elif not fixed and job.signal == "timestep" and job.timestep is not None:
+        told, make = job.timestep.name, partial(of_feature, job.timestep.feature)
+    plans = [planner(settings, job.terms, part.schedule, make(part.schedule), part.work) for part in job.parts]
+    if fixed or told is not None:
+        profile = read(settings.profile) if placed and settings.profile else None
+        return Outlook(job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), (), told)
     least, most = (tuple(each.at((0.0, end)) for each in plans) for end in (0.0, EVERYTHING))
-    return Outlook(job, (), least, most)
+    return Outlook(job, (), least, most, None)

@@ -12,10 +12,13 @@ from typing import Any
 from ..cost.magi import NULL_TOKENS, MagiShape, dispatch_flops
 from ..errors import UsageError
 from ..method import chunkwise, windows
-from ..method.asked import Terms
+from ..method.asked import placing
 from ..method.schedule import Interval
+from ..patch.terms import terms
 from ..settings import Settings
-from .job import Job, Part, known_architecture
+from .condition import CONDITION, condition
+from .job import Job, Known, Part, known_architecture
+from .weights import Checkpoint
 
 KEPT, FLOAT32, LATENT = 3, 4, 8
 """Velocities kept a chunk, their bytes a number, pixels a latent."""
@@ -40,6 +43,8 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     runtime, engine = config["runtime_config"], config["engine_config"]
     shape = MagiShape.from_config(config)
     steps, window, width = options.steps or runtime["num_steps"], runtime["window_size"], runtime["chunk_width"]
+    if steps % window:
+        raise ValueError(f"{steps} steps are no multiple of window_size {window}: the host would finish no chunk")
     down = runtime["temporal_downsample_factor"]
     prefix = max(1, options.prefix_frames // down) if options.prefix_frames else 0
     chunks = math.ceil(((options.num_frames or runtime["num_frames"]) // down + prefix) / width)
@@ -84,12 +89,12 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     if offset:
         reach = chunkwise.prefix_kv_ranges(offset, ranges=ranges, clean=clean)
         extra = dispatch_flops(shape, tokens, reach, NULL_TOKENS, cfg_number=cfg)
-    terms = Terms(
-        architecture.presets,
-        architecture.placement,
-        architecture.preset_limit,
-        each=settings.per_chunk,
-        patient=True,
-    )
+    signal = settings.signal or architecture.signal
+    agreed, timestep = terms(architecture, settings), None
+    if signal == "timestep" and options.weights is not None and not placing(settings, agreed):
+        folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
+        checkpoint = Checkpoint.find(options.weights, (folder,))
+        feature = condition(architecture, checkpoint, steps, engine["shortcut_mode"], distill=engine["distill"])
+        timestep = Known(feature, CONDITION)
     kept = KEPT * FLOAT32 * shape.out_channels * width * size[0] * size[1] * min(window, chunks)
-    return Job((Part(schedule, work, forwarded, cfg, extra),), terms, architecture.signal, kept)
+    return Job((Part(schedule, work, forwarded, cfg, extra),), agreed, signal, kept, timestep)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+DTYPES = ("bfloat16", "float16", "float32")
+
 
 def skyreels(parser: argparse.ArgumentParser) -> None:
     """Names and defaults of upstream's own script."""
@@ -19,7 +21,12 @@ def skyreels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance-scale", type=float, default=6.0)
     parser.add_argument("--height", type=int, default=544)
     parser.add_argument("--width", type=int, default=960)
-    parser.add_argument("--model", default="1.3B", help="1.3B or 14B")
+    parser.add_argument("--fps", type=int, default=24, help="counts with --weights, where the model embeds it")
+    parser.add_argument("--model", help="1.3B or 14B (default: as --weights has it, or else 1.3B)")
+    weights(parser)
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default=DTYPES[0], help="that the host loads the weights in (default: %(default)s)"
+    )
 
 
 def magi(parser: argparse.ArgumentParser) -> None:
@@ -35,4 +42,14 @@ def magi(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix-frames", type=int, default=0, help="1: image to video, more: video to video")
     parser.add_argument(
         "--text-tokens", type=int, default=128, help="of the prompt, special tokens included (for FLOPs)"
+    )
+    weights(parser)
+
+
+def weights(parser: argparse.ArgumentParser) -> None:
+    """What a signal that the model makes needs."""
+    parser.add_argument(
+        "--weights",
+        metavar="DIR",
+        help="the model's safetensors files: the timestep signal is made with the time embedding in them",
     )

@@ -9,11 +9,20 @@ from ..method.plan import Plan
 from .job import Outlook, Part
 
 LINE = 100
+UNKNOWN = {
+    "timestep": "the signal needs the model's weights (--weights DIR)",
+    "latent": "the signal is the latents of the run",
+}
+"""Why decisions are not known, by signal."""
 
 
 def as_dict(outlook: Outlook) -> dict[str, Any]:
     """For `--json`: totals, and every part's plan."""
-    told: dict[str, Any] = {"exact": bool(outlook.exact), "history_bytes": outlook.job.history_bytes}
+    told: dict[str, Any] = {
+        "exact": bool(outlook.exact),
+        "signal": outlook.signal,
+        "history_bytes": outlook.job.history_bytes,
+    }
     if outlook.exact:
         told["plan"] = _totals(outlook, [made.plan for made in outlook.exact])
         told["target"] = outlook.exact[0].target
@@ -34,9 +43,11 @@ def lines(outlook: Outlook) -> list[str]:
             out += [f"  {modes[i : i + LINE]}" for i in range(0, len(modes), LINE)]
         out += _numbers("planned", told["plan"])
     else:
-        out.append("thresholds and targets are not evaluated: the signal needs the model's weights. The bounds:")
+        out.append(f"thresholds and targets are not evaluated: {UNKNOWN[outlook.job.signal]}. The bounds:")
         out += _numbers("most skipped", told["most"])
         out += _numbers("nothing skipped", told["least"])
+    if told["signal"] is not None:
+        out.append(f"decided from: {told['signal']}")
     out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of velocities")
     out += told.get("remarks", [])
     return out

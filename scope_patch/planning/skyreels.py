@@ -7,24 +7,33 @@ from collections.abc import Iterator
 
 import torch
 
-from ..cost.wan import WanShape, forward_flops
+from ..cost.wan import NAMED, WanShape, forward_flops
 from ..errors import UsageError
-from ..method.asked import Terms
 from ..method.asynchronous import progress
 from ..method.schedule import Interval, build
+from ..patch.terms import terms
 from ..settings import Settings
-from .job import Job, Part, known_architecture
+from .job import Job, Known, Part, known_architecture
+from .modulation import TIME_MODULATION, modulation
+from .timesteps import diffusers, official
+from .weights import Checkpoint
 
+DIFFUSERS = "skyreels-v2-diffusers"
+TIMESTEPS = {"skyreels-v2": official, DIFFUSERS: diffusers}
+SMALL = "1.3B"
 VAE_TIME, VAE_SPACE = 4, 8
 KEPT, FLOAT32 = 3, 4
 """Velocities kept a guidance branch, and their bytes a number."""
 
 
 def job(options: argparse.Namespace, settings: Settings) -> Job:
-    """Raises UsageError for options with which the host would fail."""
+    """Raises UsageError for options with which the host would fail, or weights that cannot be used."""
     architecture = known_architecture(options.host)
+    signal = settings.signal or architecture.signal
+    if signal == "latent":
+        raise UsageError(f"{options.host}: --signal latent is for MAGI-1; take timestep or expected")
     try:
-        shape = WanShape.named(options.model)
+        shape, timestep = _model(options)
         parts = tuple(_part(options, settings, shape, frames, ready) for frames, ready in segments(options))
     except ValueError as error:
         raise UsageError(f"{options.host}: {error}") from error
@@ -32,13 +41,18 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     slots = max(part.schedule.mask.shape[1] for part in parts)
     kept = KEPT * FLOAT32 * branches * shape.out_channels * slots * height * width
-    return Job(parts, Terms(architecture.presets, architecture.placement), architecture.signal, kept)
+    return Job(parts, terms(architecture, settings), signal, kept, timestep)
 
 
 def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
     """(latent frames, those that are given) of every segment; `DiffusionForcingPipeline.__call__`."""
-    total, base = latent_frames(options.num_frames), latent_frames(options.base_num_frames)
-    if options.overlap_history is None or total <= base:
+    given, window = options.num_frames, options.base_num_frames
+    if options.overlap_history is None and given > window:
+        raise ValueError(f"--num-frames {given} is above --base-num-frames {window}: give --overlap-history, 17 or 37")
+    if options.host == DIFFUSERS and given % VAE_TIME != 1:
+        given = given // VAE_TIME * VAE_TIME + 1  # it rounds, with a warning
+    total, base = latent_frames(given), latent_frames(window)
+    if options.overlap_history is None or given <= window:
         yield total, 0
         return
     overlap = latent_frames(options.overlap_history)
@@ -57,23 +71,34 @@ def latent_frames(frames: int) -> int:
     return (frames - 1) // VAE_TIME + 1
 
 
-def timesteps(steps: int, shift: float) -> torch.Tensor:
-    """`FlowUniPCMultistepScheduler.set_timesteps` with the scheduler's own range, int64 [steps]."""
-    sigma = torch.linspace(0.999, 0, steps + 1, dtype=torch.float64)[:-1]
-    return (shift * sigma / (1 + (shift - 1) * sigma) * 1000).long()
+def _model(options: argparse.Namespace) -> tuple[WanShape, Known | None]:
+    """The model's dimensions, and its timestep signal where its weights are at hand."""
+    if options.weights is None:
+        return WanShape.named(options.model or SMALL), None
+    checkpoint = Checkpoint.find(options.weights)
+    feature, dim = modulation(checkpoint, options.host, options.fps, getattr(torch, options.dtype))
+    config = checkpoint.config
+    if options.model is not None:
+        shape = WanShape.named(options.model)
+    elif config is not None:
+        shape = WanShape.from_config(config)
+    else:
+        shape = next((shape for shape in NAMED.values() if shape.dim == dim), NAMED[SMALL])
+    if shape.dim != dim:
+        told = f"--model {options.model} has" if options.model else "config.json says" if config else "--model needs"
+        raise ValueError(f"the weights in {options.weights} are of {dim} channels, {told} {shape.dim}")
+    return shape, Known(feature, TIME_MODULATION)
 
 
 def _part(options: argparse.Namespace, settings: Settings, shape: WanShape, frames: int, ready: int) -> Part:
-    base = min(frames, latent_frames(options.base_num_frames))
     made = progress(
         frames,
         options.steps,
-        base=base,
         ar_step=options.ar_step,
         pre_ready=ready,
         block=options.causal_block_size,
     )
-    times = made.timesteps(timesteps(options.steps, options.shift))
+    times = made.timesteps(TIMESTEPS[options.host](options.steps, options.shift))
     selective = settings.selective and settings.policy != "never"
     schedule = build(made.mask, times, times / 1000, made.intervals, selective=selective)
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
