@@ -72,7 +72,7 @@ def test_masks_and_intervals_over_random_schedules(results):
 def test_plan_equals_run(results):
     found = results["plans"]
     assert found["failure"] == "" and found["plans"] >= 8
-    assert found["segments"] > found["plans"] and found["skipped"] > 100
+    assert found["segments"] > found["plans"] and found["skipped"] > 30
 
 
 def test_features_and_timesteps_of_a_plan_are_the_hosts(results):

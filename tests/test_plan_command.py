@@ -58,11 +58,19 @@ def test_the_papers_skyreels_figures(call, host):
     )
 
 
-def test_without_weights_there_are_bounds(call):
+def test_a_speedup_needs_no_weights(call):
     made = told(call, "skyreels-v2", *PAPER, "--target-speedup=3")
+    assert made["exact"] and made["target"] == 3 and made["plan"]["speedup"] == pytest.approx(3, rel=0.05)
+    assert made["signal"] == "noise levels" and "R" in made["plan"]["modes"] and "P" in made["plan"]["modes"]
+    fast = told(call, "skyreels-v2", *PAPER)
+    assert fast["plan"]["speedup"] == pytest.approx(5.27, rel=0.01) and not fast["remarks"]
+
+
+def test_thresholds_without_weights_have_bounds(call):
+    made = told(call, "skyreels-v2", *PAPER, "--target-speedup=3", "--placement=threshold")
     assert not made["exact"] and made["least"]["forwards"]["run"] == 400
     assert made["most"]["speedup"] == pytest.approx(5.27, abs=0.005) and made["history_bytes"] < 0.15e9
-    _, out, _ = call("skyreels-v2", *PAPER)
+    _, out, _ = call("skyreels-v2", *PAPER, "--placement=threshold")
     assert "the signal needs the model's weights" in out and "5.27 times less" in out
 
 

@@ -96,11 +96,19 @@ def test_timesteps_are_the_schedulers(shift):
 def test_the_comparison_can_fail(host):
     """One step less in the plan, or another shift."""
     pipe, folder = host(True, 3.0)
-    with scope_patch.patched(pipe, strict=True, target_speedup=2) as run:
+    with scope_patch.patched(pipe, strict=True, target_speedup=2, placement="threshold") as run:
         generate(pipe, num_frames=25, guidance_scale=4.0)
     options = {"num_frames": 25, "ar_step": 3, "causal_block_size": 5, "height": 32, "width": 32, "weights": folder}
     for more, fits in (({}, True), ({"shift": 8.0}, False), ({"steps": 11}, False), ({"fps": 16}, False)):
-        given = {**options, "steps": 12, "shift": 3.0, "dtype": "float32", "target_speedup": 2, **more}
+        given = {
+            **options,
+            "steps": 12,
+            "shift": 3.0,
+            "dtype": "float32",
+            "target_speedup": 2,
+            "placement": "threshold",
+            **more,
+        }
         told, _ = planned.plan(HOST, **given)
         with contextlib.nullcontext() if fits else pytest.raises(AssertionError):
             planned.check(told, run.report["generations"][0])
