@@ -31,6 +31,7 @@ MAY = {
     ("segments.py", "start_segment"),  # before the loop
     ("segments.py", "schedule"),  # the plan, made at the first iteration and the first forward
     ("segments.py", "_decider"),
+    ("session.py", "_new_segment"),
     ("steps.py", "schedule"),
     ("steps.py", "decider"),
     ("generation.py", "close"),  # after the loop
