@@ -27,7 +27,7 @@ class Growth:
     """Policy: recompute at growth (twice under the rule `two`) and after so many skips."""
 
     name, active = "growth", True
-    rule, grew = "two", False
+    rule = "two"
 
     def __init__(self, settings):
         self.most = settings.max_skip
@@ -38,7 +38,6 @@ class Growth:
     def step(self, skips, observation):
         from scope_patch.method.decision import Decision, Mode
 
-        Growth.grew = observation.grew
         if observation.grew:
             # One more than the horizon: the next one is due as well.
             return (self.most if self.rule == "two" else 0), Decision(Mode.RECOMPUTE, "growth")
@@ -54,7 +53,7 @@ class NewOnly:
         from scope_patch.method import predictors
 
         self.model, self.forward, self.predictor = model, model.forward, predictors.create("auto")
-        self.histories, self.saved = {}, 0
+        self.histories = {}
 
     def __enter__(self):
         self.model.forward = self
@@ -64,24 +63,22 @@ class NewOnly:
         del self.model.forward
 
     def __call__(self, hidden_states, timestep, encoder_hidden_states, **more):
-        from scope_patch.method.history import BranchHistory, settle
+        from scope_patch.method.history import BranchHistory
 
         frames, levels = hidden_states.shape[2], timestep[0].double() / 1000
         history = self.histories.setdefault(id(encoder_hidden_states), BranchHistory(3))
         old = (0, frames - BLOCK)
-        if not Growth.grew or not history.covers(old) or old[1] == 0:
+        if not history.anchors or history.anchors[0].interval[1] == frames:
             out = self.forward(hidden_states, timestep, encoder_hidden_states, **more)
             history.record((0, frames), levels, out[0])
             return out
         part = hidden_states[:, :, -BLOCK:], timestep[:, -BLOCK:]
         new = self.forward(*part, encoder_hidden_states, **more)[0]
-        settle([history])
         weights = self.predictor.weights(levels[: old[1]], history.points(old))
         import torch
 
         whole = torch.cat([history.combine(old, weights), new], dim=2)
         history.record((0, frames), levels, whole)
-        self.saved += 1
         return (whole,)
 
 
@@ -104,7 +101,9 @@ def main(argv: list[str] | None = None) -> None:
     pipe.set_progress_bar_config(disable=True)
     seeds = list(enumerate(PROMPTS[: args.prompts]))
     references = [pipeline.decode(pipe, pipeline.sample(pipe, prompt, seed=seed))[0] for seed, prompt in seeds]
-    print("| at growth | skips in a row | latent frames forwarded | times less | PSNR | SSIM |\n|---|---|---|---|---|---|")
+    print(
+        "| at growth | skips in a row | latent frames forwarded | times less | PSNR | SSIM |\n|---|---|---|---|---|---|"
+    )
     for rule in RULES:
         Growth.rule = rule
         for most in args.skips:

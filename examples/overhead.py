@@ -1,8 +1,8 @@
 """What a skipped iteration costs: python examples/overhead.py [--threads 1].
 
 Two generations of the demo with the most skips the settings allow; the second one, whose signal is already traced, is
-told. `skipped` is our own time in iterations that ran no forward, `recomputed` in those that did (reading the sizes of
-the new velocity), each by CPU time of this thread and by wall clock.
+told. `skipped` is our own time in iterations that ran no forward (the first after a forward also measures the new
+velocities), `recomputed` in those that did, each by CPU time of this thread and by wall clock.
 """
 
 from __future__ import annotations

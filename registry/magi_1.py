@@ -120,13 +120,16 @@ def unscheduled(arguments):
 def narrow(arguments, first, last):
     """The same forward for the call's chunks [first, last) only; chunks do not see younger ones and lose nothing."""
     chunks, width = arguments["denoising_range_num"], arguments["chunk_width"]
-    rows = [*range(first, last), *range(chunks + first, chunks + last)]
+
+    def rows(of):  # one a chunk, for each row of the batch
+        return of.unflatten(0, (-1, chunks))[:, first:last].flatten(0, 1)
+
     return {
         **arguments,
         "x": arguments["x"][:, :, first * width : last * width],
         "timestep": arguments["timestep"][:, first:last],
-        "y": arguments["y"][rows],
-        "mask": arguments["mask"][rows],
+        "y": rows(arguments["y"]),
+        "mask": rows(arguments["mask"]),
         "kv_range": arguments["kv_range"][first:last],
         "slice_point": arguments["slice_point"] + first,
         "range_num": arguments["slice_point"] + last,

@@ -7,9 +7,12 @@ import torch
 
 from scope_patch.method import stability
 from scope_patch.method.discrepancy import Discrepancy
+from scope_patch.method.forecast import Forecast, Part
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.predictors.points import Points
+from scope_patch.method.schedule import build
+from scope_patch.method.tally import Tally
 
 
 def velocity(*values):
@@ -82,8 +85,25 @@ def test_what_is_not_finite_is_seen_in_its_slot_and_no_other(bad, anchors):
         history.record((0, 2), row(0.9 - k / 10, 0.9 - k / 10), velocity(1.0, 1.0 + k))
     history.record((0, 2), row(0.5, 0.5), velocity(bad, 1.0))
     points = history.points((0, 2))
-    assert not stability.is_finite(points, torch.tensor([True, True]))
-    assert stability.is_finite(points, torch.tensor([False, True]))
+    assert points.faulty.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("updated", "counts"), [(True, {"finite": 1, "stability": 1}), (False, {})])
+def test_a_slot_whose_sizes_are_no_numbers_is_held_and_counted_where_it_is_updated(updated, counts):
+    levels, mask = row(0.9, 0.8, 0.7, 0.6)[:, None].repeat(1, 2), torch.ones(4, 2, dtype=torch.bool)
+    mask[3, 0] = updated
+    schedule = build(mask, 1000 * levels, levels, [(0, 2)] * 4, selective=False)
+    history, tally = BranchHistory(3), Tally()
+    for k in range(3):
+        given = velocity(1.0 + k / 9, 1.0 + k / 9)
+        given[0, 0, 0, 0, 0] = torch.nan if k == 2 else 1.0
+        history.record((0, 2), levels[k], given)
+    known = history.points((0, 2))
+    part = Part(history, (0, 2))
+    made = Forecast([part], known, schedule, 3, create("auto"), stability.Limits(), tally).predict(part)
+    assert torch.equal(made[:, :, 0].nan_to_num(7.0), given[:, :, 0].nan_to_num(7.0)), "held, in what is finite of it"
+    assert torch.allclose(made[:, :, 1], torch.tensor(1 + 3 / 9)), "the other slot is predicted"
+    assert tally.read(mask) == counts and tally.read(mask) == {}
 
 
 def test_guards_of_ratio_and_magnitude():
@@ -113,7 +133,7 @@ def test_bound_of_the_change_holds():
             weights = create(name).weights(row(level - 0.05), points)
             made, newest = history.combine((0, 1), weights), history.anchors[0].velocity
             true = (made - newest).norm() / newest.norm()
-            assert stability.change(points, weights).item() >= true.item() * (1 - 1e-4)
+            assert stability.change(points, weights.unbind()).item() >= true.item() * (1 - 1e-4)
 
 
 def test_discrepancy_equals_equation_4_and_asks_once():

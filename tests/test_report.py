@@ -10,7 +10,7 @@ from hosts import ALWAYS_PREDICT, fake_pipeline
 import scope_patch
 from scope_patch.report import summary
 
-REASONS = {"threshold", "horizon", "growth", "forced", "history", "guard"}
+REASONS = {"threshold", "horizon", "growth", "forced", "history"}
 
 
 def told(pipe=None, generations=1, **settings):

@@ -40,7 +40,10 @@ class Calibration:
             common = overlap(common, anchor.interval)
         if common[0] >= common[1]:
             return
-        levels = [anchor.levels[common[0] - anchor.interval[0] :][: common[1] - common[0]] for anchor in anchors]
+        levels = [
+            anchor.levels[common[0] - anchor.interval[0] :][: common[1] - common[0]].to("cpu", torch.float64)
+            for anchor in anchors
+        ]
         gaps = [newer - older for newer, older in pairwise(levels)]
         velocities = [
             anchor.velocity.narrow(FRAME_AXIS, common[0] - anchor.interval[0], common[1] - common[0]).double()

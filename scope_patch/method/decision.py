@@ -35,7 +35,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A mode and one short word that says why: threshold, horizon, growth, forced, history, guard or context."""
+    """A mode and one short word that says why: threshold, horizon, growth, forced, history or context."""
 
     mode: Mode
     reason: str

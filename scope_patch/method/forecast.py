@@ -1,4 +1,7 @@
-"""What the histories say about the present iteration: usable or not, and the velocities they give."""
+"""What the histories say about the present iteration: the velocities they give.
+
+Nothing here looks at a velocity or waits for its device.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from .history import BranchHistory
 from .predictors import Predictor
 from .predictors.points import Points
 from .schedule import Interval, Schedule
+from .tally import Tally
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,8 @@ class Forecast:
         parts: histories that have a velocity; one can be asked for where the history covers the part's interval.
         known: what is known of them, joined (see `Points.join`).
         iteration: where in the schedule the velocities are wanted.
-
-    Attributes:
-        clipped: some slot that is updated now is held, because its prediction would leave the limits.
+        tally: told of the slots that are held because their prediction would leave the limits ("stability"), and of
+            those whose measured sizes are not numbers ("finite").
     """
 
     def __init__(
@@ -44,32 +47,30 @@ class Forecast:
         iteration: int,
         predictor: Predictor,
         limits: stability.Limits,
+        tally: Tally,
     ) -> None:
-        self.parts, self.known, self.clipped = parts, known, False
-        self.levels = torch.cat([schedule.levels(iteration, part.interval) for part in parts])
-        self.active = torch.cat([schedule.mask[iteration, slice(*part.interval)] for part in parts])
+        self.parts, self.known = parts, known
+        self.schedule, self.iteration = schedule, iteration
         self.predictor, self.limits = predictor, limits
+        self._intervals, self._tally = [part.interval for part in parts], tally
+        tally.note("finite", iteration, self._intervals, known.faulty)
 
     @cached_property
     def weights(self) -> Tensor:
         """The predictor's, [points, slots of all parts]; slots whose prediction leaves the limits are held."""
-        weights = self.predictor.weights(self.levels, self.known)
+        device = self.known.levels.device
+        wanted = {interval: self.schedule.levels(self.iteration, interval, device) for interval in self._intervals}
+        levels = torch.cat([wanted[interval] for interval in self._intervals])
+        weights = self.predictor.weights(levels, self.known)
         if len(weights) < 2:
             return weights
-        hold = torch.zeros_like(weights)
-        hold[0] = 1.0
-        inside = stability.fine(self.levels, self.known, weights, self.limits)
-        self.clipped = bool((~inside & self.active).any())
-        return torch.where(inside, weights, hold)
-
-    @property
-    def finite(self) -> bool:
-        """Whether the velocities of all active slots are."""
-        return stability.is_finite(self.known, self.active)
+        inside = stability.fine(levels, self.known, weights, self.limits)
+        self._tally.note("stability", self.iteration, self._intervals, ~inside)
+        return torch.where(inside, weights, self.known.holding[: len(weights)])
 
     def hold(self, part: Part) -> Tensor:
         """The newest velocity of a part."""
-        return part.history.combine(part.interval, torch.ones(1, part.interval[1] - part.interval[0]))
+        return part.history.hold(part.interval)
 
     def predict(self, part: Part) -> Tensor:
         """The predicted velocity of a part."""
@@ -77,8 +78,7 @@ class Forecast:
         for other in self.parts:
             width = other.interval[1] - other.interval[0]
             if other.history is part.history:
-                return part.history.combine(
-                    part.interval, self.weights[: len(part.history.anchors), first : first + width]
-                )
+                weights = self.weights[: len(part.history.anchors)]
+                return part.history.combine(part.interval, weights.narrow(1, first, width))
             first += width
         raise KeyError(f"no forecast was made of slots {part.interval}")

@@ -1,9 +1,11 @@
-"""The velocities that were computed, per CFG branch and absolute latent frame: the only mutable tensors we keep."""
+"""The velocities that were computed, per CFG branch and absolute latent frame: the only mutable tensors we keep.
+
+Nothing in here looks at a number: what is measured stays where the velocities are, and so the host never waits for it.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from .predictors.points import Points
 from .schedule import Interval, overlap
+from .tables import moved
 
 FRAME_AXIS = 2
 """Velocities are [batch, channels, latent frames, height, width]."""
@@ -18,7 +21,7 @@ FRAME_AXIS = 2
 
 @dataclass(frozen=True)
 class Anchor:
-    """One computed velocity: the interval it covers, the noise levels it stands at (float64 [slots]), the tensor."""
+    """One computed velocity: the interval it covers, the noise levels it stands at ([slots], beside it), the tensor."""
 
     interval: Interval
     levels: Tensor
@@ -33,8 +36,7 @@ class BranchHistory:
 
     def __init__(self, keeps: int) -> None:
         self.anchors: deque[Anchor] = deque(maxlen=keeps)
-        self._sizes: tuple[Tensor, ...] = ()
-        self._unread: list[tuple[Interval, Tensor]] = []
+        self._sizes: tuple[Tensor, Tensor] | None = None
         self._points: tuple[Interval, Points] | None = None
 
     @property
@@ -52,92 +54,93 @@ class BranchHistory:
         """Add the velocity of a forward over `interval`; it is copied, so the host may do with its own what it likes.
 
         A velocity of another shape, dtype or device than the history's starts the history anew.
+
+        Args:
+            levels: its noise levels, [slots], on its device or the CPU.
         """
         if self.anchors and not _alike(self.anchors[0].velocity, velocity):
             self.anchors.clear()
-        self.anchors.appendleft(Anchor(interval, levels.clone(), velocity.detach().clone()))
-        self._unread = self._measure()
-        self._points = None
+        self.anchors.appendleft(Anchor(interval, moved(levels, velocity.device), velocity.detach().clone()))
+        self._sizes = self._points = None
 
     def points(self, interval: Interval) -> Points:
-        """What is known of the slots in `interval`, as predictors want it; the history must not be empty."""
+        """What is known of the slots in `interval`, as predictors want it; the history must not be empty.
+
+        Sizes are measured when they are first asked for: not of velocities that another forward follows at once.
+        """
         if self._points is None or self._points[0] != interval:
-            self._points = interval, self._spread_points(interval)
+            if self._sizes is None:
+                self._sizes = self._measure()
+            own = self.anchors[0].interval
+            drift, bend = (_spread(size, own, interval) for size in self._sizes)
+            self._points = interval, Points(self._levels(interval), drift, bend)
         return self._points[1]
 
-    def _spread_points(self, interval: Interval) -> Points:
-        settle([self])
-        levels = torch.stack([_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors])
-        own = self.anchors[0].interval
-        drift, bend = (_spread(size, own, interval) for size in self._sizes)
-        return Points(levels, drift, bend)
+    def hold(self, interval: Interval) -> Tensor:
+        """The newest velocity over `interval`, a new tensor. Raises ValueError where `combine` does."""
+        return _part(self._newest(interval), interval).clone()
 
     def combine(self, interval: Interval, weights: Tensor) -> Tensor:
         """sum_k w[k, j] v_k[..., j, ...] over `interval`, a new tensor in the dtype and on the device of the history.
 
         Raises ValueError where the newest velocity does not cover the interval: there is nothing to start from.
+
+        Args:
+            weights: [points, slots], on the device of the history. A velocity that is not finite spoils its slot even
+                where its weight is 0 (the latents it was integrated into are spoilt anyway), and no other slot.
         """
+        newest = self._newest(interval)
+        held = _wide(_part(newest, interval))
+        # Factors of [batch, channels, slots, height, width].
+        shares = weights.to(held.dtype).reshape(len(weights), 1, 1, -1, 1, 1).unbind()
+        out = held * shares[0]
+        for anchor, share in list(zip(self.anchors, shares, strict=False))[1:]:
+            common = overlap(interval, anchor.interval)
+            if common[0] < common[1]:
+                part = _wide(_part(anchor, common))
+                _cut(out, interval, common).addcmul_(part, _cut(share, interval, common))
+        return out.to(newest.velocity.dtype)
+
+    def _newest(self, interval: Interval) -> Anchor:
         if not self.covers(interval):
             known = self.anchors[0].interval if self.anchors else "none"
             raise ValueError(f"no velocity for latent frames {interval}: the newest covers {known}")
-        newest = self.anchors[0]
-        held = _slots(newest, interval)
-        share = weights.to(held.device, held.dtype)
-        out = held * _column(share[0])
-        for k, anchor in enumerate(list(self.anchors)[1 : len(weights)], start=1):
-            start, end = overlap(interval, anchor.interval)
-            if start < end and bool((weights[k] != 0).any()):
-                part = out.narrow(FRAME_AXIS, start - interval[0], end - start)
-                part.addcmul_(_slots(anchor, (start, end)), _column(_cut(share[k], interval, (start, end))))
-        return out.to(newest.velocity.dtype)
+        return self.anchors[0]
 
-    def _measure(self) -> list[tuple[Interval, Tensor]]:
-        """||v0||, ||v0 - v1|| and ||C|| a slot, each with the slots it is of; still where the velocities are."""
-        newest = self.anchors[0]
-        measured = [(newest.interval, _norm(_slots(newest, newest.interval)))]
-        if len(self.anchors) > 1:
-            common = overlap(newest.interval, self.anchors[1].interval)
-            measured.append((common, _norm(_slots(newest, common) - _slots(self.anchors[1], common))))
-        if len(self.anchors) > 2:
-            points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
-            common = overlap(common, self.anchors[2].interval)
-            measured.append((common, _norm(self._curvature(points, common))))
-        return measured
+    def _levels(self, interval: Interval) -> Tensor:
+        """Noise levels of all anchors, [points, slots]."""
+        return torch.stack([_spread(anchor.levels, anchor.interval, interval) for anchor in self.anchors])
 
-    def _set_sizes(self, read: Tensor) -> None:
-        """Drift and bend of the newest anchor's slots (see Points), from the numbers of `_measure`."""
-        newest = self.anchors[0]
-        points = Points(torch.stack([_spread(a.levels, a.interval, newest.interval) for a in self.anchors]))
-        parts = torch.split(read, [len(norm) for _, norm in self._unread])
-        rows = [_spread(row, own, newest.interval) for row, (own, _) in zip(parts, self._unread, strict=True)]
-        size, drift, bend = rows + [torch.zeros_like(rows[0])] * (3 - len(rows))
+    def _measure(self) -> tuple[Tensor, Tensor]:
+        """Drift and bend of the newest velocity's slots (see Points); NaN where a velocity they need is not finite."""
+        own = common = self.anchors[0].interval
+        points = Points(self._levels(own))
+        size = _norm(_wide(self.anchors[0].velocity)).to(points.levels.dtype)
         scale = size.clamp(min=torch.finfo(torch.float32).tiny)
-        # What was not finite must stay visible, also in a slot that has no second point to compare with.
-        fault = torch.where(size.isfinite(), 0.0, torch.nan)
-        drift, bend = (
-            torch.where(points.count >= least, row, 0.0) / scale + fault for least, row in ((2, drift), (3, bend))
-        )
-        self._sizes, self._unread = (drift, bend), []
+        # What is not finite must stay visible, also in a slot that has no second point to compare with.
+        sizes = [size - size] * 2
+        for k in range(1, len(self.anchors)):
+            common = overlap(common, self.anchors[k].interval)
+            if common[0] < common[1]:
+                difference = self._change(common) if k == 1 else self._curvature(points, common)
+                norm = _spread(_norm(difference).to(size.dtype), common, own)
+                sizes[k - 1] = sizes[k - 1] + torch.where(points.count > k, norm, 0.0) / scale
+        return sizes[0], sizes[1]
+
+    def _change(self, common: Interval) -> Tensor:
+        """v0 - v1 over the slots that two anchors share."""
+        v0, v1 = (_wide(_part(self.anchors[k], common)) for k in (0, 1))
+        return v0 - v1
 
     def _curvature(self, points: Points, common: Interval) -> Tensor:
         """C = 2 (D1 - D2) / (h1 + h2) over the slots that three anchors share; of no meaning where count < 3."""
-        v0, v1, v2 = (_slots(anchor, common) for anchor in self.anchors)
-        own = self.anchors[0].interval
-        h1, h2 = (_cut(gap, own, common).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap))
-        factors = (_column(f.to(v0.device, v0.dtype)) for f in (2 / (h1 * (h1 + h2)), 2 / (h2 * (h1 + h2))))
-        first, second = factors
-        return (v0 - v1) * first - (v1 - v2) * second
-
-
-def settle(histories: Sequence[BranchHistory]) -> None:
-    """Read the sizes that several histories have measured since the last time, in one look at the device."""
-    unread = [history for history in histories if history._unread]
-    if not unread:
-        return
-    norms = [torch.cat([norm for _, norm in history._unread]) for history in unread]
-    read = torch.cat(norms).to("cpu", torch.float64)
-    for history, numbers in zip(unread, torch.split(read, [len(norm) for norm in norms]), strict=True):
-        history._set_sizes(numbers)
+        v0, v1, v2 = (_wide(_part(anchor, common)) for anchor in self.anchors)
+        first = common[0] - self.anchors[0].interval[0]
+        h1, h2 = (
+            gap.narrow(0, first, common[1] - common[0]).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap)
+        )
+        slope, older = ((2 / (gap * (h1 + h2))).to(v0.dtype).view(1, 1, -1, 1, 1) for gap in (h1, h2))
+        return (v0 - v1) * slope - (v1 - v2) * older
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -146,31 +149,33 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return same and one.dtype == other.dtype and one.device == other.device
 
 
-def _slots(anchor: Anchor, interval: Interval) -> Tensor:
-    """The velocity over `interval`, in at least float32: differences of neighbours drown in bf16."""
-    part = anchor.velocity.narrow(FRAME_AXIS, interval[0] - anchor.interval[0], interval[1] - interval[0])
-    return part.to(torch.promote_types(part.dtype, torch.float32))
+def _part(anchor: Anchor, interval: Interval) -> Tensor:
+    """A view of the velocity over `interval`."""
+    return _cut(anchor.velocity, anchor.interval, interval)
 
 
-def _cut(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
-    return row[wanted[0] - own[0] : wanted[1] - own[0]]
+def _cut(whole: Tensor, own: Interval, wanted: Interval) -> Tensor:
+    """The slots `wanted` of a tensor that is over the slots `own`, a view."""
+    return whole if own == wanted else whole.narrow(FRAME_AXIS, wanted[0] - own[0], wanted[1] - wanted[0])
+
+
+def _wide(velocity: Tensor) -> Tensor:
+    """In at least float32: differences of neighbours drown in bf16."""
+    return velocity if velocity.dtype in (torch.float32, torch.float64) else velocity.float()
 
 
 def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
     """A row over `own` as one over `wanted`, NaN where nothing is known."""
-    out = torch.full((wanted[1] - wanted[0],), torch.nan, dtype=torch.float64)
+    if own == wanted:
+        return row
+    out = row.new_full((wanted[1] - wanted[0],), torch.nan)
     start, end = overlap(own, wanted)
     out[start - wanted[0] : end - wanted[0]] = row[start - own[0] : end - own[0]]
     return out
 
 
 def _norm(velocity: Tensor) -> Tensor:
-    """L2 norm a slot, [slots], in at least float32."""
+    """L2 norm a slot, [slots]."""
     other = [axis for axis in range(velocity.dim()) if axis != FRAME_AXIS]
     norm: Tensor = torch.linalg.vector_norm(velocity, dim=other)
     return norm
-
-
-def _column(row: Tensor) -> Tensor:
-    """[slots] as a factor of [batch, channels, slots, height, width]."""
-    return row.view(1, 1, -1, 1, 1)

@@ -1,16 +1,18 @@
 """Which latent frames are under way at every iteration, and which interval of them must be forwarded.
 
-Equations 8 and 9 of design §2 (SCOPE's update mask and interval end). Everything is on the CPU: these are small
-integer tables, made once a segment.
+Equations 8 and 9 of design §2 (SCOPE's update mask and interval end). Everything is made on the CPU, once a segment:
+these are small tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from .tables import moved
 
 Interval = tuple[int, int]
 
@@ -80,13 +82,16 @@ class Schedule:
     leads: Sequence[int] = ()
     contexts: Sequence[Hashable] = ()
     frames: int = 1
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def levels(self, iteration: int, interval: Interval) -> Tensor:
-        """Noise levels of the slots in an interval, float64 [slots]."""
-        return self.noise_levels[iteration, interval[0] : interval[1]]
+    def levels(self, iteration: int, interval: Interval, device: torch.device) -> Tensor:
+        """Noise levels of the slots in an interval, [slots], on a device; the whole table is copied there once."""
+        if device not in self._copies:
+            self._copies[device] = moved(self.noise_levels, device)
+        return self._copies[device][iteration, interval[0] : interval[1]]
 
     def grew(self, iteration: int) -> bool:
         """Whether new latent frames came under way at this iteration (always so at the first)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..method.forecast import Part
-from ..method.history import BranchHistory, settle
+from ..method.history import BranchHistory
 from ..method.predictors.points import Points
 from ..method.schedule import Interval
 
@@ -94,7 +94,6 @@ class Branches:
 
     def know(self, parts: Sequence[Part]) -> Points:
         """What is known of these parts, joined; the same object until one of them changes."""
-        settle([part.history for part in parts])
         known = [part.history.points(part.interval) for part in parts]
         if len(known) != len(self._parts) or any(a is not b for a, b in zip(known, self._parts, strict=True)):
             self._parts, self._joined = known, Points.join(known)

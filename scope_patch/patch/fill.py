@@ -86,4 +86,5 @@ def keep(pending: Pending, velocity: Tensor, schedule: Schedule, layout: Layout)
         start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
         if start < end:
             own = computed.narrow(FRAME_AXIS, pending.lead + start - pending.slots[0], end - start)
-            part.history.record((start, end), schedule.levels(pending.iteration, (start, end)), own)
+            levels = schedule.levels(pending.iteration, (start, end), own.device)
+            part.history.record((start, end), levels, own)

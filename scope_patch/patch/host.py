@@ -22,7 +22,6 @@ class Host:
     """Attributes:
     layout: how its velocities are laid out.
     chunked: slots are chunks of a moving window, and each has a history of its own.
-    alone: no other rank must decide alike, so that a forward may be run because of what velocities are.
     work: forward arguments -> (runs of the network, slots in them); None where a forward is one run over its slots.
     unscheduled: forward arguments -> why the call is none of a denoise step's own, or "".
     narrow: (forward arguments, first, last) -> arguments that forward only these slots of the call.
@@ -30,7 +29,6 @@ class Host:
 
     layout: Layout = field(default_factory=Frames)
     chunked: bool = False
-    alone: bool = True
     work: Callable[[Mapping[str, Any]], tuple[int, int]] | None = None
     unscheduled: Callable[[Mapping[str, Any]], str] = _scheduled
     narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]] = _whole

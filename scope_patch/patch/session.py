@@ -9,11 +9,11 @@ import torch
 
 from ..method import stability
 from ..method.calibration import Calibration
-from ..method.decision import Decision, Mode
 from ..method.fold import Verdict
 from ..method.forecast import Forecast
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
+from ..method.tally import Tally
 from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
@@ -21,8 +21,6 @@ from .call import ForwardCall, like_output, velocity_of
 from .deciding import Decider
 from .fill import Pending, fill, keep
 from .host import Host
-
-GUARDED = Decision(Mode.RECOMPUTE, "guard")
 
 
 class Session:
@@ -53,6 +51,7 @@ class Session:
         self._keep, self._calibration = keep or calibration is not None, calibration
         self.schedule: Schedule | None = None
         self._forecast: Forecast | None = None
+        self._tally = Tally()
         self._begin()
 
     def _begin(self) -> None:
@@ -121,8 +120,11 @@ class Session:
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
 
     def close(self) -> None:
-        """The generation is over: let go of every tensor."""
+        """The loop is over: let go of every tensor, and read what was counted on the device."""
         self._begin()
+        if self.schedule is not None:
+            for name, count in self._tally.read(self.schedule.mask).items():
+                self.record.guard(name, count)
 
     def _new_segment(self, schedule: Schedule) -> None:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
@@ -142,8 +144,8 @@ class Session:
         if self.decider is None:
             self.decider = self._make_decider(call, schedule)
         verdict = self.decider.verdict(call, iteration)
-        if verdict.forwarded != interval and not self._usable(schedule, iteration, interval):
-            verdict = Verdict({interval: GUARDED}, interval, GUARDED.mode, GUARDED.reason)
+        if verdict.forwarded != interval:
+            self._forecast = self._foreseen(schedule, iteration, interval)
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
         if self.host.chunked:
@@ -154,18 +156,14 @@ class Session:
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
         return verdict
 
-    def _usable(self, schedule: Schedule, iteration: int, interval: Interval) -> bool:
-        """Make the forecast of an iteration in which something is skipped; False where the history is not finite."""
+    def _foreseen(self, schedule: Schedule, iteration: int, interval: Interval) -> Forecast | None:
+        """The forecast of an iteration in which something is skipped; None where there is nothing to make it from."""
         parts = self.branches.parts(interval)
         if not parts:
-            return True
-        with torch.inference_mode():  # small tables on the CPU, which nobody differentiates: less to dispatch
+            return None
+        with torch.inference_mode():  # small tables, which nobody differentiates: less to dispatch
             known = self.branches.know(parts)
-            self._forecast = Forecast(parts, known, schedule, iteration, self.predictor, self.limits)
-            if self.host.alone and not self._forecast.finite:
-                self.record.guard("finite")
-                return False
-        return True
+            return Forecast(parts, known, schedule, iteration, self.predictor, self.limits, self._tally)
 
     def _carry_out(
         self, call: ForwardCall, verdict: Verdict, branch: Branch, interval: Interval
@@ -177,9 +175,6 @@ class Session:
         if last == interval[1]:
             return None, whole_forward
         whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)
-        if self._forecast is not None and self._forecast.clipped:
-            self.record.guard("stability")
-            self._forecast.clipped = False  # once an iteration
         if whole is None:
             self.record.guard("branch")
             return None, whole_forward

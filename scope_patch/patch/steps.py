@@ -76,7 +76,6 @@ class StepGeneration(Generation):
         host = Host(
             layout=Chunks(frames),
             chunked=True,
-            alone=ranks == 1,
             work=lambda arguments: self.stepwise.work(self.model, arguments),
             unscheduled=self.stepwise.unscheduled,
             narrow=self.stepwise.narrow,

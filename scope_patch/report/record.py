@@ -79,8 +79,8 @@ class Generation:
     finished: bool = False
     error: str | None = None
 
-    def guard(self, name: str) -> None:
-        self.guards[name] = self.guards.get(name, 0) + 1
+    def guard(self, name: str, times: int = 1) -> None:
+        self.guards[name] = self.guards.get(name, 0) + times
 
     def remark(self, sentence: str) -> None:
         """Something the user should know, said once."""

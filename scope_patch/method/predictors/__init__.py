@@ -26,10 +26,13 @@ class Predictor(Protocol):
     keeps: int
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        """Weights of the history points, newest first, float64 of shape [points, slots]; each column sums to 1.
+        """Weights of the history points, newest first, [points, slots]; each column sums to 1.
+
+        They are asked for while the host's loop runs: no number of a tensor may be looked at, since the host would wait
+        for the device (no `item`, `bool`, `tolist`, no mask as an index).
 
         Args:
-            target: the present noise level of each slot, float64 [slots].
+            target: the present noise level of each slot, [slots], of the dtype and on the device of `points.levels`.
             points: what is known of the history (see `Points`).
         """
         ...

@@ -26,13 +26,13 @@ class Auto:
     keeps = 3
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        h = target - points.levels[0]
+        h = target - points.newest
         # With two points the slope is all there is: right after growth, at high noise, where velocities change little.
         ratio = (h * points.per_first_gap).abs()
         reach = torch.where(points.complete & (ratio > REACH), h * (REACH / ratio), h)
         if len(points) < 3:
             return points.weigh(reach)
-        beyond = h + points.first_gap.nan_to_num(nan=0.0)  # h + h1: the curvature term is h (h + h1) C / 2
+        beyond = h + points.gaps[0]  # h + h1: the curvature term is h (h + h1) C / 2
         # Of the first-order term h D1, the curvature term is the share |h + h1| ||C|| / (2 ||D1||).
         share = beyond * points.disagreement * (0.5 / TRUSTED_CORRECTION)
         bend = h * beyond * points.per_both_gaps * (0.5 / (1 + share * share))

@@ -18,6 +18,6 @@ class Momentum:
     keeps = 3
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        h = target - points.levels[0]
+        h = target - points.newest
         old = torch.where(points.count >= 3, OLD_SHARE, 0.0)
         return points.weigh(h * (1 - old), h * old)

@@ -1,4 +1,7 @@
-"""The history as predictors see it: noise levels and sizes per slot, no velocities."""
+"""The history as predictors see it: noise levels and sizes per slot, no velocities.
+
+All tensors are on the velocities' device, and none is read: arithmetic on them makes the host wait for nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ class Points:
     """Up to three history points a slot, newest first.
 
     Attributes:
-        levels: noise levels, float64 [points, slots]; NaN where a slot has no such point.
-        drift: ||v0 - v1|| / ||v0|| a slot, float64 [slots]; None where it was not measured.
-        bend: ||C|| / ||v0|| a slot, C the curvature of equation 7, float64 [slots]; None likewise.
+        levels: noise levels, float64 [points, slots] (float32 on MPS); NaN where a slot has no such point.
+        drift: ||v0 - v1|| / ||v0|| a slot, of the dtype of `levels`, [slots]; None where it was not measured.
+        bend: ||C|| / ||v0|| a slot, C the curvature of equation 7, likewise.
     """
 
     levels: Tensor
@@ -66,8 +69,24 @@ class Points:
     def disagreement(self) -> Tensor:
         """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
         if self.drift is None or self.bend is None:
-            return torch.zeros_like(self.levels[0])
+            return torch.zeros_like(self.newest)
         return (self.bend * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
+
+    @cached_property
+    def newest(self) -> Tensor:
+        """sigma0 a slot."""
+        return self.levels[0]
+
+    @cached_property
+    def gaps(self) -> tuple[Tensor, Tensor]:
+        """(h1, h2); 0 where a slot has no such point."""
+        return self.first_gap.nan_to_num(nan=0.0), self.second_gap.nan_to_num(nan=0.0)
+
+    @cached_property
+    def older(self) -> tuple[Tensor, Tensor]:
+        """(a, b) a slot, with which v1 - v2 = a (v0 - v1) - b C; 0 where a slot has no third point."""
+        h1, h2 = self.gaps
+        return h2 * self.per_first_gap, h2 * (h1 + h2) / 2
 
     @cached_property
     def complete(self) -> Tensor:
@@ -75,16 +94,17 @@ class Points:
         return self.count >= 3
 
     @cached_property
-    def faulty(self) -> Tensor | None:
-        """Slots whose measured sizes are not numbers, booleans [slots]; None where there is no such slot."""
-        sizes = [size for size in (self.drift, self.bend) if size is not None]
-        faulty = ~torch.stack(sizes).isfinite().all(dim=0) if sizes else None
-        return None if faulty is None or not faulty.any() else faulty
+    def faulty(self) -> Tensor:
+        """Slots whose measured sizes are not numbers, booleans [slots]."""
+        if self.drift is None or self.bend is None:
+            return torch.zeros_like(self.newest, dtype=torch.bool)
+        return ~(self.drift + self.bend).isfinite()
 
     @cached_property
-    def least(self) -> int:
-        """The least count of all slots."""
-        return int(self.count.min())
+    def holding(self) -> Tensor:
+        """Weights [points, slots] that repeat v0."""
+        none = torch.zeros_like(self.newest)
+        return torch.stack([torch.ones_like(none), *[none] * (len(self) - 1)])
 
     @cached_property
     def count(self) -> Tensor:
@@ -98,7 +118,12 @@ class Points:
         if len(parts) == 1:
             return parts[0]
         rows = max(len(part) for part in parts)
-        levels = [torch.nn.functional.pad(p.levels, (0, 0, 0, rows - len(p)), value=torch.nan) for p in parts]
+        levels = [
+            torch.nn.functional.pad(part.levels, (0, 0, 0, rows - len(part)), value=torch.nan)
+            if len(part) < rows
+            else part.levels
+            for part in parts
+        ]
         drift = [part.drift for part in parts if part.drift is not None]
         bend = [part.bend for part in parts if part.bend is not None]
         known = len(drift) == len(bend) == len(parts)
@@ -111,7 +136,7 @@ class Points:
             first, second: factors of D1 = (v0 - v1) / h1 and D2 = (v1 - v2) / h2, finite, [slots].
         """
         if len(self) < 2:
-            return torch.ones_like(self.levels[:1])
+            return self.holding[:1]
         p = first * self.per_first_gap
         if len(self) < 3 or second is None:
             rows = [1 + p, -p]

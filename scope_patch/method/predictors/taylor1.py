@@ -14,4 +14,4 @@ class Taylor1:
     keeps = 2
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        return points.weigh(target - points.levels[0])
+        return points.weigh(target - points.newest)

@@ -14,6 +14,6 @@ class Taylor2:
     keeps = 3
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
-        h = target - points.levels[0]
-        bend = 0.5 * h * (h + points.first_gap.nan_to_num(nan=0.0)) * points.per_both_gaps
+        h = target - points.newest
+        bend = 0.5 * h * (h + points.gaps[0]) * points.per_both_gaps
         return points.weigh(h + bend, -bend)

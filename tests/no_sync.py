@@ -1,0 +1,106 @@
+"""A mode under which our code must not look at a tensor's numbers: on a GPU the host would wait for the device there.
+
+On a CPU nothing waits, so what is forbidden is what would: reading, and copies between devices that are waited for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from conftest import ROOT
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+OURS = (f"{ROOT}/scope_patch/", f"{ROOT}/registry/")
+BETWEEN = (f"{Path(torch.__file__).parent}/", __file__)
+READS = {
+    *("_local_scalar_dense", "allclose", "equal", "is_nonzero", "masked_select", "nonzero", "repeat_interleave"),
+    *("_unique2", "unique_dim", "unique_consecutive"),
+    # A mask as an index is counted first; a list is copied to the device.
+    *("index", "index_put", "index_put_"),
+}
+"""Operations."""
+METHODS = {"item", "tolist", "numpy", "cpu", "__array__", "__repr__", "__format__"}
+"""Methods of tensors, some of which dispatch no operation where the tensor is on the CPU."""
+MAY = {
+    ("segments.py", "start_segment"),  # before the loop
+    ("segments.py", "schedule"),  # the plan, made at the first iteration and the first forward
+    ("segments.py", "_decider"),
+    ("session.py", "_new_segment"),
+    ("steps.py", "schedule"),
+    ("steps.py", "decider"),
+    ("generation.py", "close"),  # after the loop
+    ("steps.py", "close"),
+}
+"""Functions of ours that may look, with all they call."""
+
+
+class LookedError(AssertionError):
+    """Code of ours looked at a tensor while the loop was running."""
+
+
+def running() -> tuple[str, str] | None:
+    """(file, function) of ours that is running; None where it is the host's code, or ours that may look."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(BETWEEN):
+        frame = frame.f_back
+    if frame is None or not frame.f_code.co_filename.startswith(OURS):
+        return None
+    innermost = _name(frame)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(OURS) and _name(frame) in MAY:
+            return None
+        frame = frame.f_back
+    return innermost
+
+
+def _name(frame: FrameType) -> tuple[str, str]:
+    return frame.f_code.co_filename.rpartition("/")[2], frame.f_code.co_name
+
+
+def check(what: str, bad: bool) -> bool:
+    """Whether code of ours is running. Raises LookedError where what it does is bad."""
+    place = running()
+    if place is not None and bad:
+        raise LookedError(f"{what} in {place[1]} of {place[0]}")
+    return place is not None
+
+
+class Methods(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        devices = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, str | torch.device)]
+        check(name, name in METHODS or (name == "to" and any(torch.device(d).type == "cpu" for d in devices)))
+        return func(*args, **kwargs)
+
+
+class Operations(TorchDispatchMode):
+    """Attributes: seen, how many operations were ours."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        self.seen += check(str(func), name in READS or waits(name, args, kwargs))
+        return func(*args, **kwargs)
+
+
+def waits(name, args, kwargs) -> bool:
+    """Whether an operation is a copy between devices that the host waits for."""
+    if name == "_to_copy":
+        return kwargs.get("device", args[0].device) != args[0].device and not kwargs.get("non_blocking")
+    return name == "copy_" and args[0].device != args[1].device and not (*args[2:], *kwargs.values(), False)[0]
+
+
+@contextmanager
+def no_sync() -> Iterator[Operations]:
+    """While it lasts, code of ours that looks at a tensor outside MAY raises LookedError."""
+    with Methods(), Operations() as operations:
+        yield operations

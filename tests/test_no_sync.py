@@ -1,0 +1,157 @@
+"""While the host's loop runs, our code never waits for the device: no number of a tensor is looked at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import ROOT
+from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline, generate, tiny_pipeline
+from no_sync import no_sync
+
+import scope_patch
+from scope_patch.errors import ScopePatchError
+from scope_patch.method import changes, windows
+from scope_patch.method.asynchronous import progress
+from scope_patch.method.chunkwise import rows, timesteps
+from scope_patch.method.fold import Fold
+from scope_patch.method.plan import fold
+from scope_patch.method.policies import create
+from scope_patch.method.predictors import BUILT_IN
+from scope_patch.method.predictors import create as predictor
+from scope_patch.method.predictors.auto import Auto
+from scope_patch.method.schedule import build
+from scope_patch.patch.call import ForwardCall
+from scope_patch.patch.deciding import Planned
+from scope_patch.patch.host import Host
+from scope_patch.patch.layout import Chunks
+from scope_patch.patch.session import Session
+from scope_patch.report.record import Generation as Record
+from scope_patch.settings import Settings
+
+tiny = fake_magi()
+
+
+def magi(settings=None, **options):
+    model = tiny.make_model(**options)
+    return model, lambda: tiny.generate(model, prefix_frames=32), settings or {}
+
+
+def official(settings=None, **options):
+    pipe = fake_pipeline()
+    return pipe, lambda: pipe("a disc", **options), settings or {}
+
+
+def diffusers(settings=None, **options):
+    pipe = tiny_pipeline()
+    return pipe, lambda: generate(pipe, **options), settings or {}
+
+
+SOME = {"cache_threshold": 0.05, "predict_threshold": 0.4}
+HOSTS = {
+    "official": lambda: official(),
+    "official, two segments": lambda: official(num_frames=65, overlap=5),
+    "official, cached too": lambda: official(SOME),
+    "official, target": lambda: official({"target_speedup": 2.0, "cache_threshold": None, "predict_threshold": None}),
+    "diffusers": lambda: diffusers(),
+    "diffusers, long": lambda: diffusers(num_frames=177, overlap_history=17),
+    "diffusers, expected change": lambda: diffusers({"signal": "expected"}),
+    "magi": lambda: magi(),
+    "magi, guidance": lambda: magi(cfg=3),
+    "magi, some chunks": lambda: magi({"cache_threshold": 0, "predict_threshold": 0.1, "max_skip": 9}, num_steps=64),
+    "magi, whole window": lambda: magi({"per_chunk": False}, num_steps=64),
+    "magi, bf16": lambda: magi(dtype=torch.bfloat16),
+}
+
+
+CASES = [(host, "auto") for host in HOSTS]
+CASES += [(host, name) for host in ("official", "diffusers", "magi") for name in ("taylor2", "hold")]
+
+
+@pytest.mark.parametrize(("host", "name"), CASES)
+def test_no_look_at_a_tensor_while_the_loop_runs(host, name):
+    target, run_it, settings = HOSTS[host]()
+    settings = {**ALWAYS_PREDICT, **settings, "predictor": name}
+    with scope_patch.patched(target, **settings, strict=True) as run, no_sync() as operations:
+        run_it()
+    (generation,) = run.report["generations"]
+    assert generation["finished"] and generation["forwards"]["skipped"] > 3 and operations.seen > 100
+
+
+LOOKS = """
+w[0, 0].item()
+float(w.sum())
+bool((w > 0).any())
+w.tolist()
+w.numpy()
+w.cpu()
+w.to("cpu")
+w[w > 0]
+w[[0]]
+w.nonzero()
+torch.equal(w, w)
+f"{w[0, 0]}"
+"""
+
+
+@pytest.mark.parametrize("look", LOOKS.strip().splitlines())
+def test_the_mode_can_fail(look, monkeypatch):
+    source = f"def weights(self, target, points):\n    w = before(self, target, points)\n    {look}\n    return w\n"
+    scope = {"before": Auto.weights, "torch": torch}
+    exec(compile(source, f"{ROOT}/scope_patch/method/predictors/auto.py", "exec"), scope)
+    monkeypatch.setattr(Auto, "weights", scope["weights"])
+    pipe = fake_pipeline()
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True):
+        pipe("a disc", num_frames=10)
+        with pytest.raises(ScopePatchError, match="LookedError"), no_sync():
+            pipe("a disc", num_frames=10)
+
+
+def segment():
+    """Latent frames, more than the window has."""
+    made = progress(25, 12, base=20, ar_step=3, block=5)
+    times = made.timesteps(torch.linspace(990, 80, 12)).double()
+    return build(made.mask, times, times / 1000, made.intervals, selective=True), Host(), (0.1, 0.6)
+
+
+def window():
+    """Chunks, each decided upon by itself, so that some forwards are of some of them only."""
+    schedule = windows.build(rows(5, 4, 32, timesteps(32)), 6, lambda timestep: 1 - timestep)
+    return schedule, Host(layout=Chunks(6), chunked=True, narrow=narrow), (0.02, 0.2)
+
+
+def narrow(arguments, first, last):
+    return {"latents": arguments["latents"][:, :, 6 * first : 6 * last]}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    ("job", "dtype"), [(segment, torch.float32), (segment, torch.bfloat16), (window, torch.float32)]
+)
+def test_velocities_without_numbers(job, dtype, name):
+    """Tensors on the device `meta` have none: whoever reads one fails, and so does who mixes devices."""
+    schedule, host, (cached, predicted) = job()
+    policy = create(Settings.resolve({"cache_threshold": cached, "predict_threshold": predicted}, {}))
+    made_of, record, branches, partial = predictor(name), Record(), [object(), object()], 0
+    run = Fold(schedule, lambda i: policy, made_of.keeps, each=host.chunked, patient=host.chunked)
+    verdicts = fold(lambda: run, changes.expected(schedule))
+    session = Session(lambda: schedule, lambda *_: Planned(verdicts), made_of, record, host)
+    with no_sync() as operations:
+        for i in range(len(schedule)):
+            start, end = session.enter(i)
+            slots = end - start + schedule.lead(i)
+            latents = torch.empty(2, 4, slots * host.layout.frames, 4, 4, device="meta", dtype=dtype)
+            for branch in branches:
+                timestep = torch.empty(2, slots, device="meta")
+                output, pending = session.serve(ForwardCall({"latents": latents}, latents, timestep, branch))
+                if pending is not None:
+                    ran = latents if pending.arguments is None else pending.arguments["latents"]
+                    session.observe(pending, torch.empty_like(ran))
+                made = output if pending is None else pending.whole
+                partial += pending is not None and made is not None
+                if made is not None:
+                    assert (made.device.type, made.dtype, made.shape) == ("meta", dtype, latents.shape)
+    modes = record.segments[0].modes
+    assert {"C", "P", "R"} <= set(modes) and record.guards == {} and record.forwards_skipped > 10
+    assert operations.seen > 500 and bool(partial) == host.chunked
+    with pytest.raises(NotImplementedError, match="no data"):
+        session.close()  # the counts are there too, and only read here
