@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import NotApplied
 from ..method import policies, predictors
+from ..method.profile import read
 from ..report.record import Run
 from ..report.sink import write_or_warn
 from ..settings import Settings, switched_off
@@ -52,7 +53,7 @@ def apply(target: Any, **settings: Any) -> Handle:
         settings: as the options of `run`, with underscores: preset, cache_threshold, max_skip, report, strict, ...
             `SCOPE_PATCH_*` variables fill in what is not given.
 
-    Raises UsageError for a setting that cannot be used, NotApplied where the target is of no known architecture or one
+    Raises UsageError for a setting or a profile that cannot be used, NotApplied where the target is of no known architecture or one
     of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
     """
     resolved = Settings.resolve(settings, os.environ, policies=policies.names(), predictors=predictors.names())
@@ -60,6 +61,8 @@ def apply(target: Any, **settings: Any) -> Handle:
     if switched_off(os.environ):
         run.reasons.append("switched off by SCOPE_PATCH=0")
         return Handle(run, None, None)
+    if resolved.profile is not None:
+        read(resolved.profile)
     binding = _binding_of(target)
     binding.refused.clear()
     binding.guard.broken = False

@@ -36,6 +36,7 @@ REASONS: dict[str, str] = {
     "history": "too few velocities known to predict from",
     "horizon": "the limit of skipped steps in a row was reached",
     "threshold": "the accumulated change, against the thresholds",
+    "plan": "placed where skipping errs least",
     "forced": "the host needs this forward for more than its velocity",
     "context": "a younger chunk is recomputed, and sees this one",
     "guard": "the history could not be used",

@@ -12,10 +12,19 @@ from .timeline import NOT_RUN, Timeline, timeline
 
 WIDTH = 100
 """Iterations a line."""
-WHY = {"growth": "g", "history": "h", "horizon": "m", "threshold": ".", "forced": "f", "context": "c", "guard": "!"}
+WHY = {
+    "growth": "g",
+    "history": "h",
+    "horizon": "m",
+    "threshold": ".",
+    "plan": ".",
+    "forced": "f",
+    "context": "c",
+    "guard": "!",
+}
 LEGEND = (
     "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
-    "why: g growth, h history, m --max-skip, f forced, c context, ! guard, . threshold",
+    "why: g growth, h history, m --max-skip, f forced, c context, ! guard, . threshold or plan",
 )
 
 
