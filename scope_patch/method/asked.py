@@ -65,7 +65,11 @@ def placing(settings: Settings, terms: Terms) -> bool:
     """Whether recomputes are placed to err least, rather than decided by thresholds on a signal."""
     if settings.thresholds is not None or settings.policy != DEFAULT_POLICY:
         return False
-    return (settings.placement or ("threshold" if settings.signal else terms.placement)) == "error"
+    if settings.placement is not None:
+        return settings.placement == "error"
+    if settings.signal is not None:
+        return False
+    return settings.profile is not None or terms.placement == "error"
 
 
 def asked(settings: Settings, terms: Terms, plans: Planner, profile: Profile | None = None) -> Asked:
