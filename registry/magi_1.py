@@ -147,7 +147,8 @@ def work(model, arguments):
 
 def cost(transport, arguments, schedule, index):
     """FLOPs of one forward of the window's chunks [.., last) with what leads it."""
-    from scope_patch.cost.magi import MagiShape, dispatch_flops
+    from scope_patch.cost.magi import MagiShape
+    from scope_patch.cost.window import window_flops
     from scope_patch.method.chunkwise import kv_ranges
 
     inputs, runtime, model = transport.transport_inputs[index], transport.runtime_config, find_model(transport)
@@ -164,21 +165,7 @@ def cost(transport, arguments, schedule, index):
         clean=runtime.clean_chunk_kvrange,
     )
     text = int(inputs.emb_masks[0, -1].sum())
-
-    def flops(iteration, slots):
-        lead = schedule.lead(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + lead
-        return dispatch_flops(
-            shape,
-            tokens,
-            seen[iteration][:chunks],
-            text,
-            cfg_number=runtime.cfg_number,
-            lead=bool(lead),
-            duplicate=schedule.contexts[iteration][-1],
-        )
-
-    return flops
+    return window_flops(schedule, shape, tokens, seen, text, runtime.cfg_number)
 
 
 def ranks():

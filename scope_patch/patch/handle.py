@@ -53,8 +53,8 @@ def apply(target: Any, **settings: Any) -> Handle:
         settings: as the options of `run`, with underscores: preset, cache_threshold, max_skip, report, strict, ...
             `SCOPE_PATCH_*` variables fill in what is not given.
 
-    Raises UsageError for a setting or a profile that cannot be used, NotApplied where the target is of no known architecture or one
-    of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
+    Raises UsageError for a setting or a profile that cannot be used, NotApplied where the target is of no known
+    architecture or one of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
     """
     resolved = Settings.resolve(settings, os.environ, policies=policies.names(), predictors=predictors.names())
     run = Run(resolved)

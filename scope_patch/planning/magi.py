@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cost.magi import NULL_TOKENS, MagiShape, dispatch_flops
+from ..cost.window import duplicated, window_flops
 from ..errors import UsageError
 from ..method import chunkwise, windows
 from ..method.asked import placing
@@ -68,22 +69,12 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     size = [side // LATENT for side in pixels]
     tokens = shape.chunk_tokens(width, *size)
 
-    def work(iteration: int, slots: Interval) -> float:
-        lead = schedule.lead(iteration)
-        reach = seen[iteration][: slots[1] - schedule.intervals[iteration][0] + lead]
-        again = duplicated(iteration)
-        return dispatch_flops(
-            shape, tokens, reach, options.text_tokens, cfg_number=cfg, lead=bool(lead), duplicate=again
-        )
-
-    def duplicated(iteration: int) -> bool:
-        context = rows[iteration].context
-        return cfg == 1 and isinstance(context, tuple) and bool(context[-1])
+    work = window_flops(schedule, shape, tokens, seen, options.text_tokens, cfg)
 
     def forwarded(iteration: int, slots: Interval) -> int:
         lead = schedule.lead(iteration)
         chunks = slots[1] - schedule.intervals[iteration][0] + lead
-        return 3 * chunks - lead if cfg == 3 else chunks + duplicated(iteration)
+        return 3 * chunks - lead if cfg == 3 else chunks + duplicated(schedule, iteration, cfg)
 
     extra = 0.0
     if offset:
