@@ -128,6 +128,18 @@ def test_the_default_plan_is_made_in_milliseconds_and_spends_its_budget():
         assert 25 * 70 / speedup * 0.97 <= spent <= 25 * 70 / speedup * 1.01
 
 
+@pytest.mark.parametrize(("speedup", "most"), [(1e9, 5), (1e9, 0), (40, 1000), (1, 5), (1.001, 1)])
+def test_extreme_wishes_take_no_more_time_or_memory(speedup, most):
+    schedule = skyreels()
+    work = [float(end) for _, end in schedule.intervals]
+    made = place(schedule, work, 25 * 70 / speedup, max_skip=most, profile=assumed())
+    assert allowed(schedule, made, min(most, 16))
+    if speedup == 1:
+        assert all(made)
+    if speedup == 1e9:
+        assert sum(made) == (sum(schedule.grew(i) for i in range(70)) + 8 if most else 70)
+
+
 def test_early_steps_of_a_block_are_dear():
     """Where new latent frames are at high noise, more is recomputed than where all are nearly clean."""
     schedule = skyreels()

@@ -13,6 +13,8 @@ from .schedule import Schedule
 
 UNITS = 1000
 """Budgets are counted in so many parts."""
+FURTHEST = 16
+"""Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
 
@@ -25,16 +27,17 @@ def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip:
 
     Args:
         work: what recomputing each iteration costs, in any unit, that of `budget`.
-        max_skip: skips in a row at the most.
+        max_skip: skips in a row at the most; beyond FURTHEST it changes nothing.
     """
-    unit = budget / UNITS
-    parts = [round(each / unit) for each in work]
+    reach = min(max_skip, FURTHEST)
     must = [_must(schedule, i) for i in range(len(schedule))]
-    cheapest = _cheapest(parts, must, max_skip)
-    most = max(UNITS, cheapest) + max(parts)  # some room above: see `_pick`
-    errors = skip_errors(schedule, profile, max(max_skip, 1))
-    table, came = _tabulate(parts, must, [_turned(schedule, i) for i in range(len(schedule))], errors, max_skip, most)
-    return _trace(table, came, parts, _pick(table.flatten(0, 1).amin(dim=0), max(UNITS, cheapest)))
+    unit = max(budget, _cheapest(work, must, reach)) / UNITS
+    parts = [round(each / unit) for each in work]
+    spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
+    most = spend + max(parts)  # some room above: see `_pick`
+    errors = skip_errors(schedule, profile, max(reach, 1))
+    table, came = _tabulate(parts, must, [_turned(schedule, i) for i in range(len(schedule))], errors, reach, most)
+    return _trace(table, came, parts, _pick(table.flatten(0, 1).amin(dim=0), spend))
 
 
 def _must(schedule: Schedule, iteration: int) -> bool:
@@ -45,11 +48,11 @@ def _turned(schedule: Schedule, iteration: int) -> bool:
     return iteration > 0 and schedule.turned(iteration, iteration - 1)
 
 
-def _cheapest(parts: Sequence[int], must: Sequence[bool], max_skip: int) -> int:
+def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:
     """The least work that the horizon and forced recomputes allow."""
-    best: list[int] = []  # work up to here, the last recompute being this iteration
+    best: list[float] = []  # work up to here, the last recompute being this iteration
     for i, part in enumerate(parts):
-        reach: list[int] = []
+        reach: list[float] = []
         for before in range(i - 1, max(i - max_skip - 2, -1), -1):
             reach.append(best[before])
             if must[before]:
