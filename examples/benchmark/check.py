@@ -75,8 +75,11 @@ def verdict(value: Mean, places: int, unit: str) -> str:
     if float(size) == 0:
         return "equal"
     error = "" if math.isnan(value.error) else f" ± {value.error:.{places}f}"
-    unsure = "" if abs(value.mean) >= SURE * value.error else " (unsure)"
-    return f"{'above' if value.mean >= 0 else 'below'} by {size}{error}{unit}{unsure}"
+    if math.isnan(value.error):
+        doubt = " (one video)"
+    else:
+        doubt = "" if abs(value.mean) >= SURE * value.error else " (unsure)"
+    return f"{'above' if value.mean >= 0 else 'below'} by {size}{error}{unit}{doubt}"
 
 
 def _weights(ratios: list[float], at: float) -> dict[int, float] | None:

@@ -116,7 +116,8 @@ def levels() -> list[Point]:
 
 STEPS_NOTE = (
     "Reduced steps: the unpatched host with fewer steps. With ar_step left at 5 the delay between blocks alone is 20 "
-    "of the 70 iterations, so ar_step is cut in about the same proportion as the steps; a point's name says to what."
+    "of the 70 iterations, so ar_step is cut in about the same proportion as the steps; a point's name says to what "
+    "(at 2 and 3 times less: the best of three pairs on four of the prompts)."
 )
 SUITES = {
     "main": Suite(
