@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
@@ -25,40 +24,21 @@ def main(argv: list[str] | None = None) -> None:
 
     import scope_patch
     from demo_model import pipeline
-    from scope_patch.patch.guard import Guard
+    from watch import Timed
 
     torch.set_num_threads(args.threads)
     pipe = pipeline.build_pipeline()
     pipe.set_progress_bar_config(disable=True)
-    spent = []  # (iteration, CPU s, wall s) of every entry into our code
-    at = [0]
-
-    guard = Guard.__call__
-
-    def timed(self, *arguments):
-        cpu, wall = time.thread_time(), time.perf_counter()
-        try:
-            return guard(self, *arguments)
-        finally:
-            spent.append((at[0], time.thread_time() - cpu, time.perf_counter() - wall))
-
-    def callback(pipe, step, timestep, tensors):
-        at[0] = step + 1
-        return {}
-
-    Guard.__call__ = timed  # every entry from the host into us passes there
     settings = {"cache_threshold": 0.0, "predict_threshold": 1e9}
-    with scope_patch.patched(pipe, **settings, strict=True) as run:
+    with Timed() as timed, scope_patch.patched(pipe, **settings, strict=True) as run:
         for _ in range(2):
-            spent.clear()
-            at[0] = 0
-            pipeline.sample(pipe, "a red disc and a blue square", callback_on_step_end=callback)
+            timed.clear()
+            pipeline.sample(pipe, "a red disc and a blue square", callback_on_step_end=timed.callback)
     generation = run.report["generations"][-1]
     modes = generation["segments"][0]["modes"]
     for name, letters in (("skipped", "CP"), ("recomputed", "R")):
-        iterations = [i for i, mode in enumerate(modes) if mode in letters]
         for k, clock in ((1, "CPU"), (2, "wall")):
-            sums = [sum(entry[k] for entry in spent if entry[0] == i) * 1000 for i in iterations]
+            sums = timed.milliseconds(modes, letters, k)
             print(f"{name}: {len(sums)} iterations, {clock} ms median {median(sums):.3f}, most {max(sums):.3f}")
     print(f"velocities kept: {generation['history_bytes_peak'] / 1e6:.2f} MB")
 

@@ -21,35 +21,16 @@ def main() -> None:
 
     import scope_patch
     from demo_model import pipeline
-    from scope_patch.patch.generation import Generation
-    from scope_patch.patch.guard import Guard
+    from watch import no_waiting
 
-    guard, close = Guard.__call__, Generation.close
-    watched = [0]
-
-    def strictly(self, generation, *arguments):
-        session = generation.session if generation is not None else None
-        planned = session is not None and session.decider is not None
-        watched[0] += planned
-        torch.cuda.set_sync_debug_mode("error" if planned else "default")
-        try:
-            return guard(self, generation, *arguments)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-    def after_the_loop(self, error):
-        torch.cuda.set_sync_debug_mode("default")  # the counts of the guards are read here
-        close(self, error)
-
-    Guard.__call__, Generation.close = strictly, after_the_loop  # every entry from the host into us passes the guard
     pipe = pipeline.build_pipeline().to("cuda")
-    for predictor in ("auto", "taylor2", "hold"):
-        with scope_patch.patched(
-            pipe, cache_threshold=0.0, predict_threshold=1e9, predictor=predictor, strict=True
-        ) as run:
-            pipeline.sample(pipe, "a red disc and a blue square")
-        forwards = run.report["generations"][0]["forwards"]
-        print(f"{predictor}: {forwards['skipped']} of {forwards['baseline']} forwards skipped, no wait of ours")
+    with no_waiting() as watched:
+        for predictor in ("auto", "taylor2", "hold"):
+            settings = {"cache_threshold": 0.0, "predict_threshold": 1e9, "predictor": predictor, "strict": True}
+            with scope_patch.patched(pipe, **settings) as run:
+                pipeline.sample(pipe, "a red disc and a blue square")
+            forwards = run.report["generations"][0]["forwards"]
+            print(f"{predictor}: {forwards['skipped']} of {forwards['baseline']} forwards skipped, no wait of ours")
     print(f"{watched[0]} entries into our code were watched")
 
 

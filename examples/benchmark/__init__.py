@@ -1,0 +1,1 @@
+"""The parts of examples/bench.py: suites, runs that resume, tables, figures."""

@@ -1,0 +1,43 @@
+"""What is filmed: prompts of the demo's vocabulary, none of which any default was tuned on (examples/evaluate.py's)."""
+
+from __future__ import annotations
+
+PROMPTS = (
+    "a red square and a white disc",
+    "a big blue disc moving left",
+    "a small green triangle moving right and a yellow ring",
+    "a magenta disc moving up",
+    "a yellow disc and a blue triangle",
+    "a big white ring moving down",
+    "a small red ring moving left and a big blue square moving right",
+    "a green square",
+    "a magenta triangle and a green disc",
+    "a small yellow square moving up",
+    "a blue ring moving right",
+    "a big red triangle and a small magenta ring",
+    "a white square moving left and a green ring moving right",
+    "a small magenta disc moving down and a yellow triangle",
+    "a big green square moving up",
+    "a blue disc and a white triangle",
+    "a yellow ring and a red disc moving up",
+    "a small white disc",
+    "a big magenta square moving right and a blue ring",
+    "a red triangle moving down",
+    "a green disc and a white square moving up",
+    "a small blue triangle moving left",
+    "a big yellow disc and a magenta square",
+    "a white triangle and a red ring moving right",
+)
+CALIBRATION = (
+    "a green ring and a blue disc",
+    "a red disc moving left",
+    "a big white square moving up and a yellow triangle",
+    "a magenta ring moving down",
+)
+"""For `scope, calibrated` alone: in no table."""
+SEED_STEP, CALIBRATION_SEED = 100, 9000
+
+
+def videos(prompts: int, seeds: int) -> list[tuple[str, int]]:
+    """(prompt, seed) of every video: no two share their noise. All prompts at the first seed come first."""
+    return [(PROMPTS[k], SEED_STEP * turn + k) for turn in range(seeds) for k in range(prompts)]

@@ -1,0 +1,148 @@
+"""The suites: which points each has. Adding a line here adds a line to a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import rivals
+from .points import CALIBRATED, OURS, Point, Suite
+
+PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9}  # Predict wherever it may: equal forwards for all
+HOLD = {**PREDICT, "predictor": "hold"}
+VARIANTS = {OURS: {}, "scope, thresholds": {"placement": "threshold"}, "scope, calibrated": {"profile": CALIBRATED}}
+REDUCED = {2: (27, 2), 3: (15, 2), 4: (13, 1), 5: (10, 1), 6: (8, 1)}
+"""Aim -> (steps, ar_step) of an unpatched run: steps + 4 ar_step iterations in place of 50 + 4 * 5 = 70."""
+LENGTHS = (97, 177, 257, 417, 577, 737)
+KEPT_AR_STEP = (25, 15, 5)
+"""Steps with ar_step 5, whose 20 iterations of delay no saving of steps can touch."""
+
+
+def target(x: float) -> dict[str, Any]:
+    """Settings for a speed-up; beyond 5 our default of five skips in a row allows no more."""
+    return {"target_speedup": x, **({"max_skip": 8} if x > 5 else {})}
+
+
+def reduced() -> list[Point]:
+    return [
+        Point("reduced steps", f"{steps} steps, ar_step {lag}", None, {"num_inference_steps": steps, "ar_step": lag})
+        for steps, lag in REDUCED.values()
+    ]
+
+
+def ours() -> list[Point]:
+    targets = {OURS: (1.5, 2, 3, 4, 5, 6), **dict.fromkeys(list(VARIANTS)[1:], (2, 3, 4, 5, 6))}
+    return [
+        Point(name, f"target {x:g}", {**target(x), **more}) for name, more in VARIANTS.items() for x in targets[name]
+    ]
+
+
+def thresholds() -> list[Point]:
+    pairs = [(0.0, 0.02), (0.0, 0.03), (0.0, 0.04), (0.0, 0.06), (0.0, 0.08)]
+    pairs += [(0.01, 0.03), (0.02, 0.04), (0.02, 0.06), (0.02, 0.08), (0.04, 0.06), (0.04, 0.08), (0.08, 0.16)]
+    return [
+        Point("scope, thresholds", f"cache {low}, predict {high}", {"cache_threshold": low, "predict_threshold": high})
+        for low, high in pairs
+    ]
+
+
+def k_max() -> list[Point]:
+    series = {"scope": {"target_speedup": 6.0}, "predict always": PREDICT, "hold always": HOLD}
+    return [
+        Point(name, f"K {most}", {**settings, "max_skip": most}, x=most)
+        for name, settings in series.items()
+        for most in range(1, 9)
+    ]
+
+
+def length() -> list[Point]:
+    series = {"preset slow": {"preset": "slow"}, "preset fast": {"preset": "fast"}, "target 3": target(3)}
+    return [
+        Point(name, f"{frames} frames", settings, video={"num_frames": frames}, x=frames)
+        for name, settings in series.items()
+        for frames in LENGTHS
+    ]
+
+
+def predictors() -> list[Point]:
+    names = ("hold", "taylor1", "taylor2", "momentum", "auto")
+    cases = {f"at most {most} skips": {**PREDICT, "max_skip": most} for most in (1, 2, 3, 5)}
+    cases |= {f"target {x}": target(x) for x in (3, 4)}
+    return [Point(name, case, {**settings, "predictor": name}) for case, settings in cases.items() for name in names]
+
+
+def selective() -> list[Point]:
+    cases = {"nothing skipped": {"cache_threshold": 0.0, "predict_threshold": 0.0}}
+    cases |= {f"target {x}": target(x) for x in (2, 3, 4)}
+    return [
+        Point("selective" if on else "whole window", case, {**settings, "selective": on}, host=host)
+        for host in ("demo", "demo, full attention")
+        for case, settings in cases.items()
+        for on in (True, False)
+    ]
+
+
+def steps() -> list[Point]:
+    kept = [
+        Point("reduced steps, ar_step 5", f"{n} steps", None, {"num_inference_steps": n, "ar_step": 5})
+        for n in KEPT_AR_STEP
+    ]
+    narrow = [
+        Point("reduced steps, selective", p.name, {"cache_threshold": 0.0, "predict_threshold": 0.0}, p.instead)
+        for p in reduced()
+    ]
+    return [*(p for p in ours() if p.method == OURS), *reduced(), *kept, *narrow]
+
+
+def slow_and_fast() -> list[Point]:
+    own = [
+        Point(method, f"{level}: --preset {level}", {"preset": level, **more})
+        for method, more in VARIANTS.items()
+        for level in ("slow", "fast")
+    ]
+    cut = [
+        Point("reduced steps", f"{level}: {steps} steps, ar_step 1", None, {"num_inference_steps": steps, "ar_step": 1})
+        for level, steps in (("slow", 11), ("fast", 9))
+    ]
+    return [*own, *cut, *rivals.levels()]
+
+
+def levels() -> list[Point]:
+    return [
+        Point(f"scope, {level}", f"target {x}", {**target(x), "level": level})
+        for level in ("velocity", "residual")
+        for x in (2, 3, 4, 5, 6)
+    ]
+
+
+STEPS_NOTE = (
+    "Reduced steps: the unpatched host with fewer steps. With ar_step left at 5 the delay between blocks alone is 20 "
+    "of the 70 iterations, so ar_step is cut in about the same proportion as the steps; a point's name says to what "
+    "(at 2 and 3 times less: the best of three pairs on four of the prompts)."
+)
+SUITES = {
+    "main": Suite(
+        "Every method over its range: speed against quality.",
+        (*ours(), *reduced(), *rivals.sweep(), *slow_and_fast()),
+        prompts=16, seeds=2, figure="plane", notes=STEPS_NOTE,
+    ),
+    "thresholds": Suite("Table 2 of the paper: the two thresholds.", tuple(thresholds())),
+    "k-max": Suite(
+        "Figure 7 of the paper: the most skips in a row, K.", tuple(k_max()), figure="lines", axis="most skips, K"
+    ),
+    "length": Suite(
+        "Figure 8 of the paper: the length of the video.",
+        tuple(length()), prompts=4, figure="lines", axis="video frames",
+    ),
+    "predictors": Suite("Predictors, each on the same forwards.", tuple(predictors())),
+    "selective": Suite(
+        "Forwarding only latent frames under way, with block-causal and with full attention.", tuple(selective())
+    ),
+    "steps": Suite(
+        "Fewer steps for the same time.", tuple(steps()), figure="plane",
+        notes=STEPS_NOTE + " `selective`: the same, forwarding only the latent frames under way, as we do.",
+    ),
+    "levels": Suite(
+        "Where it is skipped: the velocity (no forward), or the residual of the blocks (embedding and head are fresh).",
+        tuple(levels()), figure="plane",
+    ),
+}  # fmt: skip
