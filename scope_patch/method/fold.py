@@ -65,6 +65,7 @@ class Fold:
         self.each, self.patient = each, patient
         self._states: dict[int, Any] = {}
         self._levels: dict[int, list[float]] = {}
+        self._first: dict[int, int] = {}
         self._before: int | None = None
         self._known = schedule.noise_levels.tolist()
         self._active = schedule.mask.tolist()
@@ -74,15 +75,26 @@ class Fold:
         schedule, policy = self.schedule, self.policy(iteration)
         if self._before is not None and schedule.turned(iteration, self._before):
             self._levels.clear()
-        self._before = iteration
         interval, forced = schedule.intervals[iteration], self.forced(iteration)
+        moved = self._before is None or interval != schedule.intervals[self._before]
+        self._before = iteration
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
         for slots in [(slot, slot + 1) for slot in range(*interval)] if self.each else [interval]:
             key = slots[0] if self.each else 0
             grew = schedule.entered(iteration, slots)
             points = 0 if grew or forced else self._points(iteration, slots)
-            observation = Observation(change(slots), grew, points, patient=self.patient, forced=forced)
+            observation = Observation(
+                change(slots),
+                grew,
+                points,
+                patient=self.patient,
+                forced=forced,
+                iteration=iteration,
+                iterations=len(schedule),
+                age=iteration - self._first.setdefault(key, iteration),
+                moved=moved,
+            )
             states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
         recomputed = [slots[1] for slots, decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
         last = max(recomputed, default=interval[0])
