@@ -15,7 +15,7 @@ from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_skyreels.py"
-EXTRA = ("fail half-way", "teacache", "schedules", "plans", "features")
+EXTRA = ("fail half-way", "teacache", "upstream's teacache", "schedules", "plans", "features")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,21 @@ def test_after_a_generation_that_failed_half_way(results):
 
 def test_upstreams_teacache_is_refused(results):
     assert results["teacache"]["status"] == "not-applied" and "TeaCache" in results["teacache"]["reasons"][0]
+
+
+APART = ("odd counter", "guidance off")
+"""Where upstream's counter of calls takes its branches apart; ours decide together (docs/rivals.md)."""
+
+
+def test_our_teacache_is_upstreams(results):
+    """The very forwards that upstream's built-in TeaCache skips, and the same video, bit by bit."""
+    found = dict(results["upstream's teacache"]["found"])
+    apart = {name: found.pop(name) for name in APART}
+    assert {name: case for name, case in found.items() if not (case["same"] and case["equal"])} == {}
+    shares = [case["skipped"][0] / case["calls"] for case in found.values()]
+    assert len(found) == 9 and sum(0.2 < share < 0.9 for share in shares) >= 7
+    assert {case["signal"] for case in found.values()} == {"time embedding (torch.fx)", "time modulation (torch.fx)"}
+    assert not any(case["same"] for case in apart.values()), "say so in docs/rivals.md"
 
 
 def test_masks_and_intervals_over_random_schedules(results):
