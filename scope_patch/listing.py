@@ -70,4 +70,4 @@ def _print_kind(kind: str, known: dict[str, str]) -> None:
 
 
 def _file(kind: str, name: str) -> Path:
-    return _METHOD / kind / f"{name}.py"
+    return _METHOD / kind / f"{name.replace('-', '_')}.py"

@@ -204,3 +204,106 @@ def test_teacache_starts_anew_where_upstreams_counter_does():
         seen += decision.mode.value
     assert seen == "RCCCCCCCCC" * 2
     assert policy.step(0.0, Observation(float("nan"), False, 1, iteration=3, iterations=20))[1].mode is Mode.RECOMPUTE
+
+
+def test_delta_dit_bypasses_rear_blocks_and_then_front_blocks():
+    pipe = tiny_pipeline(num_layers=4)
+    ran = []
+    for k, block in enumerate(pipe.transformer.blocks):
+        block.register_forward_pre_hook(lambda module, args, k=k: ran.append(k))
+    expected = generate(pipe)
+    ran.clear()
+    made, run = patched(pipe, generate, policy="delta-dit:interval=2,blocks=3,b=0.5")
+    seen, calls = modes(run), []
+    for k in ran:  # a call of the DiT begins where the block's number does not rise
+        if not calls or k <= calls[-1][-1]:
+            calls.append([])
+        calls[-1].append(k)
+    whole, early, late = [0, 1, 2, 3], [0], [3]
+    each = [whole if mode == "R" else early if i < len(seen) / 2 else late for i, mode in enumerate(seen)]
+    assert seen == "RC" * 12 and calls == [call for call in each for _ in range(2)]
+    assert 0 < (made - expected).norm() < 0.1 * expected.norm()
+    (plan,) = run.report["generations"][0]["planned"]
+    assert plan["speedup"] == pytest.approx(2 / 1.25)
+    assert "25%" in run.report["generations"][0]["remarks"][0]
+
+
+def test_delta_dit_of_all_blocks_is_reuse_of_the_whole_residual():
+    """Two ways to the same thing: N = 2 from the start, order 0, at the residual level."""
+    ours, first = patched(tiny_pipeline(), generate, policy="delta-dit:interval=2,blocks=2,b=0")
+    same, second = patched(
+        tiny_pipeline(), generate, policy="taylorseer:interval=2,max_order=0,warmup=1", level="residual"
+    )
+    assert modes(first) == modes(second) and torch.equal(ours, same)
+
+
+FORK = "FlowCache4MAGI-1/inference/pipeline/cache"
+
+
+def test_flowcache_decides_as_the_authors_code(upstream):
+    """Their `ChunkWiseCache`, out of a clone of their fork, and our policy, on the same random changes of chunks."""
+    import importlib.util
+    import random
+    import sys
+    import types
+
+    clone = upstream("FlowCache") / FORK
+    pytest.importorskip("einops")
+    package = types.ModuleType("flowcache_fork")
+    package.__path__ = [str(clone)]
+    sys.modules["flowcache_fork"] = package
+    spec = importlib.util.spec_from_file_location("flowcache_fork.cachereuse", clone / "cachereuse.py")
+    fork = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        spec.loader.exec_module(fork)
+    finally:
+        sys.dont_write_bytecode = before
+        del sys.modules["flowcache_fork"]
+    rng, steps, reused = random.Random(0), 60, 0
+    cache = fork.ChunkWiseCache(rel_l1_thresh=0.1, warmup_steps=3)
+    cache.set_total_steps(steps)
+    policy = policies.create(
+        Settings(policy="flowcache:rel_l1_thresh=0.1,warmup_steps=3"), Size(width=0, blocks=0, chunked=True)
+    )
+    states, features, done = {}, {}, dict.fromkeys(range(9), 0)
+    for step in range(steps):
+        chunks = range(max(step // 10 - 2, 0), step // 10 + 1)  # a window of three
+        before, features = features, {k: torch.rand(64).double() + 1 for k in chunks}
+        for k in set(before) & set(features):
+            features[k] = before[k] * (1 + rng.random() * 0.06)
+        cache.initialize_chunk_state(9)
+        for k in chunks:
+            theirs = False
+            if k in before and step not in (0, steps - 1):  # as their forward asks
+                theirs = cache.should_reuse(k, step, features, done, len(features), len(before))
+            change = (((features[k] - before[k]).abs().mean()) / before[k].abs().mean()).item() if k in before else None
+            seen = Observation(change, k not in before, 3, iteration=step, iterations=steps, age=done[k])
+            states[k], decision = policy.step(states.get(k, policy.initial()), seen)
+            assert (decision.mode is Mode.CACHE) == theirs, (step, k)
+            reused += theirs
+            done[k] += 1
+        cache.store_previous_features(features)
+        cache.increment_step()
+    assert 30 < reused < 120
+
+
+def test_flowcache_decides_chunk_by_chunk_on_magi():
+    tiny = fake_magi()
+    model = tiny.make_model(num_steps=32)
+    with scope_patch.patched(model, policy="flowcache:rel_l1_thresh=0.2,warmup_steps=3", strict=True) as run:
+        tiny.generate(model, prefix_frames=32)
+    (segment,) = run.report["generations"][0]["segments"]
+    assert run.report["signal"] == "embedded latents"
+    apart = [slots for slots in segment["slots"] if {"R", "C"} <= set(slots)]
+    assert apart and run.report["generations"][0]["forwards"]["skipped"] > 10
+    # Younger chunks see older ones, so what is computed comes first (a clean one that is forwarded along before it).
+    assert all("CR" not in slots for slots in apart)
+
+
+def test_flowcache_forwards_all_frames_where_one_asks():
+    for build, make in HOSTS.values():
+        made, run = patched(build(), make, policy="flowcache:warmup_steps=3")
+        forwards = run.report["generations"][0]["forwards"]
+        assert 0 < forwards["skipped"] < 40 and run.report["signal"] == "time modulation (torch.fx)"
+        assert made.isfinite().all()

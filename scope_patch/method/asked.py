@@ -55,7 +55,9 @@ def planner(settings: Settings, terms: Terms, schedule: Schedule, changes: Chang
 
     def verdicts(policy: Callable[[int], Policy], one_by_one: bool) -> list[Verdict]:
         each = terms.each and one_by_one and wanted.each
-        return fold(lambda: Fold(schedule, policy, keeps, each=each, patient=terms.patient), known)
+        return fold(
+            lambda: Fold(schedule, policy, keeps, each=each, patient=terms.patient, together=wanted.together), known
+        )
 
     def scope(thresholds: Thresholds) -> Policy:
         low, high = thresholds

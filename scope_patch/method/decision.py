@@ -25,7 +25,8 @@ class Observation:
         patient: with too few points to predict, repeating the last velocity is good enough.
         forced: the host needs this forward for more than its velocity.
         iteration, iterations: which one this is, from 0, and how many there are.
-        age: iterations since these latent frames were first asked about.
+        active: one of these latent frames is updated now.
+        age, remaining: updates that are behind and ahead of those (of the one with the fewest behind it).
         moved: the interval is another one than at the last iteration, so that tensors over it do not fit.
     """
 
@@ -36,7 +37,9 @@ class Observation:
     forced: bool = False
     iteration: int = 0
     iterations: int = 1
+    active: bool = True
     age: int = 0
+    remaining: int = 0
     moved: bool = False
 
 

@@ -47,13 +47,15 @@ class Generation:
         self.settings = scope.run.settings
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
-        size = Size(*architecture.size(self.model))
+        size = Size(*architecture.size(self.model), chunked=architecture.stepwise is not None)
         self.terms = terms(architecture, self.settings, size)
         self.policy = policies.create(self.settings, size)
         self.traits = traits(self.policy)
         self.level = self.settings.level or self.traits.level
         self.signal_name = self.settings.signal or self.traits.signal or architecture.signal
         self.predictor = predictors.create(self.traits.predictor or self.settings.predictor)
+        if self.traits.left:
+            record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self.inside = False

@@ -122,7 +122,9 @@ class StepGeneration(Generation):
 
     def _online(self, schedule: Schedule) -> Online:
         self.record.signal = LATENT
-        if self.settings.thresholds is None and not self.traits.own:
+        if self.traits.own and self.settings.target_speedup is not None:
+            self.record.remark("the latents are not known beforehand, so no speed-up was aimed at")
+        elif self.settings.thresholds is None and not self.traits.own:
             self.record.remark(
                 "the latents are not known beforehand, so no speed-up can be aimed at: every step is skipped that "
                 "--max-skip allows (give --predict-threshold)"

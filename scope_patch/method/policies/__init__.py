@@ -13,6 +13,8 @@ from ... import plugins
 from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Observation
+from .delta_dit import DeltaDiT
+from .flowcache import FlowCache
 from .never import Never
 from .options import own
 from .scope import Scope
@@ -44,6 +46,8 @@ BUILT_IN: dict[str, type[Policy]] = {
     "never": Never,
     "teacache": TeaCache,
     "taylorseer": TaylorSeer,
+    "flowcache": FlowCache,
+    "delta-dit": DeltaDiT,
 }
 GROUP = "scope_patch.policies"
 

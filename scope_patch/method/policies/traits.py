@@ -13,6 +13,7 @@ class Traits:
         called, and the residual of its blocks is made from earlier ones; embedding and head are fresh).
     own: it decides by settings of its own and on the host's own intervals; presets and thresholds mean nothing to it.
     each: where slots can be decided one by one, it does so.
+    together: where they cannot be forwarded one by one, it still decides so, and all are forwarded as soon as one must.
     signal: what it decides from: "timestep" (the modulation that enters the blocks), "embedding" (the time embedding
         under it), "latent", or "none"; None: the host's own.
     predictor: what it predicts with; None: the user's.
@@ -23,6 +24,7 @@ class Traits:
     level: str = "velocity"
     own: bool = False
     each: bool = True
+    together: bool = False
     signal: str | None = None
     predictor: str | None = None
     by_step: bool = False
@@ -31,10 +33,11 @@ class Traits:
 
 @dataclass(frozen=True)
 class Size:
-    """A DiT's channels and blocks; 0 where they are not known."""
+    """A DiT's channels and blocks (0 where they are not known), and whether its host denoises chunk by chunk."""
 
     width: int = 0
     blocks: int = 0
+    chunked: bool = False
 
 
 def traits(policy: Any) -> Traits:
