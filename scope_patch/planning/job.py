@@ -55,8 +55,9 @@ class Job:
         parts: in order.
         terms: what presets mean there.
         signal: that decides: timestep, embedding, latent, expected or none.
-        history_bytes: of kept velocities.
+        history_bytes: of what is kept.
         timestep: the timestep signal, where the model's weights are at hand.
+        kept: "velocities" or "residuals".
     """
 
     parts: tuple[Part, ...]
@@ -64,6 +65,7 @@ class Job:
     signal: str
     history_bytes: int
     timestep: Known | None = None
+    kept: str = "velocities"
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,19 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     slots = max(part.schedule.mask.shape[1] for part in parts)
     kept = FLOAT32 * shape.out_channels * height * width
     wanted = traits(policies.create(settings))
-    if (settings.level or wanted.level) == "residual":
+    residual = (settings.level or wanted.level) == "residual"
+    if residual:
         # Tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
         kept = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
     kept *= predictors.create(wanted.predictor or settings.predictor).keeps * branches * slots
-    return Job(parts, terms(architecture, settings, Size(shape.dim, shape.layers)), signal, kept, timestep)
+    return Job(
+        parts,
+        terms(architecture, settings, Size(shape.dim, shape.layers)),
+        signal,
+        kept,
+        timestep,
+        "residuals" if residual else "velocities",
+    )
 
 
 def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
