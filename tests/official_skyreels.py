@@ -253,6 +253,7 @@ def main():
         "fail half-way": lambda: fail_half_way(upstream),
         "teacache": lambda: teacache(upstream),
         "upstream's teacache": lambda: {"found": rivals_skyreels.compare(sys.modules[__name__], upstream)},
+        "residuals": lambda: {"found": rivals_skyreels.residuals(sys.modules[__name__], upstream)},
         "schedules": lambda: schedules(upstream, 0),
         "plans": lambda: planned_skyreels.compare(sys.modules[__name__], upstream),
         "features": lambda: {

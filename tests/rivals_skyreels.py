@@ -73,3 +73,29 @@ def compare(host, upstream):
             "signal": run.report["signal"],
         }
     return found
+
+
+RESIDUAL = ("text", "image", "both ends", "long, noised", "extended", "block-causal", "offload")
+
+
+def residuals(host, upstream):
+    """SCOPE at the residual level: how far from the unpatched video, blocks that ran, and the report's forwards."""
+    import scope_patch
+
+    found = {}
+    for name in RESIDUAL:
+        options = host.CASES[name]
+        pipe = host.build(upstream, options.get("causal", False), options.get("offload", False))
+        expected, blocks = host.generate(pipe, **options), pipe.transformer.blocks
+        with scope_patch.patched(pipe, **host.PREDICT, level="residual", strict=True) as run:
+            made, counted = block_runs(host, pipe, options)
+        (generation,) = run.report["generations"]
+        found[name] = {
+            "error": ((made - expected).norm() / expected.norm()).item(),
+            "blocks": sum(counted),
+            "calls": len(counted),
+            "forwards": generation["forwards"],
+            "guards": generation["guards"],
+            "restored": pipe.transformer.blocks is blocks,
+        }
+    return found
