@@ -227,6 +227,7 @@ ARCHITECTURE = Architecture(
     noise_level=lambda timestep: 1.0 - timestep,
     refuse=refuse,
     blocks="videodit_blocks",
+    bypass=lambda transport: "every block writes the keys and values that later chunks read",
     signal="expected",
     presets={"slow": 2.66, "fast": 3.32},
     # Of the expected change: with 12 or 16 steps the paper's speed-ups would leave one forward a stage (docs/magi.md).

@@ -22,6 +22,12 @@ def refuse(pipeline, model):
     return ""
 
 
+def bypass(pipeline):
+    """Sequence parallelism gives every rank the same part of the tokens, which is not slot by slot."""
+    forward = getattr(vars(pipeline.transformer).get("forward"), "__name__", "")
+    return "use_usp splits the tokens among ranks" if forward == "usp_dit_forward" else ""
+
+
 def cost(pipeline, arguments, schedule, index):
     """FLOPs of one branch's forward over an interval of latent frames."""
     from scope_patch.cost.wan import WanShape, forward_flops
@@ -54,11 +60,15 @@ ARCHITECTURE = Architecture(
     },
     facts=(Fact(TRANSFORMER, "WanModel", "blocks", "ModuleList"),),
     versions={"torch": ">=2.4"},
-    forward=ForwardNames("x", "t", "context", per_sample=("context", "fps"), modulation=("e", 1)),
+    forward=ForwardNames(
+        "x", "t", "context", per_sample=("context", "fps"), modulation=("e", 1), embedding="time_projection"
+    ),
     model=lambda pipeline: pipeline.transformer,
     noise_level=lambda timestep: timestep / 1000.0,
     refuse=refuse,
     cost=cost,
+    bypass=bypass,
+    size=lambda model: (model.dim, len(model.blocks)),
     block_causal=lambda model: bool(model.flag_causal_attention),
     # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.
     neutral={"flag_causal_attention": False, "enable_teacache": False},

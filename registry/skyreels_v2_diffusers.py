@@ -40,6 +40,12 @@ def pipeline(module, owner):
     )
 
 
+def bypass(pipeline):
+    """Context parallelism splits the tokens among ranks where the blocks begin."""
+    config = getattr(pipeline.transformer, "_parallel_config", None)
+    return "context parallelism splits the tokens among ranks" if config else ""
+
+
 def cost(pipeline, arguments, schedule, index):
     """FLOPs of one branch's forward over an interval of latent frames."""
     from scope_patch.cost.wan import WanShape, forward_flops
@@ -71,10 +77,16 @@ ARCHITECTURE = Architecture(
         "encoder_hidden_states",
         per_sample=("encoder_hidden_states", "encoder_hidden_states_image", "fps"),
         modulation=("temb", 2),
+        embedding="condition_embedder.act_fn",
     ),
     model=lambda pipeline: pipeline.transformer,
     noise_level=lambda timestep: timestep / 1000.0,
     refuse=refuse,
     cost=cost,
+    bypass=bypass,
+    size=lambda model: (
+        model.config.num_attention_heads * model.config.attention_head_dim,
+        model.config.num_layers,
+    ),
     block_causal=lambda model: model.config.num_frame_per_block > 1,
 )

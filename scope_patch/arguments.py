@@ -8,7 +8,7 @@ from importlib import metadata
 from .planning.options import magi, skyreels
 from .quality import command as comparing
 from .report import command as reporting
-from .settings import PLACEMENTS, PRESETS, SIGNALS
+from .settings import LEVELS, PLACEMENTS, PRESETS, SIGNALS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +87,14 @@ def _deciding_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--profile", metavar="FILE", help="what `calibrate` measured, for placing recomputes")
     parser.add_argument(
-        "--policy", metavar="NAME", help="scope (default), or never: patched, but every step recomputed"
+        "--policy",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="scope (default), never (patched, but every step recomputed), or a rival with settings of its own; `list`",
+    )
+    parser.add_argument(
+        "--level",
+        metavar="{" + ",".join(LEVELS) + "}",
+        help="skip the whole forward, or only its blocks (default: the policy's own; scope: velocity)",
     )
     parser.add_argument("--cache-threshold", metavar="X", help="below it, reuse the last velocity; wins over presets")
     parser.add_argument("--predict-threshold", metavar="X", help="below it, extrapolate; from it on, run the model")

@@ -26,8 +26,7 @@ def check_names(settings: Settings) -> None:
     """
     from .method import policies
 
-    if settings.policy not in policies.names():
-        raise unknown("policy", settings.policy, policies.names())
+    policies.create(settings)  # also reads the settings of its own
     built_in = settings.predictor.isidentifier() and _file("predictors", settings.predictor).is_file()
     if not built_in and settings.predictor not in plugins.foreign("scope_patch.predictors"):
         raise unknown("predictor", settings.predictor, _predictors())
@@ -71,4 +70,4 @@ def _print_kind(kind: str, known: dict[str, str]) -> None:
 
 
 def _file(kind: str, name: str) -> Path:
-    return _METHOD / kind / f"{name}.py"
+    return _METHOD / kind / f"{name.replace('-', '_')}.py"

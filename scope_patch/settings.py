@@ -21,6 +21,7 @@ DEFAULT_PRESET = "fast"
 DEFAULT_POLICY = "scope"
 PLACEMENTS = ("error", "threshold")
 SIGNALS = ("timestep", "latent", "expected")
+LEVELS = ("velocity", "residual")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
 FILES = ("profile", "calibrate", "report")
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
@@ -28,6 +29,7 @@ WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
 
 _READERS: dict[str, Callable[[object, str], object]] = {
     "policy": text,
+    "level": text,
     "preset": text,
     "cache_threshold": number,
     "predict_threshold": number,
@@ -56,6 +58,7 @@ class Settings:
     cache_threshold: float | None = None
     predict_threshold: float | None = None
     policy: str = DEFAULT_POLICY
+    level: str | None = None
     preset: str = DEFAULT_PRESET
     target_speedup: float | None = None
     max_skip: int = 5
@@ -89,7 +92,7 @@ class Settings:
                 "a target speed-up and thresholds were both given, and each alone says what is skipped; leave out "
                 "--target-speedup, or --cache-threshold and --predict-threshold"
             )
-        if self.calibrate is not None and self.policy != "never":
+        if self.calibrate is not None and self.policy_name != "never":
             raise UsageError(f"calibrating runs the host unaccelerated: --policy {self.policy} has no place there")
         if integer(self.max_skip, "max_skip") < 0:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
@@ -97,6 +100,22 @@ class Settings:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
+        _known("level", self.level, LEVELS)  # None: the policy's own
+        _ = self.policy_options
+
+    @property
+    def policy_name(self) -> str:
+        """The policy without the settings of its own that may stand behind its name."""
+        return self.policy.partition(":")[0]
+
+    @property
+    def policy_options(self) -> dict[str, str]:
+        """`NAME:key=value,key=value` -> the pairs. Raises UsageError where they are not of this form."""
+        pairs = [pair.partition("=") for pair in self.policy.partition(":")[2].split(",") if pair.strip()]
+        for key, equals, value in pairs:
+            if not (key.strip() and equals and value.strip()):
+                raise UsageError(f"--policy {self.policy}: {key!r} is no setting; write NAME:key=value,key=value")
+        return {key.strip(): value.strip() for key, _, value in pairs}
 
     @property
     def thresholds(self) -> Thresholds | None:
@@ -162,7 +181,7 @@ def resolve_with_origins(
         if values.get(name) is not None:
             values[name] = os.path.abspath(str(values[name]))  # the host may change directory before it is opened
     settings = Settings(**values)  # type: ignore[arg-type]  # each value came out of its reader above
-    _known("policy", settings.policy, policies)
+    _known("policy", settings.policy_name, policies)
     _known("predictor", settings.predictor, predictors)
     return settings, origins
 

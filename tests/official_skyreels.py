@@ -246,11 +246,14 @@ def schedules(upstream, seed, tries=300):
 
 def main():
     import planned_skyreels
+    import rivals_skyreels
 
     upstream = import_upstream(sys.argv[1])
     extra = {
         "fail half-way": lambda: fail_half_way(upstream),
         "teacache": lambda: teacache(upstream),
+        "upstream's teacache": lambda: {"found": rivals_skyreels.compare(sys.modules[__name__], upstream)},
+        "residuals": lambda: {"found": rivals_skyreels.residuals(sys.modules[__name__], upstream)},
         "schedules": lambda: schedules(upstream, 0),
         "plans": lambda: planned_skyreels.compare(sys.modules[__name__], upstream),
         "features": lambda: {

@@ -114,3 +114,45 @@ def test_errors_teach(call, config, tmp_path, words, complaint):
     files = {"empty": tmp_path / "empty", "text": tmp_path / "text", "config": config}
     code, out, err = call(*(word.format(**files) for word in words))
     assert (code, out) == (2, "") and complaint in err and err.count("\n") == 1
+
+
+ASYNCHRONOUS = ("--ar-step=5", "--causal-block-size=5", "--steps=50")
+
+
+def test_rivals_whose_decisions_hang_on_nothing_are_planned_exactly(call):
+    seer = told(call, "skyreels-v2", *ASYNCHRONOUS, "--policy=taylorseer:interval=4")
+    assert seer["exact"] and seer["plan"]["modes"] == "RR" + ("RPPP" * 17)
+    assert seer["plan"]["slots"]["baseline"] == 140 * 25, "the host's own intervals"
+    delta = told(call, "skyreels-v2", *ASYNCHRONOUS, "--policy=delta-dit")
+    ran = delta["plan"]["forwards"]["run"] / 140
+    left = 8 / 30  # blocks of the 1.3B model that a skipped forward still runs: 30 less three quarters of them, rounded
+    assert delta["plan"]["speedup"] == pytest.approx(1 / (ran + (1 - ran) * left), rel=1e-3)
+
+
+def test_a_target_for_a_rival(call):
+    plan = told(call, "skyreels-v2", *ASYNCHRONOUS, "--policy=taylorseer", "--target-speedup=3")["plan"]
+    assert plan["speedup"] == pytest.approx(3, rel=0.1)
+
+
+def test_residuals_take_more_memory_than_velocities(call):
+    velocities, residuals = (
+        told(call, "skyreels-v2", *ASYNCHRONOUS, f"--level={level}")["history_bytes"]
+        for level in ("velocity", "residual")
+    )
+    # Tokens x channels in bf16 against latents x 16 channels in float32.
+    assert residuals / velocities == pytest.approx(2 * 1536 / (4 * 4 * 16))
+    assert "MB of residuals" in call("skyreels-v2", "--level=residual")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("skyreels-v2", "--policy=teacache"), "embedding signal, which needs a run"),
+        (("skyreels-v2", "--policy=teacache:use_ret_steps=1"), "--weights DIR"),
+        (("skyreels-v2", "--policy=teacache:thresh=1"), "teacache_thresh"),
+        (("skyreels-v2", "--policy=delta-dit", "--level=velocity"), "no --level velocity"),
+    ],
+)
+def test_what_a_rivals_plan_cannot_do(call, words, complaint):
+    code, _, err = call(*words)
+    assert code == 2 and complaint in err

@@ -177,7 +177,7 @@ def test_every_setting_has_a_variable() -> None:
         {"target_speedup": 2},
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
         {"placement": "error", "profile": "p"},
-        {"policy": "never", "calibrate": "p"},
+        {"policy": "never", "calibrate": "p", "level": "velocity"},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

@@ -128,7 +128,7 @@ def test_falls_back_to_the_timestep_and_says_so(monkeypatch, caplog):
     import scope_patch
     from scope_patch.patch import segments as generation
 
-    def refuse(*args):
+    def refuse(*args, **more):
         raise SignalError("the weights are on the moon")
 
     monkeypatch.setattr(generation, "slice_signal", refuse)

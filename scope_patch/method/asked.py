@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings, Thresholds
@@ -12,6 +12,7 @@ from .changes import Changes
 from .fold import Fold, Verdict
 from .plan import EVERYTHING, Plan, Planner, Work, fold
 from .policies import Policy
+from .policies.traits import Size, traits
 from .profile import Profile, assumed
 from .schedule import Schedule
 
@@ -26,6 +27,7 @@ class Terms:
         limit: the highest predict threshold that a preset may take to get there.
         each: decisions slot by slot (chunks of a moving window).
         patient: too few points to predict are enough to repeat the last velocity.
+        size: of the model, as far as it is known.
     """
 
     presets: Mapping[str, float]
@@ -33,6 +35,7 @@ class Terms:
     limit: float = EVERYTHING
     each: bool = False
     patient: bool = False
+    size: Size = field(default_factory=Size)
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,15 @@ class Asked:
 
 def planner(settings: Settings, terms: Terms, schedule: Schedule, changes: Changes, work: Work) -> Planner:
     """Plans of a schedule under these settings."""
-    keeps, known = predictors.create(settings.predictor).keeps, cache(changes)
+    policy = policies.create(settings, terms.size)
+    wanted = traits(policy)
+    keeps, known = predictors.create(wanted.predictor or settings.predictor).keeps, cache(changes)
 
     def verdicts(policy: Callable[[int], Policy], one_by_one: bool) -> list[Verdict]:
-        each = terms.each and one_by_one
-        return fold(lambda: Fold(schedule, policy, keeps, each=each, patient=terms.patient), known)
+        each = terms.each and one_by_one and wanted.each
+        return fold(
+            lambda: Fold(schedule, policy, keeps, each=each, patient=terms.patient, together=wanted.together), known
+        )
 
     def scope(thresholds: Thresholds) -> Policy:
         low, high = thresholds
@@ -58,12 +65,12 @@ def planner(settings: Settings, terms: Terms, schedule: Schedule, changes: Chang
             replace(settings, cache_threshold=low, predict_threshold=high, target_speedup=None, placement="threshold")
         )
 
-    return Planner(schedule, verdicts, scope, work)
+    return Planner(schedule, verdicts, scope, work, wanted.left)
 
 
 def placing(settings: Settings, terms: Terms) -> bool:
     """Whether recomputes are placed to err least, rather than decided by thresholds on a signal."""
-    if settings.thresholds is not None or settings.policy != DEFAULT_POLICY:
+    if settings.thresholds is not None or settings.policy_name != DEFAULT_POLICY:
         return False
     if settings.placement is not None:
         return settings.placement == "error"
@@ -78,8 +85,10 @@ def asked(settings: Settings, terms: Terms, plans: Planner, profile: Profile | N
     Args:
         profile: what was measured of the velocities; None where nothing was.
     """
-    thresholds = settings.thresholds
-    if thresholds is not None or not policies.create(settings).active:
+    thresholds, policy = settings.thresholds, policies.create(settings, terms.size)
+    if traits(policy).own:
+        return _by_itself(policy, settings.target_speedup, plans)
+    if thresholds is not None or not policy.active:
         return Asked(plans.at(thresholds or NO_LIMIT), None, "")
     target = settings.target(terms.presets)
     limit = EVERYTHING if settings.target_speedup is not None else min(terms.limit, EVERYTHING)
@@ -91,3 +100,12 @@ def asked(settings: Settings, terms: Terms, plans: Planner, profile: Profile | N
     why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
     remark = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {why}" if plan.bound else ""
     return Asked(plan, target, remark)
+
+
+def _by_itself(policy: Policy, target: float | None, plans: Planner) -> Asked:
+    """The plan of a policy with settings of its own: by them, or with that one which comes nearest to a speed-up."""
+    if target is None:
+        return Asked(plans.of(policy), None, "")
+    plan, _ = plans.among(policy.ladder(), target)  # type: ignore[attr-defined]  # `create` has looked
+    told = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {policy.name} can be set to"
+    return Asked(plan, target, told if plan.bound else "")

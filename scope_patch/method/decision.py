@@ -24,6 +24,10 @@ class Observation:
         points: distinct history points, the least over the latent frames that are updated now (0: none).
         patient: with too few points to predict, repeating the last velocity is good enough.
         forced: the host needs this forward for more than its velocity.
+        iteration, iterations: which one this is, from 0, and how many there are.
+        active: one of these latent frames is updated now.
+        age, remaining: updates that are behind and ahead of those (of the one with the fewest behind it).
+        moved: the interval is another one than at the last iteration, so that tensors over it do not fit.
     """
 
     discrepancy: float | None
@@ -31,11 +35,17 @@ class Observation:
     points: int
     patient: bool = False
     forced: bool = False
+    iteration: int = 0
+    iterations: int = 1
+    active: bool = True
+    age: int = 0
+    remaining: int = 0
+    moved: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A mode and one short word that says why: threshold, horizon, growth, forced, history or context."""
+    """A mode and one short word that says why: threshold, horizon, growth, forced, history, context or plan."""
 
     mode: Mode
     reason: str

@@ -50,6 +50,7 @@ class Fold:
         each: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
         patient: too few points to predict are enough to repeat the last velocity.
         keeps: history points that the predictor can use.
+        together: slots are decided one by one, but all are forwarded as soon as one must be.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Fold:
         *,
         each: bool = False,
         patient: bool = False,
+        together: bool = False,
     ) -> None:
+        self.together = together
         self.schedule, self.policy, self.keeps = schedule, policy, keeps
         self.each, self.patient = each, patient
         self._states: dict[int, Any] = {}
@@ -68,31 +71,58 @@ class Fold:
         self._before: int | None = None
         self._known = schedule.noise_levels.tolist()
         self._active = schedule.mask.tolist()
+        self._behind = schedule.mask.cumsum(dim=0).tolist()
 
     def step(self, iteration: int, change: Change) -> Verdict:
         """The verdict of an iteration; iterations are to be taken in the host's order."""
         schedule, policy = self.schedule, self.policy(iteration)
         if self._before is not None and schedule.turned(iteration, self._before):
             self._levels.clear()
-        self._before = iteration
         interval, forced = schedule.intervals[iteration], self.forced(iteration)
+        moved = self._before is None or interval != schedule.intervals[self._before]
+        self._before = iteration
+        each = self.each or self.together
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
-        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.each else [interval]:
-            key = slots[0] if self.each else 0
+        for slots in [(slot, slot + 1) for slot in range(*interval)] if each else [interval]:
+            key = slots[0] if each else 0
             grew = schedule.entered(iteration, slots)
             points = 0 if grew or forced else self._points(iteration, slots)
-            observation = Observation(change(slots), grew, points, patient=self.patient, forced=forced)
+            active, age, remaining = self._progress(iteration, slots)
+            observation = Observation(
+                change(slots),
+                grew,
+                points,
+                patient=self.patient,
+                forced=forced,
+                iteration=iteration,
+                iterations=len(schedule),
+                moved=moved,
+                active=active,
+                age=age,
+                remaining=remaining,
+            )
             states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
-        recomputed = [slots[1] for slots, decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
-        last = max(recomputed, default=interval[0])
-        for slots in decisions:
-            if slots[1] < last:  # older slots do not see younger ones, but are seen by them: they are computed along
+        last = max((end for (_, end), made in decisions.items() if made.mode is Mode.RECOMPUTE), default=interval[0])
+        if self.together and last > interval[0]:
+            last = interval[1]
+        for slots, decision in decisions.items():
+            # Older slots do not see younger ones, but are seen by them: they are computed along.
+            if slots[1] < last or (slots[1] == last and decision.mode is not Mode.RECOMPUTE):
                 decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), policy.initial()
         self._states = states
         self._remember(iteration, (interval[0], last))
         told = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
         return Verdict(decisions, (interval[0], last), told.mode, told.reason)
+
+    def _progress(self, iteration: int, slots: Interval) -> tuple[bool, int, int]:
+        """`active`, `age` and `remaining` of an observation."""
+        behind, all_of_them = self._behind[iteration], self._behind[-1]
+        active = [slot for slot in range(*slots) if self._active[iteration][slot]]
+        if not active:
+            return False, 0, 0
+        youngest = min(active, key=lambda slot: behind[slot])
+        return True, behind[youngest] - 1, all_of_them[youngest] - behind[youngest]
 
     def forced(self, iteration: int) -> bool:
         """Whether the host needs this forward for more than its velocities."""

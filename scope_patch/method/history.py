@@ -50,17 +50,19 @@ class BranchHistory:
             self.anchors[0].interval[0] <= interval[0] and interval[1] <= self.anchors[0].interval[1]
         )
 
-    def record(self, interval: Interval, levels: Tensor, velocity: Tensor) -> None:
+    def record(self, interval: Interval, levels: Tensor, velocity: Tensor, *, copy: bool = True) -> None:
         """Add the velocity of a forward over `interval`; it is copied, so the host may do with its own what it likes.
 
         A velocity of another shape, dtype or device than the history's starts the history anew.
 
         Args:
             levels: its noise levels, [slots], on its device or the CPU.
+            copy: False where the tensor is nobody else's.
         """
         if self.anchors and not _alike(self.anchors[0].velocity, velocity):
             self.anchors.clear()
-        self.anchors.appendleft(Anchor(interval, moved(levels, velocity.device), velocity.detach().clone()))
+        kept = velocity.detach().clone() if copy else velocity.detach()
+        self.anchors.appendleft(Anchor(interval, moved(levels, velocity.device), kept))
         self._sizes = self._points = None
 
     def points(self, interval: Interval) -> Points:

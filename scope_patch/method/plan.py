@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,6 +79,7 @@ class Planner:
         verdicts: (policy of an iteration, may slots be decided one by one) -> every iteration's verdict.
         scope: (cache, predict) thresholds -> the policy that decides by them.
         work: the cost of a forward.
+        left: the share of it that a skipped one still costs.
     """
 
     def __init__(
@@ -86,13 +88,30 @@ class Planner:
         verdicts: Callable[[Callable[[int], Policy], bool], list[Verdict]],
         scope: Callable[[Thresholds], Policy],
         work: Work,
+        left: float = 0.0,
     ) -> None:
         self.schedule, self._verdicts, self._scope, self._work = schedule, verdicts, scope, work
+        self._left = left
         self.baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
 
     def at(self, thresholds: Thresholds) -> Plan:
         """The plan of a pair of thresholds."""
         return self._turning(thresholds, thresholds, 0)
+
+    def of(self, policy: Policy) -> Plan:
+        """The plan of a policy that decides by itself."""
+        return self._plan(self._verdicts(lambda i: policy, True), None)
+
+    def among(self, ladder: Sequence[Policy], target: float) -> tuple[Plan, int]:
+        """Of policies from slow to fast, the plan whose speed-up is nearest to the target, and which one it is.
+
+        Raises ValueError for a target below 1.
+        """
+        wanted = self.baseline / _checked(target)
+        high = bisect_left(range(len(ladder)), True, key=lambda k: self.of(ladder[k]).work <= wanted)
+        near = [(self.of(ladder[k]), k) for k in (high - 1, high) if 0 <= k < len(ladder)]
+        plan, k = min(near, key=lambda found: abs(found[0].work - wanted))
+        return replace(plan, bound=high == len(ladder) and plan.work > wanted * TOLERANCE), k
 
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
@@ -142,11 +161,12 @@ class Planner:
         return self._plan(self._verdicts(lambda i: pair[i >= turn], True), early if turn else late)
 
     def _plan(self, verdicts: list[Verdict], thresholds: Thresholds | None) -> Plan:
-        work = sum(
-            self._work(i, verdict.forwarded)
-            for i, verdict in enumerate(verdicts)
-            if verdict.forwarded[0] < verdict.forwarded[1]
-        )
+        work = 0.0
+        for i, verdict in enumerate(verdicts):
+            if verdict.forwarded[0] < verdict.forwarded[1]:
+                work += self._work(i, verdict.forwarded)
+            elif self._left:
+                work += self._left * self._work(i, self.schedule.intervals[i])
         return Plan(verdicts, work, self.baseline, thresholds)
 
 

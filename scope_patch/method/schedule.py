@@ -7,7 +7,7 @@ these are small tables.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -108,6 +108,12 @@ class Schedule:
     def turned(self, iteration: int, before: int) -> bool:
         """Whether velocities of the iteration `before` belong to another curve than those of this one."""
         return bool(self.contexts) and self.contexts[iteration] != self.contexts[before]
+
+
+def by_step(schedule: Schedule) -> Schedule:
+    """The same, with the number of the iteration in the place of every noise level: for forecasts in step numbers."""
+    steps = torch.arange(len(schedule), dtype=torch.float64)
+    return replace(schedule, noise_levels=steps[:, None].expand_as(schedule.noise_levels).contiguous())
 
 
 def build(

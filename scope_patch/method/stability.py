@@ -5,6 +5,7 @@ They are arithmetic on sizes measured from the velocities, on their device: no n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class Limits:
 
     step_ratio: float = 8.0
     magnitude: float = 1.0
+
+    @classmethod
+    def none(cls) -> Limits:
+        """No bounds but finiteness: for a rival's forecast, which has none."""
+        return cls(math.inf, math.inf)
 
 
 def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Tensor:

@@ -76,6 +76,7 @@ class ForwardNames:
         per_sample: arguments with one entry a sample of the batch, beside the latents.
         modulation: the time modulation among the arguments of a block: its name and its position. This and `per_sample`
             are for tracing the timestep signal out of the forward.
+        embedding: the submodule whose first input is the time embedding, from which the modulation is made.
     """
 
     latents: str
@@ -83,6 +84,7 @@ class ForwardNames:
     condition: str
     per_sample: tuple[str, ...] = ()
     modulation: tuple[str, int] = ("", 0)
+    embedding: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class Architecture:
         forward: argument names of the DiT forward.
         model: pipeline -> the DiT (possibly inside a compiled wrapper).
         blocks: attribute of the DiT that lists its blocks.
+        bypass: pipeline -> why its blocks cannot be bypassed (the residual level), or "". The blocks must be called
+            one after the other with the hidden states first, and return them; tokens are slot by slot.
+        size: DiT -> (channels, blocks); (0, 0) where that is not known.
         noise_level: the host's timestep -> sigma in 0 (clean) .. 1 (noise); works on tensors.
         refuse: (pipeline, DiT) -> why this generation must run unpatched, or "".
         block_causal: DiT -> whether older latent frames are blind to younger ones now, so that leaving out those that
@@ -157,6 +162,8 @@ class Architecture:
     refuse: Callable[[Any, Any], str]
     block_causal: Callable[[Any], bool] = lambda model: True
     blocks: str = "blocks"
+    bypass: Callable[[Any], str] = lambda pipeline: "its blocks are called in a way that we do not know"
+    size: Callable[[Any], tuple[int, int]] = lambda model: (0, 0)
     cost: Callable[[Any, Mapping[str, Any], Any, int], Callable[[int, tuple[int, int]], float]] | None = None
     signal: str = "timestep"
     placement: str = "error"

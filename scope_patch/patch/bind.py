@@ -143,13 +143,23 @@ class Binding:
             args, kwargs = (), pending.arguments
         clock = generation.clock
         started = self.guard(generation, clock.start)
+        undo = self._stand_in(generation, pending)
         generation.inside = True
         try:
             output = wrapped(*args, **kwargs)
         finally:
             generation.inside = False
+            undo()
         self.guard(generation, lambda: self._observe(session, clock, started, pending, output))
         return output if pending is None or pending.whole is None else pending.whole
+
+    def _stand_in(self, generation: Generation, pending: Pending | None) -> Callable[[], None]:
+        """At the residual level, put the stand-in where the blocks are. Returns what undoes it."""
+        standin = None if pending is None else pending.standin
+        if standin is None:
+            return lambda: None
+        installed = self.guard(generation, lambda: standin.install(generation.model, self.architecture.blocks))
+        return installed or (lambda: None)
 
     def _serve(self, session: Session, args: Any, kwargs: Any) -> tuple[Any, Pending | None]:
         return session.serve(bind_call(self._parameters[FORWARD], self.architecture.forward, args, kwargs))

@@ -16,6 +16,7 @@ from ..method.schedule import Interval, Schedule
 from .branches import Branch
 from .call import ForwardCall
 from .layout import Layout
+from .standin import StandIn
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Pending:
         whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
             forward. None where the forward's own output is what the host gets.
         arguments: what it runs with in that case.
+        standin: stands for its blocks meanwhile, at the residual level.
     """
 
     branch: Branch
@@ -36,6 +38,12 @@ class Pending:
     lead: int = 0
     whole: Tensor | None = None
     arguments: dict[str, Any] | None = None
+    standin: StandIn | None = None
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether its blocks shall not run."""
+        return self.standin is not None and self.standin.added is not None
 
 
 def fill(

@@ -14,6 +14,7 @@ from ..method.asked import asked, planner
 from ..method.calibration import Calibration
 from ..method.changes import Changes, placed_by, unasked
 from ..method.plan import Work
+from ..method.policies.traits import Size, traits
 from ..method.profile import Profile, read
 from ..method.schedule import Schedule
 from ..report.record import Generation as Record
@@ -36,6 +37,7 @@ class Generation:
         scope: the request it runs under.
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
+        level: where it is skipped, "velocity" or "residual".
         session: the segment or input under way, if any.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
     """
@@ -43,15 +45,29 @@ class Generation:
     def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
         self.architecture, self.scope, self.record = architecture, scope, record
         self.settings = scope.run.settings
-        self.terms = terms(architecture, self.settings)
-        self.signal_name = self.settings.signal or architecture.signal
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
-        self.policy = policies.create(self.settings)
-        self.predictor = predictors.create(self.settings.predictor)
+        size = Size(*architecture.size(self.model), chunked=architecture.stepwise is not None)
+        self.terms = terms(architecture, self.settings, size)
+        self.policy = policies.create(self.settings, size)
+        self.traits = traits(self.policy)
+        self.level = self.settings.level or self.traits.level
+        self.signal_name = self.settings.signal or self.traits.signal or architecture.signal
+        self.predictor = predictors.create(self.traits.predictor or self.settings.predictor)
+        if self.traits.left:
+            record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self.inside = False
+
+    def obstacle(self) -> str:
+        """Why the level that was asked for cannot be had, or ""."""
+        if self.level == "velocity" or not self.policy.active:
+            return ""
+        outer = self.architecture.model(self.pipeline)
+        compiled = outer is not self.model or getattr(self.model, "_compiled_call_impl", None) is not None
+        reason = "the model is compiled" if compiled else self.architecture.bypass(self.pipeline)
+        return reason and f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
 
     def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0) -> Planned:
         """Everything that will be decided, told to the record."""

@@ -14,9 +14,11 @@ from ..errors import NotApplied
 from ..method.asked import placing
 from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.discrepancy import Feature
-from ..method.schedule import Interval, Schedule, build
+from ..method.schedule import Interval, Schedule, build, by_step
+from ..method.stability import Limits
 from ..report.record import Generation as Record
 from .architecture import Architecture
+from .bypass import Bypass, whole
 from .call import ForwardCall
 from .deciding import Planned
 from .generation import Generation
@@ -32,7 +34,7 @@ SHORTER_CLIP = (
     "clip (--no-selective keeps them)"
 )
 
-_slices: WeakKeyDictionary[nn.Module, Slice] = WeakKeyDictionary()
+_slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 """Traced signals outlive a generation: tracing costs more than a forward of a small model."""
 
 
@@ -57,7 +59,8 @@ class SegmentGeneration(Generation):
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.architecture.refuse(self.pipeline, self.model)
         if self.signal_name == "latent":
-            reason = reason or "--signal latent is for hosts that denoise chunk by chunk; take timestep or expected"
+            reason = reason or "the latent signal is for hosts that denoise chunk by chunk; take timestep or expected"
+        reason = reason or self.obstacle()
         if reason:
             raise NotApplied(reason)
         matrix, index, mask, intervals = _four_things(result)
@@ -66,10 +69,10 @@ class SegmentGeneration(Generation):
 
         def schedule() -> Schedule:
             levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
-            made = build(mask, matrix, levels, host, selective=self.settings.selective and self.policy.active)
+            made = build(mask, matrix, levels, host, selective=self._selective)
             if made.intervals != host and not self.architecture.block_causal(self.model):
                 self.record.remark(SHORTER_CLIP)
-            return made
+            return by_step(made) if self.traits.by_step else made
 
         session = Session(
             schedule,
@@ -78,14 +81,25 @@ class SegmentGeneration(Generation):
             self.record,
             keep=self.policy.active,
             calibration=self.scope.calibration,
+            limits=Limits.none() if self.traits.by_step else None,
+            bypass=self._bypass(),
         )
         self.session = session
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 
+    @property
+    def _selective(self) -> bool:
+        return self.settings.selective and self.policy.active and not self.traits.own
+
+    def _bypass(self) -> Bypass | None:
+        if self.level == "velocity" or not self.policy.active:
+            return None
+        return Bypass(getattr(self.policy, "span", whole))
+
     def _decider(self, call: ForwardCall, schedule: Schedule) -> Planned:
         if placing(self.settings, self.terms):
             return self.placed(call, schedule)
-        if not self.policy.active:
+        if not self.policy.active or self.signal_name == "none":
             return self.planned(call, schedule, unasked)
         if self.signal_name == "expected":
             self.record.signal = EXPECTED
@@ -93,16 +107,20 @@ class SegmentGeneration(Generation):
         return self.planned(call, schedule, of_feature(self.signal(call), schedule))
 
     def signal(self, call: ForwardCall) -> Feature:
-        """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed."""
-        known = _slices.get(self.model)
+        """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed.
+
+        Or, where the policy wants that, the time embedding that the modulation is made from.
+        """
+        slices, of = _slices.setdefault(self.model, {}), self.signal_name
+        known = slices.get(of)
         try:
             if known is None or not known.fits(self.architecture, self.model, call, self._width):
-                known = _slices[self.model] = slice_signal(self.architecture, self.model, call, self._width)
+                known = slices[of] = slice_signal(self.architecture, self.model, call, self._width, of=of)
         except SignalError as error:
             self.record.signal = TIMESTEP
             logger.warning("decisions are made from the timestep itself, because %s", error)
             return timestep_signal
-        self.record.signal = SLICED
+        self.record.signal = SLICED[of]
         return known
 
 

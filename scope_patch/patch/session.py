@@ -17,6 +17,7 @@ from ..method.tally import Tally
 from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
+from .bypass import Bypass
 from .call import ForwardCall, like_output, velocity_of
 from .deciding import Decider
 from .fill import Pending, fill, keep
@@ -32,6 +33,8 @@ class Session:
         decider: makes what decides; called with the first DiT call.
         keep: whether velocities are kept.
         calibration: gets the velocities of every forward.
+        limits: of a usable prediction.
+        bypass: for the residual level; None: skipped forwards are not called.
     """
 
     def __init__(
@@ -44,10 +47,13 @@ class Session:
         *,
         keep: bool = True,
         calibration: Calibration | None = None,
+        limits: stability.Limits | None = None,
+        bypass: Bypass | None = None,
     ) -> None:
+        self._bypass = bypass
         self._make_schedule, self._make_decider = schedule, decider
         self.predictor, self.record = predictor, record
-        self.host, self.limits = host or Host(), stability.Limits()
+        self.host, self.limits = host or Host(), limits or stability.Limits()
         self._keep, self._calibration = keep or calibration is not None, calibration
         self.schedule: Schedule | None = None
         self._forecast: Forecast | None = None
@@ -103,12 +109,20 @@ class Session:
         if pending is None:
             self._count(baseline, 0, skipped=runs)
             return output, None
+        if pending.bypassed:
+            self._count(baseline, 0, skipped=runs)
+            return None, pending
         runs, size = self.host.cost(pending.arguments or call.arguments, slots)
         self._count(baseline, size, run=runs)
         return None, pending
 
     def observe(self, pending: Pending, output: Any) -> None:
         """After a forward that ran: complete what the host gets, and keep the velocities."""
+        if self._bypass is not None and self.schedule is not None:
+            if self._bypass.note(pending, self.schedule, self.record):
+                self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
+            self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
+            return
         velocity = velocity_of(output)
         if velocity is None or self.schedule is None or not self._keep:
             return
@@ -172,6 +186,8 @@ class Session:
         assert self.schedule is not None and self.iteration is not None
         lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
         whole_forward = Pending(branch, self.iteration, interval, lead)
+        if self._bypass is not None:
+            return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
         if last == interval[1]:
             return None, whole_forward
         whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from .architecture import Architecture
 from .call import ForwardCall
 
-SLICED = "time modulation (torch.fx)"
+SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
 TIMESTEP = "timestep"
 
 LAYOUT_ONLY = {
@@ -99,12 +99,17 @@ def device_of(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def slice_signal(architecture: Architecture, model: nn.Module, call: ForwardCall, width: int) -> Slice:
-    """Trace the signal of a model for `width` latent frames. Raises SignalError with the step that failed."""
+def slice_signal(
+    architecture: Architecture, model: nn.Module, call: ForwardCall, width: int, of: str = "timestep"
+) -> Slice:
+    """Trace a signal of a model (a name of SLICED) for `width` latent frames.
+
+    Raises SignalError with the step that failed.
+    """
     device = device_of(model)
     example = call.timestep[:1, :1].to(device).expand(1, width).clone()
     try:
-        prologue = _prologue(architecture, _stopped_at_first_block(architecture, model), call, width, device)
+        prologue = _prologue(architecture, _STOPPED[of](architecture, model), call, width, device)
         with torch.no_grad():
             traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
@@ -135,6 +140,18 @@ def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> nn.
     prefix._modules[architecture.blocks] = nn.ModuleList([_FirstBlock(*architecture.forward.modulation)])
     prefix.__dict__.update(architecture.neutral)
     return prefix
+
+
+def _stopped_at_embedding(architecture: Architecture, model: nn.Module) -> nn.Module:
+    """The same, stopped where the modulation is made from the time embedding."""
+    prefix = _bare_copy(model)
+    path, _, name = architecture.forward.embedding.rpartition(".")
+    prefix.get_submodule(path)._modules[name] = _FirstBlock("", 0)
+    prefix.__dict__.update(architecture.neutral)
+    return prefix
+
+
+_STOPPED = {"timestep": _stopped_at_first_block, "embedding": _stopped_at_embedding}
 
 
 def _bare_copy(module: nn.Module, without: str = "") -> nn.Module:

@@ -9,9 +9,10 @@ from typing import Any
 from ..errors import NotApplied
 from ..method import windows
 from ..method.asked import placing
-from ..method.changes import EXPECTED, expected, of_feature
+from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.fold import Fold
-from ..method.schedule import Schedule
+from ..method.schedule import Schedule, by_step
+from ..method.stability import Limits
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
 from .call import ForwardCall
@@ -63,7 +64,7 @@ class StepGeneration(Generation):
         super().close(error)
 
     def _start(self, index: int) -> Session:
-        reason = self.architecture.refuse(self.pipeline, self.model)
+        reason = self.architecture.refuse(self.pipeline, self.model) or self.obstacle()
         if reason:
             self._refused = True
             raise NotApplied(reason)
@@ -83,7 +84,8 @@ class StepGeneration(Generation):
 
         def schedule() -> Schedule:
             rows = self.stepwise.rows(self.pipeline, index)
-            return windows.build(rows, frames, self.architecture.noise_level)
+            made = windows.build(rows, frames, self.architecture.noise_level)
+            return by_step(made) if self.traits.by_step else made
 
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
             return self._decider(call, schedule, index, ranks)
@@ -96,19 +98,22 @@ class StepGeneration(Generation):
             host,
             keep=self.policy.active,
             calibration=self.scope.calibration,
+            limits=Limits.none() if self.traits.by_step else None,
         )
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
         signal = self.signal_name
         if placing(self.settings, self.terms):
             return self.placed(call, schedule, index)
+        if signal == "none":
+            return self.planned(call, schedule, unasked, index)
         if signal == "latent" and ranks > 1:
             # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
             remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
             self.record.remark(remark)
         elif signal == "latent":
             return self._online(schedule)
-        if signal == "timestep":
+        if signal in ("timestep", "embedding"):
             self.record.signal = CONDITION
             feature = self.stepwise.feature(self.pipeline, index, self.model)
             return self.planned(call, schedule, of_feature(feature, schedule), index)
@@ -117,11 +122,13 @@ class StepGeneration(Generation):
 
     def _online(self, schedule: Schedule) -> Online:
         self.record.signal = LATENT
-        if self.settings.thresholds is None:
+        if self.traits.own and self.settings.target_speedup is not None:
+            self.record.remark("the latents are not known beforehand, so no speed-up was aimed at")
+        elif self.settings.thresholds is None and not self.traits.own:
             self.record.remark(
                 "the latents are not known beforehand, so no speed-up can be aimed at: every step is skipped that "
                 "--max-skip allows (give --predict-threshold)"
             )
-        each = self.settings.per_chunk
+        each = self.settings.per_chunk and self.traits.each
         fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
         return Online(fold, LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ..method.asked import Terms
 from ..method.plan import EVERYTHING
+from ..method.policies.traits import Size
 from ..settings import Settings
 from .architecture import Architecture
 
 
-def terms(architecture: Architecture, settings: Settings) -> Terms:
-    """The terms of an architecture under these settings."""
+def terms(architecture: Architecture, settings: Settings, size: Size | None = None) -> Terms:
+    """The terms of an architecture under these settings, for a model of that size."""
     own = settings.signal in (None, architecture.signal)  # the limit of presets is in units of that signal
     chunked = architecture.stepwise is not None
     return Terms(
@@ -18,4 +19,5 @@ def terms(architecture: Architecture, settings: Settings) -> Terms:
         architecture.preset_limit if own else EVERYTHING,
         each=chunked and settings.per_chunk,
         patient=chunked,
+        size=size or Size(),
     )

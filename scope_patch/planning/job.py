@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from ..errors import UsageError
+from ..method import policies
 from ..method.asked import Asked, Terms, asked, placing, planner
 from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by
 from ..method.discrepancy import Feature
 from ..method.plan import EVERYTHING, Plan, Work
+from ..method.policies.traits import traits
 from ..method.profile import read
 from ..method.schedule import Interval, Schedule
 from ..patch.architecture import Architecture
@@ -51,9 +54,10 @@ class Job:
     Attributes:
         parts: in order.
         terms: what presets mean there.
-        signal: that decides: timestep, latent or expected.
-        history_bytes: of kept velocities.
+        signal: that decides: timestep, embedding, latent, expected or none.
+        history_bytes: of what is kept.
         timestep: the timestep signal, where the model's weights are at hand.
+        kept: "velocities" or "residuals".
     """
 
     parts: tuple[Part, ...]
@@ -61,6 +65,7 @@ class Job:
     signal: str
     history_bytes: int
     timestep: Known | None = None
+    kept: str = "velocities"
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def look(job: Job, settings: Settings) -> Outlook:
     told: str | None = None
     make: Callable[[Schedule], Changes] = expected
     placed = placing(settings, job.terms)
-    fixed = settings.policy == "never" or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
+    policy = policies.create(settings)
+    fixed = not policy.active or job.signal == "none" or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
     if placed:
         told = placed_by(settings.profile)
     elif not fixed and job.signal == "expected":
@@ -101,5 +107,8 @@ def look(job: Job, settings: Settings) -> Outlook:
     if fixed or told is not None:
         profile = read(settings.profile) if placed and settings.profile else None
         return Outlook(job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), (), told)
+    if traits(policy).own:
+        needed = "--weights DIR" if job.signal == "timestep" else "a run"
+        raise UsageError(f"policy {settings.policy} decides from the {job.signal} signal, which needs {needed}")
     least, most = (tuple(each.at((0.0, end)) for each in plans) for end in (0.0, EVERYTHING))
     return Outlook(job, (), least, most, None)

@@ -12,8 +12,9 @@ from typing import Any
 from ..cost.magi import NULL_TOKENS, MagiShape, dispatch_flops
 from ..cost.window import duplicated, window_flops
 from ..errors import UsageError
-from ..method import chunkwise, windows
+from ..method import chunkwise, policies, windows
 from ..method.asked import placing
+from ..method.policies.traits import Size, traits
 from ..method.schedule import Interval
 from ..patch.terms import terms
 from ..settings import Settings
@@ -80,8 +81,13 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
     if offset:
         reach = chunkwise.prefix_kv_ranges(offset, ranges=ranges, clean=clean)
         extra = dispatch_flops(shape, tokens, reach, NULL_TOKENS, cfg_number=cfg)
-    signal = settings.signal or architecture.signal
-    agreed, timestep = terms(architecture, settings), None
+    chunked = Size(chunked=True)
+    wanted = traits(policies.create(settings, chunked))
+    if (settings.level or wanted.level) == "residual":
+        raise UsageError(f"magi-1: the residual level is not to be had: {architecture.bypass(None)}")
+    signal = settings.signal or wanted.signal or architecture.signal
+    signal = "timestep" if signal == "embedding" else signal  # the condition is the embedding there
+    agreed, timestep = terms(architecture, settings, chunked), None
     if signal == "timestep" and options.weights is not None and not placing(settings, agreed):
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))

@@ -48,7 +48,7 @@ def lines(outlook: Outlook) -> list[str]:
         out += _numbers("nothing skipped", told["least"])
     if told["signal"] is not None:
         out.append(f"decided from: {told['signal']}")
-    out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of velocities")
+    out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of {outlook.job.kept}")
     out += told.get("remarks", [])
     return out
 

@@ -9,7 +9,9 @@ import torch
 
 from ..cost.wan import NAMED, WanShape, forward_flops
 from ..errors import UsageError
+from ..method import policies, predictors
 from ..method.asynchronous import progress
+from ..method.policies.traits import Size, traits
 from ..method.schedule import Interval, build
 from ..patch.terms import terms
 from ..settings import Settings
@@ -22,14 +24,14 @@ DIFFUSERS = "skyreels-v2-diffusers"
 TIMESTEPS = {"skyreels-v2": official, DIFFUSERS: diffusers}
 SMALL = "1.3B"
 VAE_TIME, VAE_SPACE = 4, 8
-KEPT, FLOAT32 = 3, 4
-"""Velocities kept a guidance branch, and their bytes a number."""
+FLOAT32 = 4
+"""Bytes a number of a velocity."""
 
 
 def job(options: argparse.Namespace, settings: Settings) -> Job:
     """Raises UsageError for options with which the host would fail, or weights that cannot be used."""
     architecture = known_architecture(options.host)
-    signal = settings.signal or architecture.signal
+    signal = settings.signal or traits(policies.create(settings)).signal or architecture.signal
     if signal == "latent":
         raise UsageError(f"{options.host}: --signal latent is for MAGI-1; take timestep or expected")
     try:
@@ -40,8 +42,21 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     branches = 2 if options.guidance_scale > 1 else 1
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     slots = max(part.schedule.mask.shape[1] for part in parts)
-    kept = KEPT * FLOAT32 * branches * shape.out_channels * slots * height * width
-    return Job(parts, terms(architecture, settings), signal, kept, timestep)
+    kept = FLOAT32 * shape.out_channels * height * width
+    wanted = traits(policies.create(settings))
+    residual = (settings.level or wanted.level) == "residual"
+    if residual:
+        # Tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
+        kept = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
+    kept *= predictors.create(wanted.predictor or settings.predictor).keeps * branches * slots
+    return Job(
+        parts,
+        terms(architecture, settings, Size(shape.dim, shape.layers)),
+        signal,
+        kept,
+        timestep,
+        "residuals" if residual else "velocities",
+    )
 
 
 def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
@@ -99,7 +114,8 @@ def _part(options: argparse.Namespace, settings: Settings, shape: WanShape, fram
         block=options.causal_block_size,
     )
     times = made.timesteps(TIMESTEPS[options.host](options.steps, options.shift))
-    selective = settings.selective and settings.policy != "never"
+    policy = policies.create(settings)
+    selective = settings.selective and policy.active and not traits(policy).own
     schedule = build(made.mask, times, times / 1000, made.intervals, selective=selective)
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     branches = 2 if options.guidance_scale > 1 else 1

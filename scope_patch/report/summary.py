@@ -62,7 +62,7 @@ def _work(plans: list[dict[str, Any]]) -> list[str]:
 
 
 def _why_nothing(run: Run) -> str:
-    if run.settings.policy == "never":
+    if run.settings.policy_name == "never":
         return "the policy is `never`"
     if run.settings.max_skip == 0:
         return "--max-skip is 0"

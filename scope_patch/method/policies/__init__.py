@@ -6,17 +6,30 @@ tensors and asks for nothing but the observation, so that a plan made ahead and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ... import plugins
+from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Observation
+from .delta_dit import DeltaDiT
+from .flowcache import FlowCache
 from .never import Never
+from .options import own
 from .scope import Scope
+from .taylorseer import TaylorSeer
+from .teacache import TeaCache
+from .traits import Size, traits
 
 
 class Policy(Protocol):
-    """See the module's docstring; `active` False leaves the host's own intervals and runs every forward."""
+    """See the module's docstring; `active` False leaves the host's own intervals and runs every forward.
+
+    A policy may have more: `traits` (see `traits.Traits`), `fit(size)`, told of the model before it is first asked,
+    `ladder()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
+    `span(iteration, iterations)`, the blocks [first, last) that are skipped at the residual level.
+    """
 
     name: str
     active: bool
@@ -28,7 +41,14 @@ class Policy(Protocol):
     def step(self, state: Any, observation: Observation) -> tuple[Any, Decision]: ...
 
 
-BUILT_IN: dict[str, type[Policy]] = {"scope": Scope, "never": Never}
+BUILT_IN: dict[str, type[Policy]] = {
+    "scope": Scope,
+    "never": Never,
+    "teacache": TeaCache,
+    "taylorseer": TaylorSeer,
+    "flowcache": FlowCache,
+    "delta-dit": DeltaDiT,
+}
 GROUP = "scope_patch.policies"
 
 
@@ -37,7 +57,28 @@ def names() -> dict[str, str]:
     return plugins.describe(BUILT_IN, GROUP)
 
 
-def create(settings: Settings) -> Policy:
-    """The policy named in the settings. Raises UsageError for a name nobody registered."""
-    policy: Policy = plugins.find(settings.policy, BUILT_IN, GROUP, "policy")(settings)
+@dataclass(frozen=True)
+class _NoOptions:
+    pass
+
+
+def create(settings: Settings, size: Size | None = None) -> Policy:
+    """The policy named in the settings.
+
+    Args:
+        size: of the model, where it is known.
+
+    Raises UsageError for a name nobody registered, and for settings that mean nothing to the policy.
+    """
+    kind = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")
+    if kind in (Scope, Never):
+        own(settings, _NoOptions)
+    policy: Policy = kind(settings)
+    if traits(policy).own:
+        if settings.thresholds is not None:
+            raise UsageError(f"policy {policy.name} has no use for --cache-threshold and --predict-threshold")
+        if settings.target_speedup is not None and not hasattr(policy, "ladder"):
+            raise UsageError(f"policy {policy.name} has no speed-up to aim at; give its own settings")
+    if size is not None and hasattr(policy, "fit"):
+        policy.fit(size)
     return policy

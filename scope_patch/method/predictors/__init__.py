@@ -13,10 +13,12 @@ from torch import Tensor
 from ... import plugins
 from .auto import Auto
 from .hold import Hold
+from .last import Last
 from .momentum import Momentum
 from .points import Points
 from .taylor1 import Taylor1
 from .taylor2 import Taylor2
+from .taylorseer2 import TaylorSeer2
 
 
 class Predictor(Protocol):
@@ -41,9 +43,11 @@ class Predictor(Protocol):
 BUILT_IN: dict[str, type[Predictor]] = {
     "auto": Auto,
     "hold": Hold,
+    "last": Last,
     "momentum": Momentum,
     "taylor1": Taylor1,
     "taylor2": Taylor2,
+    "taylorseer2": TaylorSeer2,
 }
 GROUP = "scope_patch.predictors"
 

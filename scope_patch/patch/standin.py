@@ -1,0 +1,68 @@
+"""A module in the place of a host's blocks, for the length of one forward: it adds a residual, or runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..method.schedule import Interval
+
+
+class StandIn(nn.Module):
+    """Stands for consecutive blocks, which the host calls with the hidden states first, and which return them.
+
+    Whatever goes wrong in it, the blocks run and the host gets what they make.
+
+    Args:
+        added: the residual (what comes out of the last block less what goes into the first), which is added in place of
+            running them; None: they are run, and theirs is noted.
+        span: which blocks [first, last); None: all.
+
+    Attributes:
+        noted: the residual of the blocks that ran, a new tensor; None where none ran.
+        ran: the blocks have run.
+        error: what went wrong.
+    """
+
+    def __init__(self, added: Tensor | None, span: Interval | None = None) -> None:
+        super().__init__()
+        self.added, self.span = added, span
+        self.noted: Tensor | None = None
+        self.ran = False
+        self.error: Exception | None = None
+        self.blocks: nn.ModuleList | None = None
+
+    def install(self, model: nn.Module, name: str) -> Callable[[], None]:
+        """Take the place of the model's blocks. Returns what undoes it."""
+        whole = model._modules[name]
+        assert isinstance(whole, nn.ModuleList)
+        first, last = self.span or (0, len(whole))
+        blocks = list(whole)
+        self.blocks = nn.ModuleList(blocks[first:last])  # so that the model keeps all its parameters meanwhile
+        model._modules[name] = nn.ModuleList([*blocks[:first], self, *blocks[last:]])
+
+        def undo() -> None:
+            model._modules[name] = whole
+            self.blocks = None
+
+        return undo
+
+    def forward(self, hidden: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.added is not None:
+            try:
+                if self.added.shape == hidden.shape:
+                    return (hidden + self.added).to(hidden.dtype)
+            except Exception as error:  # out of memory, for one: the host shall not suffer from it
+                self.error = error
+        out = hidden
+        for block in self.blocks or ():
+            out = block(out, *args, **kwargs)
+        self.ran = True
+        try:
+            # No block of these hosts writes into its input; the host itself holds on to it meanwhile.
+            self.noted = (out - hidden).detach()
+        except Exception as error:
+            self.error = error
+        return out
