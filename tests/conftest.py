@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# One thread a process, tests' own and those they start: there is one process a core, and sums do not hang on the machine.
+# One thread a process, also in those that tests start: there is one process a core, and sums depend on no machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
