@@ -167,6 +167,11 @@ def test_ours_is_interpolated_in_the_logarithm_video_by_video():
     assert check.verdict(sums.Mean(1.234, math.nan, 0), 2, " dB") == "above by 1.23 dB (one video)"
 
 
+def test_an_aim_beyond_a_methods_range_counts_once():
+    same = [group("b", 4, [29, 41]), group("b", 4, [29, 41]), group("c", 4, [29, 41]), group("b", 4, [29, 40])]
+    assert check.distinct(same) == [same[0], same[2], same[3]]
+
+
 def test_every_method_is_drawn_its_own_way():
     made = looks.looks(["scope", "hold", "taylor1", "teacache"])
     assert len({look.colour for look in made.values()}) == len({look.marker for look in made.values()}) == 4

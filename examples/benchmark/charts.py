@@ -11,10 +11,12 @@ from scope_patch.report.figure import INK, SOFT
 
 from .looks import Look, looks
 
-WIDE, HIGH, HEAD, FOOT, DOTS = 7.2, 2.5, 0.5, 0.45, 180
-"""Inches across, for each panel, above and below them; dots per inch."""
+WIDE, HEAD, FOOT, DOTS = 7.2, 0.5, 0.45, 180
+"""Inches across, above and below the panels; dots per inch."""
+HIGH = (2.6, 1.9)
+"""Inches for each of one or two panels, of more."""
 LEFT, RIGHT = 0.085, 0.80  # shares of the width; names stand to the right
-GAP = 0.068
+GAP = 0.088
 """The least distance between two names, as a share of a panel's height."""
 
 Dot = tuple[float, float, float]
@@ -35,7 +37,7 @@ def png(title: str, below: str, axis: str, panels: list[Panel], ticks: list[floa
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    high = HEAD + HIGH * len(panels) + FOOT
+    high = HEAD + HIGH[len(panels) > 2] * len(panels) + FOOT
     with matplotlib.rc_context():
         _style()
         figure = Figure(figsize=(WIDE, high), dpi=DOTS)
@@ -56,7 +58,17 @@ def png(title: str, below: str, axis: str, panels: list[Panel], ticks: list[floa
         figure.text(0.012, 1 - 0.08 / high, title, fontsize=9.5, fontweight="bold", va="top", color=INK)
         figure.text(0.012, 1 - 0.27 / high, below, fontsize=7, va="top", color=SOFT)
         buffer = BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, format="png")
+    return _small(buffer)
+
+
+def _small(drawn: BytesIO) -> bytes:
+    """The same picture in a palette, a third of the bytes."""
+    from PIL import Image
+
+    buffer = BytesIO()
+    picture = Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    picture.save(buffer, format="png", optimize=True, dpi=(DOTS, DOTS))
     return buffer.getvalue()
 
 

@@ -6,7 +6,9 @@ Ours is interpolated linearly in the logarithm of the FLOPs saved, video by vide
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 from .markdown import table as markdown
 from .points import OURS
@@ -26,7 +28,7 @@ def table(found: list[Group]) -> str:
     hosts = dict.fromkeys(group.name[0] for group in found)
     for host in hosts:
         ours = sorted((g for g in found if g.name[:2] == (host, OURS)), key=lambda group: group.ratio)
-        for group in (g for g in found if ours and g.name[0] == host and g.name[1] != OURS):
+        for group in distinct(g for g in found if ours and g.name[0] == host and g.name[1] != OURS):
             cells = [*group.name[1:], f"{group.ratio:.2f}"]
             differences = {metric: difference(ours, group, metric) for metric, *_ in METRICS}
             if None in differences.values():
@@ -46,6 +48,15 @@ def table(found: list[Group]) -> str:
     head = ["method", "point", "DiT FLOPs", "n", *(x for _, title, *_ in METRICS for x in (title, f"{OURS} is"))]
     told = [_summary(title, below[metric], compared) for metric, title, *_ in METRICS]
     return markdown(head, lines) + "\n\n" + "\n".join(told)
+
+
+def distinct(found: Iterable[Group]) -> list[Group]:
+    """Without points at which a method did just what it did at an earlier one: aims beyond its range count once."""
+    kept: dict[tuple[Any, ...], Group] = {}
+    for group in found:
+        made = [(*video, row["flops"], row["psnr"]) for video, row in group.rows.items()]
+        kept.setdefault((*group.name[:2], *made), group)
+    return list(kept.values())
 
 
 def difference(ours: list[Group], other: Group, metric: str) -> Mean | None:

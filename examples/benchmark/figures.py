@@ -60,4 +60,6 @@ def _dots(found: list[Group], x: Callable[[Group], float], key: str) -> dict[str
 
 def _below(found: list[Group]) -> str:
     most = max(len(group.rows) for group in found)
-    return f"means over {most} video{'s' if most > 1 else ''} against the original; bars are standard errors"
+    if most == 1:
+        return "one video against the original"
+    return f"means over {most} videos against the original; bars are standard errors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 
@@ -39,5 +39,6 @@ def looks(names: list[str]) -> dict[str, Look]:
         if look is None:
             look = next(each for each in spare if each not in taken or len(taken) >= len(LOOKS))
             taken.add(look)
+            look = replace(look, wide=1.0)
         made[name] = look
     return made

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -30,12 +32,12 @@ def run(points: Iterable[Point], videos: list[tuple[str, int]], log: Log, folder
     if not missing:
         return 0
     with closing(_Pool(here, threads, jobs)) as pool:
-        alone = {here._path(job): job for job in missing if not here.has(job)}
+        alone = {here.path(job): job for job in missing if not here.path(job).exists()}
         for _ in tqdm(pool.each(_make, list(alone.values())), "references", len(alone), disable=not alone):
             pass
-        for point in missing:  # before the pool: two processes would calibrate twice
-            if (point.point.settings or {}).get("profile") == CALIBRATED:
-                here.calibrated(point.point)
+        for job in missing:  # in this process: two others would calibrate twice
+            if (job.point.settings or {}).get("profile") == CALIBRATED:
+                here.calibrated(job.point)
         with tqdm(desc="runs", total=len(wanted), initial=len(wanted) - len(missing), unit="video") as bar:
             for row in pool.each(_run, missing):
                 log.add(row)
@@ -85,7 +87,14 @@ _worker: Worker | None = None
 def _begin(folder: Path, threads: int, told: dict[str, str]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the first process lets the videos under way end
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = Worker(folder, threads, told)
+
+
+def _end_with_parent() -> None:
+    """A pool's processes wait for ever when the first one was killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _make(job: Job, worker: Worker | None = None) -> None:

@@ -56,10 +56,8 @@ def _made(name: str, found: list[Group], rows: list[Row]) -> str:
     machines = "; ".join(sorted({row["machine"] for row in rows}))
     codes = sorted({row["code"] for row in rows})
     of_code = f"code {codes[0]}" if len(codes) == 1 else f"of {len(codes)} versions of the code: {', '.join(codes)}"
-    return (
-        f"`python examples/bench.py {name}`: {len(videos)} videos ({len({prompt for prompt, _ in videos})} prompts); "
-        f"{machines}; {span}; {of_code}."
-    )
+    of_prompts = f"n = {len(videos)} videos, of {len({prompt for prompt, _ in videos})} prompts"
+    return f"`python examples/bench.py {name}`: {of_prompts}; {machines}; {span}; {of_code}."
 
 
 def _results(found: list[Group]) -> list[str]:

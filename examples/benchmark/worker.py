@@ -60,18 +60,19 @@ class Worker:
             row = dict(zip(KEY, Job(point, "", 0).key(hosts.fingerprint()), strict=True))
             return row | self.where | {"status": UNAVAILABLE, "reason": str(error)}
 
-    def has(self, job: Job) -> bool:
-        """Whether the reference of this run lies there."""
-        return self._path(job).exists()
+    def path(self, job: Job) -> Path:
+        """Where the reference of this run lies."""
+        name = digest(hosts.fingerprint(), job.point.host, job.point.video, job.prompt, job.seed)
+        return self.folder / "references" / f"{name}.pt"
 
     def make(self, job: Job) -> None:
         """Make sure of the reference of this run."""
-        if references.load(self._path(job)) is None:
+        if references.load(self.path(job)) is None:
             latents, cost, work = self._generate(job.point.host, job.prompt, job.seed, job.point.video)
             video = self._decoded(job.point.host, latents)
             found = failures.of_frames(video) | failures.of_latents(latents)
             made = Reference(video, *cost, work.flops, work.forwards, work.frames, found)
-            references.save(made, self._path(job))
+            references.save(made, self.path(job))
 
     def calibrated(self, point: Point) -> Path:
         """The profile for this point's host and video, made where there is none; on prompts of its own."""
@@ -88,10 +89,6 @@ class Worker:
     @cached_property
     def _distance(self) -> lpips.Lpips | None:
         return lpips.load()
-
-    def _path(self, job: Job) -> Path:
-        name = digest(hosts.fingerprint(), job.point.host, job.point.video, job.prompt, job.seed)
-        return self.folder / "references" / f"{name}.pt"
 
     def _reference(self, path: Path) -> Reference:
         found = references.load(path)
@@ -125,7 +122,7 @@ class Worker:
     def _measured(self, job: Job) -> Row:
         point, generation = job.point, {}
         self.make(job)
-        reference = self.reference(self._path(job))
+        reference = self.reference(self.path(job))
         options = {**point.video, **point.instead}
         if point.settings is None:
             latents, cost, work = self._generate(point.host, job.prompt, job.seed, options)
