@@ -1,4 +1,4 @@
-"""Rivals and the residual level on the official SkyReels-V2 repository (skipped with a reason where it is not cloned)."""
+"""Rivals and the residual level on the official SkyReels-V2 repository (skipped, with a reason, without a clone)."""
 
 from __future__ import annotations
 
