@@ -106,6 +106,6 @@ def _by_itself(policy: Policy, target: float | None, plans: Planner) -> Asked:
     """The plan of a policy with settings of its own: by them, or with that one which comes nearest to a speed-up."""
     if target is None:
         return Asked(plans.of(policy), None, "")
-    plan, _ = plans.among(policy.ladder(), target)  # type: ignore[attr-defined]  # `create` has looked
+    plan = plans.among(policy.ladder(), target)  # type: ignore[attr-defined]  # `create` has looked
     told = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {policy.name} can be set to"
     return Asked(plan, target, told if plan.bound else "")

@@ -102,16 +102,16 @@ class Planner:
         """The plan of a policy that decides by itself."""
         return self._plan(self._verdicts(lambda i: policy, True), None)
 
-    def among(self, ladder: Sequence[Policy], target: float) -> tuple[Plan, int]:
-        """Of policies from slow to fast, the plan whose speed-up is nearest to the target, and which one it is.
+    def among(self, ladder: Sequence[Policy], target: float) -> Plan:
+        """Of policies from slow to fast, the plan whose speed-up is nearest to the target.
 
         Raises ValueError for a target below 1.
         """
         wanted = self.baseline / _checked(target)
         high = bisect_left(range(len(ladder)), True, key=lambda k: self.of(ladder[k]).work <= wanted)
-        near = [(self.of(ladder[k]), k) for k in (high - 1, high) if 0 <= k < len(ladder)]
-        plan, k = min(near, key=lambda found: abs(found[0].work - wanted))
-        return replace(plan, bound=high == len(ladder) and plan.work > wanted * TOLERANCE), k
+        near = [self.of(ladder[k]) for k in (high - 1, high) if 0 <= k < len(ladder)]
+        plan = min(near, key=lambda plan: abs(plan.work - wanted))
+        return replace(plan, bound=high == len(ladder) and plan.work > wanted * TOLERANCE)
 
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .record import Run
+from .totals import MODES, patched, totals
 
 
 def lines(run: Run) -> list[str]:
@@ -12,35 +13,26 @@ def lines(run: Run) -> list[str]:
     host = ", ".join(run.hosts) or "no host"
     if not run.applied:
         return [f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.told)}", *_where(run)]
-    done = [generation for generation in run.generations if generation.applied and generation.segments]
-    ran = sum(generation.forwards_run for generation in done)
-    skipped = sum(generation.forwards_skipped for generation in done)
-    computed = sum(segment.slots_computed for generation in done for segment in generation.segments)
-    baseline = sum(segment.slots_baseline for generation in done for segment in generation.segments)
-    modes = ", ".join(
-        f"{sum(generation.count(letter) for generation in done)} {word}"
-        for letter, word in (("C", "cached"), ("P", "predicted"), ("R", "recomputed"))
-    )
-    total = sum(generation.seconds.total for generation in done)
-    dit = sum(generation.seconds.dit for generation in done)
-    overhead = sum(generation.seconds.overhead for generation in done)
-    memory = max(generation.history_bytes_peak for generation in done)
+    done = patched(run.generations)
+    sums = totals(done)
+    frames = f"latent frames {sums.frames_before} -> {sums.frames_after}"
+    modes = ", ".join(f"{sums.modes[letter]} {word}" for letter, word in MODES.items())
     videos = f"{len(done)} generation{'s' if len(done) != 1 else ''}"
     out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
-    if skipped:
-        out.append(f"  DiT forwards {ran + skipped} -> {ran}, latent frames {baseline} -> {computed} ({modes})")
+    if sums.after < sums.before:
+        out.append(f"  DiT forwards {sums.before} -> {sums.after}, {frames} ({modes})")
         out += _work([plan for generation in done for plan in generation.planned])
     else:
-        out.append(f"  nothing was skipped: all {ran} DiT forwards ran, because {_why_nothing(run)} ({modes})")
-        if computed < baseline:
-            out.append(f"  latent frames {baseline} -> {computed}: those that had not started were left out")
+        out.append(f"  nothing was skipped: all {sums.after} DiT forwards ran, because {_why_nothing(run)} ({modes})")
+        if sums.frames_after < sums.frames_before:
+            out.append(f"  {frames}: those that had not started were left out")
+    seconds = sums.seconds
     out.append(
-        f"  {total:.1f} s in all, {dit:.1f} s in the DiT, {overhead:.2f} s overhead, "
-        f"{memory / 1e6:.1f} MB of velocities kept"
+        f"  {seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead, "
+        f"{sums.memory / 1e6:.1f} MB of velocities kept"
     )
-    guards = {name: sum(g.guards.get(name, 0) for g in done) for g in done for name in g.guards}
-    if guards:
-        out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(guards.items())))
+    if sums.guards:
+        out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(sums.guards.items())))
     out += [f"  {remark}" for remark in dict.fromkeys(remark for g in done for remark in g.remarks)]
     unfinished = [generation for generation in run.generations if not generation.finished]
     if unfinished:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
 from .options import at_least, own
+from .rungs import rungs
 from .traits import Size, Traits
 
 RUNGS = range(1, 31)
@@ -56,10 +56,7 @@ class DeltaDiT:
 
     def ladder(self) -> list[DeltaDiT]:
         """Growing intervals."""
-        rungs = [copy.copy(self) for _ in RUNGS]
-        for rung, interval in zip(rungs, RUNGS, strict=True):
-            rung.interval = interval
-        return rungs
+        return rungs(self, "interval", RUNGS)
 
     def span(self, iteration: int, iterations: int) -> tuple[int, int] | None:
         """Rear blocks, then front blocks."""

@@ -5,14 +5,14 @@ Its compression of the key-value cache is out of scope: it changes what attentio
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
 from .options import at_least, own
-from .teacache import COEFFICIENTS, PLAIN, RUNGS, WIDE
+from .rungs import rungs
+from .teacache import COEFFICIENTS, PLAIN, RUNGS, WIDE, polynomial
 from .traits import Size, Traits
 
 THRESHOLDS = {False: 0.15, True: 0.015}
@@ -65,10 +65,7 @@ class FlowCache:
 
     def ladder(self) -> list[FlowCache]:
         """Rising thresholds."""
-        rungs = [copy.copy(self) for _ in RUNGS]
-        for rung, threshold in zip(rungs, RUNGS, strict=True):
-            rung.threshold = threshold
-        return rungs
+        return rungs(self, "threshold", RUNGS)
 
     def initial(self) -> float:
         return 0.0
@@ -84,7 +81,7 @@ class FlowCache:
             return 0.0, Decision(Mode.RECOMPUTE, "history")
         if observation.age < max(self.options.warmup_steps, 1):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
-        accumulated = state + self._rescale(observation.discrepancy)
+        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
         if accumulated < self.threshold:
             return accumulated, Decision(Mode.CACHE, "threshold")
         return 0.0, Decision(Mode.RECOMPUTE, "threshold")
@@ -92,9 +89,3 @@ class FlowCache:
     def _last(self, observation: Observation) -> bool:
         """Of the whole walk on MAGI-1, and of each block of frames on SkyReels-V2."""
         return observation.iteration == observation.iterations - 1 if self.chunked else observation.remaining == 0
-
-    def _rescale(self, change: float) -> float:
-        value = 0.0
-        for coefficient in self.coefficients:
-            value = value * change + coefficient
-        return value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
 from .options import at_least, own
+from .rungs import rungs
 from .traits import Traits
 
 ORDERS = 2
@@ -60,10 +60,7 @@ class TaylorSeer:
 
     def ladder(self) -> list[TaylorSeer]:
         """Growing intervals."""
-        rungs = [copy.copy(self) for _ in RUNGS]
-        for rung, interval in zip(rungs, RUNGS, strict=True):
-            rung.interval = interval
-        return rungs
+        return rungs(self, "interval", RUNGS)
 
     def initial(self) -> None:
         return None

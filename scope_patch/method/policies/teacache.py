@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from ...environment import unknown
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
 from .options import at_least, own
+from .rungs import rungs
 from .traits import Size, Traits
 
 # SkyworkAI/SkyReels-V2 @ abed76f, modules/transformer.py, for text to video: (model, use_ret_steps) -> the polynomial
@@ -80,10 +80,7 @@ class TeaCache:
 
     def ladder(self) -> list[TeaCache]:
         """Rising thresholds."""
-        rungs = [copy.copy(self) for _ in RUNGS]
-        for rung, threshold in zip(rungs, RUNGS, strict=True):
-            rung.threshold = threshold
-        return rungs
+        return rungs(self, "threshold", RUNGS)
 
     def initial(self) -> float:
         return 0.0
@@ -96,18 +93,19 @@ class TeaCache:
             return 0.0, Decision(Mode.RECOMPUTE, "growth" if observation.moved else "forced")
         if observation.discrepancy is None or any(call % steps < retained for call in calls):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
-        accumulated = state + self.rescale(observation.discrepancy)
+        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
         # Like upstream's: what is not a number is not below the threshold.
         if accumulated < self.threshold:
             return accumulated, Decision(Mode.CACHE, "threshold")
         return 0.0, Decision(Mode.RECOMPUTE, "threshold")
 
-    def rescale(self, change: float) -> float:
-        """The polynomial, as `numpy.poly1d` evaluates it."""
-        value = 0.0
-        for coefficient in self.coefficients:
-            value = value * change + coefficient
-        return value
-
     def _choose(self, model: str) -> None:
         self.coefficients = COEFFICIENTS.get((model, self.options.use_ret_steps), PLAIN)
+
+
+def polynomial(coefficients: Sequence[float], x: float) -> float:
+    """Highest power first, as `numpy.poly1d` evaluates it."""
+    value = 0.0
+    for coefficient in coefficients:
+        value = value * x + coefficient
+    return value
