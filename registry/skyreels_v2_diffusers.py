@@ -48,9 +48,12 @@ def bypass(pipeline):
 
 def cost(pipeline, arguments, schedule, index):
     """FLOPs of one branch's forward over an interval of latent frames."""
+    from dataclasses import replace
+
     from scope_patch.cost.wan import WanShape, forward_flops
 
     shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
+    shape = replace(shape, text_tokens=arguments["encoder_hidden_states"].shape[1])  # max_sequence_length
     *_, height, width = arguments["hidden_states"].shape
     return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)
 

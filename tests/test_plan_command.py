@@ -66,6 +66,14 @@ def test_a_speedup_needs_no_weights(call):
     assert fast["plan"]["speedup"] == pytest.approx(5.27, rel=0.01) and not fast["remarks"]
 
 
+def test_a_shorter_text_costs_less(call):
+    long, short = (
+        told(call, "skyreels-v2-diffusers", *PAPER, *more)["plan"]["pflop"]["original"]
+        for more in ((), ("--text-tokens=64",))
+    )
+    assert 0.9 * long < short < long
+
+
 def test_thresholds_without_weights_have_bounds(call):
     made = told(call, "skyreels-v2", *PAPER, "--target-speedup=3", "--placement=threshold")
     assert not made["exact"] and made["least"]["forwards"]["run"] == 400

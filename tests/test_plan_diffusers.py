@@ -21,6 +21,7 @@ from scope_patch.planning import timesteps
 from scope_patch.planning.modulation import modulation
 from scope_patch.planning.weights import Checkpoint
 
+TEXT = {"text_tokens": 4}  # as tests/hosts.py has it
 HOST = "skyreels-v2-diffusers"
 FRAMES = st.fixed_dictionaries(
     {
@@ -69,7 +70,7 @@ def test_plan_equals_run(host, options, how, more, fps, shift):
     decided = {**how, **more}
     named = {"steps" if name == "num_inference_steps" else name: value for name, value in options.items()}
     size = {"height": 32, "width": 32, "shift": shift}
-    told, error = planned.plan(HOST, **named, **size, **decided, weights=folder, dtype="float32")
+    told, error = planned.plan(HOST, **named, **size, **decided, **TEXT, weights=folder, dtype="float32")
     with scope_patch.patched(pipe, strict=True, **decided) as run:
         try:
             generate(pipe, **options)
@@ -99,7 +100,13 @@ def test_the_comparison_can_fail(host):
     with scope_patch.patched(pipe, strict=True, target_speedup=2, placement="threshold") as run:
         generate(pipe, num_frames=25, guidance_scale=4.0)
     options = {"num_frames": 25, "ar_step": 3, "causal_block_size": 5, "height": 32, "width": 32, "weights": folder}
-    for more, fits in (({}, True), ({"shift": 8.0}, False), ({"steps": 11}, False), ({"fps": 16}, False)):
+    for more, fits in (
+        ({}, True),
+        ({"shift": 8.0}, False),
+        ({"steps": 11}, False),
+        ({"fps": 16}, False),
+        ({"text_tokens": 512}, False),
+    ):
         given = {
             **options,
             "steps": 12,

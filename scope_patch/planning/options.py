@@ -21,6 +21,7 @@ def skyreels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance-scale", type=float, default=6.0)
     parser.add_argument("--height", type=int, default=544)
     parser.add_argument("--width", type=int, default=960)
+    parser.add_argument("--text-tokens", type=int, help="diffusers' max_sequence_length (default: 512, for FLOPs)")
     parser.add_argument("--fps", type=int, default=24, help="counts with --weights, where the model embeds it")
     parser.add_argument("--model", help="1.3B or 14B (default: as --weights has it, or else 1.3B)")
     weights(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -36,6 +37,8 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
         raise UsageError(f"{options.host}: --signal latent is for MAGI-1; take timestep or expected")
     try:
         shape, timestep = _model(options)
+        if options.text_tokens is not None:
+            shape = replace(shape, text_tokens=options.text_tokens)
         parts = tuple(_part(options, settings, shape, frames, ready) for frames, ready in segments(options))
     except ValueError as error:
         raise UsageError(f"{options.host}: {error}") from error
