@@ -23,6 +23,7 @@ LOOKS = {
     "reduced steps": Look("#1A1D21", "X", ":"),
     "teacache": Look("#E69F00", "^"),
     "taylorseer": Look("#D55E00", "v"),
+    "taylorseer, order 2": Look("#8A3A00", "<", (0, (4, 1.5))),
     "delta-dit": Look("#CC79A7", "P"),
     "flowcache": Look("#B3A600", "*", (0, (5, 1))),
 }
