@@ -168,10 +168,15 @@ def cost(transport, arguments, schedule, index):
     return window_flops(schedule, shape, tokens, seen, text, runtime.cfg_number)
 
 
-def ranks():
-    """Ranks that share one DiT: pipeline stages times context parallel ranks."""
+def ranks(transport):
+    """Pipeline stages times context parallel ranks; upstream numbers them so that the two are offsets of a rank."""
+    import torch.distributed as dist
+
     parallel = sys.modules.get(PARALLEL)
-    return 1 if parallel is None else parallel.get_pp_world_size() * parallel.get_cp_world_size()
+    if parallel is None or parallel.get_pp_world_size() * parallel.get_cp_world_size() == 1:
+        return ()
+    stages, parts = (dist.get_process_group_ranks(group()) for group in (parallel.get_pp_group, parallel.get_cp_group))
+    return sorted({stage + part - dist.get_rank() for stage in stages for part in parts})
 
 
 ARCHITECTURE = Architecture(
@@ -234,6 +239,7 @@ ARCHITECTURE = Architecture(
     preset_limit=0.15,
     placement="threshold",
     cost=cost,
+    ranks=ranks,
     stepwise=Stepwise(
         position=("infer_idx", "cur_denoise_step"),
         rows=rows,
@@ -243,6 +249,5 @@ ARCHITECTURE = Architecture(
         unscheduled=unscheduled,
         narrow=narrow,
         work=work,
-        ranks=ranks,
     ),
 )

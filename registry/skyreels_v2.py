@@ -1,5 +1,7 @@
 """SkyReels-V2, the official repository: diffusion forcing, short, long and extended videos."""
 
+import sys
+
 from scope_patch.patch.architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Fact, ForwardNames, Seam
 
 PIPELINES = "skyreels_v2_infer.pipelines.diffusion_forcing_pipeline"
@@ -26,6 +28,18 @@ def bypass(pipeline):
     """Sequence parallelism gives every rank the same part of the tokens, which is not slot by slot."""
     forward = getattr(vars(pipeline.transformer).get("forward"), "__name__", "")
     return "use_usp splits the tokens among ranks" if forward == "usp_dit_forward" else ""
+
+
+def ranks(pipeline):
+    """With use_usp every rank of xfuser's sequence-parallel group has a part of the tokens; upstream takes all."""
+    if getattr(pipeline, "sp_size", 1) < 2:
+        return ()
+    xfuser = sys.modules.get("xfuser.core.distributed")
+    if xfuser is not None:
+        return xfuser.get_sp_group().ranks
+    import torch.distributed as dist
+
+    return range(dist.get_world_size())
 
 
 def cost(pipeline, arguments, schedule, index):
@@ -68,6 +82,7 @@ ARCHITECTURE = Architecture(
     refuse=refuse,
     cost=cost,
     bypass=bypass,
+    ranks=ranks,
     size=lambda model: (model.dim, len(model.blocks)),
     block_causal=lambda model: bool(model.flag_causal_attention),
     # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.

@@ -46,6 +46,16 @@ def bypass(pipeline):
     return "context parallelism splits the tokens among ranks" if config else ""
 
 
+def ranks(pipeline):
+    """The ranks of the mesh that context or tensor parallelism runs over."""
+    config = getattr(pipeline.transformer, "_parallel_config", None)
+    for name in ("context_parallel_config", "tensor_parallel_config"):
+        mesh = getattr(getattr(config, name, None), "_mesh", None)
+        if mesh is not None:
+            return mesh.mesh.flatten().tolist()
+    return ()
+
+
 def cost(pipeline, arguments, schedule, index):
     """FLOPs of one branch's forward over an interval of latent frames."""
     from dataclasses import replace
@@ -87,6 +97,7 @@ ARCHITECTURE = Architecture(
     refuse=refuse,
     cost=cost,
     bypass=bypass,
+    ranks=ranks,
     size=lambda model: (
         model.config.num_attention_heads * model.config.attention_head_dim,
         model.config.num_layers,

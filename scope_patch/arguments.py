@@ -68,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
 def _running_options(parser: argparse.ArgumentParser) -> None:
     """What holds wherever a command is started."""
     parser.add_argument("--report", metavar="FILE", help="write what was skipped, as JSON")
+    parser.add_argument(
+        "--rank-timeout",
+        metavar="SECONDS",
+        help="how long ranks that share a model wait for one another (default: 120)",
+    )
     parser.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -44,6 +45,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "profile": text,
     "calibrate": text,
     "report": text,
+    "rank_timeout": number,
     "strict": switch,
 }
 
@@ -71,6 +73,7 @@ class Settings:
     profile: str | None = None
     calibrate: str | None = None
     report: str | None = None
+    rank_timeout: float = 120.0
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -98,10 +101,19 @@ class Settings:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
+        if not number(self.rank_timeout, "rank_timeout") > 0:
+            raise UsageError(f"rank_timeout is {self.rank_timeout}, but must be more than 0 seconds")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
         _known("level", self.level, LEVELS)  # None: the policy's own
         _ = self.policy_options
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight letters of all that decisions are made from: the same on ranks that decide alike."""
+        beside = (*FILES, "rank_timeout", "strict")
+        decisive = {name: value for name, value in asdict(self).items() if name not in beside}
+        return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
 
     @property
     def policy_name(self) -> str:

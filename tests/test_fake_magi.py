@@ -202,21 +202,6 @@ def test_the_generation_is_under_way_only_while_it_works():
     assert torch.equal(torch.cat(chunks, dim=2), expected)
 
 
-def test_ranks_decide_from_timesteps(monkeypatch):
-    from inference.infra.distributed import parallel_state
-
-    model, _ = host("text")
-    with scope_patch.patched(model, **ALWAYS_PREDICT) as run:
-        expected = tiny.generate(model)
-    modes = run.report["generations"][0]["segments"][0]["modes"]
-    monkeypatch.setattr(parallel_state, "CP_WORLD_SIZE", 2)
-    with scope_patch.patched(model, **ALWAYS_PREDICT, signal="latent") as run:
-        assert torch.equal(tiny.generate(model), expected)
-    generation = run.report["generations"][0]
-    assert generation["signal"] == "expected change of the latents" and "2 ranks" in generation["remarks"][0]
-    assert generation["segments"][0]["modes"] == modes
-
-
 def test_unknown_guidance_runs_unpatched_and_says_so_once(caplog):
     model, _ = host("text")
     expected = tiny.generate(model)

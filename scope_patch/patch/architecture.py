@@ -103,7 +103,6 @@ class Stepwise:
         unscheduled: forward arguments -> why this call is none of a step's own ("prefix"), or "".
         narrow: (forward arguments, first, last) -> arguments that forward the call's chunks [first, last) alone.
         work: (DiT, forward arguments) -> (runs of the network, chunks in them) of one forward of the seam.
-        ranks: () -> ranks that share one model, in whatever way.
     """
 
     position: tuple[str, str]
@@ -114,7 +113,6 @@ class Stepwise:
     unscheduled: Callable[[Mapping[str, Any]], str]
     narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]]
     work: Callable[[Any, Mapping[str, Any]], tuple[int, int]]
-    ranks: Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -146,6 +144,8 @@ class Architecture:
         preset_limit: the highest predict threshold that a preset may take to get there; a target that the user names
             has no such limit.
         cost: (pipeline, first forward arguments, schedule, input) -> the FLOPs of forwarding slots at an iteration.
+        ranks: pipeline -> the global ranks that share its DiT, in whatever way: one must not skip a forward that
+            another one enters. Empty, or one, where each rank has a DiT of its own.
         stepwise: what is known of the loop, where its steps are calls.
         neutral: attributes of the DiT set to these values while its timestep signal is traced.
     """
@@ -169,6 +169,7 @@ class Architecture:
     placement: str = "error"
     preset_limit: float = math.inf
     presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
+    ranks: Callable[[Any], Sequence[int]] = lambda pipeline: ()
     stepwise: Stepwise | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)

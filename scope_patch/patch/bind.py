@@ -20,6 +20,7 @@ from ..report.record import Generation as Record
 from .architecture import FORWARD, GENERATION, READ, SCHEDULE, STEP, Architecture, Seam
 from .call import bind as bind_call
 from .clock import Clock, Mark
+from .consensus import Quorum
 from .current import Current
 from .fill import Pending
 from .generation import Generation
@@ -46,6 +47,7 @@ class Binding:
         self._ledger = Ledger()
         self._current = Current()
         self.guard = Guard(architecture.name, self._current, self.scopes)
+        self.quorum = Quorum(architecture.name)
         self._parameters: dict[str, list[str]] = {}
 
     def attach(self, group: str) -> None:
@@ -179,9 +181,9 @@ class Binding:
         record = Record()
         stepwise = self.architecture.stepwise
         generation: Generation = (
-            SegmentGeneration(self.architecture, scope, pipeline, record)
+            SegmentGeneration(self.architecture, scope, pipeline, record, self.quorum)
             if stepwise is None
-            else StepGeneration(self.architecture, stepwise, scope, pipeline, record)
+            else StepGeneration(self.architecture, stepwise, scope, pipeline, record, self.quorum)
         )
         scope.run.generations.append(record)
         if self.architecture.name not in scope.run.hosts:

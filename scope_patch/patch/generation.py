@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import NotApplied, UsageError
 from ..method import policies, predictors
 from ..method.asked import asked, planner
 from ..method.calibration import Calibration
@@ -22,6 +22,7 @@ from ..report.sink import put
 from .architecture import Architecture
 from .call import ForwardCall
 from .clock import Clock
+from .consensus import Consensus, Quorum
 from .deciding import Planned
 from .scope import Scope, unwrap
 from .session import Session
@@ -40,10 +41,15 @@ class Generation:
         level: where it is skipped, "velocity" or "residual".
         session: the segment or input under way, if any.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
+        stopped: nothing is left out any more.
     """
 
-    def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
+    def __init__(
+        self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record, quorum: Quorum | None = None
+    ) -> None:
         self.architecture, self.scope, self.record = architecture, scope, record
+        self._quorum = quorum or Quorum(architecture.name)
+        self._consensus: Consensus | None = None
         self.settings = scope.run.settings
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
@@ -58,7 +64,28 @@ class Generation:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
-        self.inside = False
+        self.inside = self.stopped = False
+
+    def gather(self) -> None:
+        """Know the ranks that share the DiT, so that whatever fails from here on is told to them."""
+        if self._consensus is None and self.policy.active:
+            self._consensus = self._quorum.of(self.architecture.ranks(self.pipeline), self.settings.rank_timeout)
+
+    def agree(self, what: str) -> None:
+        """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""
+        if self._consensus is None or self._consensus.agree(what):
+            return
+        self.stopped, self.session = True, None
+        raise NotApplied(
+            "the ranks that share the model did not agree to leave anything out, so all run unpatched: one of them is "
+            "not patched, has other settings, has failed, or took longer than "
+            f"{self.settings.rank_timeout:g} s (--rank-timeout)"
+        )
+
+    def leave(self) -> None:
+        """This rank goes on unpatched, and so must those that share the DiT with it."""
+        if self._consensus is not None:
+            self._consensus.leave()
 
     def obstacle(self) -> str:
         """Why the level that was asked for cannot be had, or ""."""

@@ -47,8 +47,9 @@ class Guard:
                 raise
             logger.warning("%s runs unpatched: %s", self.name, reason)
             if generation is not None:
-                generation.record.applied = False
+                generation.record.applied = generation.record.forwards_skipped > 0
                 generation.record.reasons.append(str(reason))
+                generation.leave()
         except Exception as error:
             if strict:
                 raise ScopePatchError(f"scope_patch failed on {self.name}: {error!r}") from error
@@ -66,7 +67,9 @@ class Guard:
             self.name,
             exc_info=True,
         )
-        for record in (generation.record for generation in self._current.generations):
+        for generation in self._current.generations:
+            generation.leave()
+            record = generation.record
             record.guard("failure")
             record.applied = record.forwards_skipped > 0
             record.reasons.append(f"switched off after a failure of ours: {error!r}")

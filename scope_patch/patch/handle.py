@@ -66,6 +66,7 @@ def apply(target: Any, **settings: Any) -> Handle:
     binding = _binding_of(target)
     binding.refused.clear()
     binding.guard.broken = False
+    binding.quorum.forgive()
     reasons = attach_ready(binding, strict=False)
     if not binding.bound:
         raise NotApplied("; ".join(reasons) or f"no group of {binding.architecture.name} is imported as a whole")

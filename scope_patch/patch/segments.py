@@ -16,14 +16,11 @@ from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build, by_step
 from ..method.stability import Limits
-from ..report.record import Generation as Record
-from .architecture import Architecture
 from .bypass import Bypass, whole
 from .call import ForwardCall
 from .deciding import Planned
 from .generation import Generation
 from .intervals import WatchedIntervals
-from .scope import Scope
 from .session import Session
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 
@@ -41,9 +38,7 @@ _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 class SegmentGeneration(Generation):
     """One pipeline call, made of segments."""
 
-    def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
-        super().__init__(architecture, scope, pipeline, record)
-        self._width = 0
+    _width = 0
 
     def start_segment(self, result: Any, watch: Callable[[Session, int], Interval | None]) -> Any:
         """The schedule function returned: its result with the intervals watched.
@@ -56,6 +51,9 @@ class SegmentGeneration(Generation):
         if self.session is not None:
             self.session.close()
             self.session = None
+        if self.stopped:
+            return result
+        self.gather()
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.architecture.refuse(self.pipeline, self.model)
         if self.signal_name == "latent":
@@ -83,7 +81,9 @@ class SegmentGeneration(Generation):
             calibration=self.scope.calibration,
             limits=Limits.none() if self.traits.by_step else None,
             bypass=self._bypass(),
+            agree=self.agree,
         )
+        self.agree(f"segment of {tuple(mask.shape)} under {self.settings.fingerprint}")
         self.session = session
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
 

@@ -35,6 +35,7 @@ class Session:
         calibration: gets the velocities of every forward.
         limits: of a usable prediction.
         bypass: for the residual level; None: skipped forwards are not called.
+        agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Session:
         calibration: Calibration | None = None,
         limits: stability.Limits | None = None,
         bypass: Bypass | None = None,
+        agree: Callable[[str], None] = lambda what: None,
     ) -> None:
-        self._bypass = bypass
+        self._bypass, self._agree = bypass, agree
         self._make_schedule, self._make_decider = schedule, decider
         self.predictor, self.record = predictor, record
         self.host, self.limits = host or Host(), limits or stability.Limits()
@@ -79,7 +81,10 @@ class Session:
                 self.branches.forget()
             self.iteration, self.verdict, self._forecast = iteration, None, None
             self.branches.enter(iteration)
-        return self.schedule.intervals[iteration]
+        interval = self.schedule.intervals[iteration]
+        if interval != self.schedule.baseline[iteration]:
+            self._agree(f"iteration {iteration}: latent frames {interval}")
+        return interval
 
     def serve(self, call: ForwardCall) -> tuple[Any, Pending | None]:
         """Before a forward: (output, None) to return instead of it, or (None, pending) to run it.
@@ -104,6 +109,8 @@ class Session:
         if self.verdict is None:
             self.verdict = self._decide(call, schedule, iteration, interval)
         output, pending = self._carry_out(call, self.verdict, branch, interval)
+        if pending is None or pending.bypassed or pending.arguments is not None:
+            self._agree(f"iteration {iteration}: {self.verdict.forwarded} forwarded")
         host = schedule.baseline[iteration]
         runs, baseline = self.host.cost(call.arguments, host[1] - host[0])
         if pending is None:

@@ -16,6 +16,7 @@ from ..method.stability import Limits
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
 from .call import ForwardCall
+from .consensus import Quorum
 from .deciding import Decider, Online
 from .gauge import LatentGauge
 from .generation import Generation
@@ -32,12 +33,17 @@ class StepGeneration(Generation):
     """One walk along a video, or along several whose steps take turns; each has a session of its own."""
 
     def __init__(
-        self, architecture: Architecture, stepwise: Stepwise, scope: Scope, pipeline: Any, record: Record
+        self,
+        architecture: Architecture,
+        stepwise: Stepwise,
+        scope: Scope,
+        pipeline: Any,
+        record: Record,
+        quorum: Quorum | None = None,
     ) -> None:
-        super().__init__(architecture, scope, pipeline, record)
+        super().__init__(architecture, scope, pipeline, record, quorum)
         self.stepwise = stepwise
         self._sessions: dict[int, Session] = {}
-        self._refused = False
 
     def enter_step(self, parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The step seam is called: the session of its input is the present one, at that step.
@@ -46,7 +52,7 @@ class StepGeneration(Generation):
         """
         arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
         index, step = (int(arguments[name]) for name in self.stepwise.position)
-        if self._refused:
+        if self.stopped:
             return
         if index not in self._sessions:
             self._sessions[index] = self._start(index)
@@ -64,13 +70,14 @@ class StepGeneration(Generation):
         super().close(error)
 
     def _start(self, index: int) -> Session:
+        self.gather()
         reason = self.architecture.refuse(self.pipeline, self.model) or self.obstacle()
         if reason:
-            self._refused = True
+            self.stopped = True
             raise NotApplied(reason)
-        frames, ranks = self.stepwise.frames(self.pipeline), self.stepwise.ranks()
+        frames, ranks = self.stepwise.frames(self.pipeline), max(1, len(self.architecture.ranks(self.pipeline)))
         if self.scope.calibration is not None and ranks > 1:
-            self._refused = True  # a rank that is not the last sees no velocities
+            self.stopped = True  # a rank that is not the last sees no velocities
             raise NotApplied(
                 "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
             )
@@ -90,6 +97,7 @@ class StepGeneration(Generation):
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
             return self._decider(call, schedule, index, ranks)
 
+        self.agree(f"input {index} under {self.settings.fingerprint}")
         return Session(
             schedule,
             decider,
@@ -99,6 +107,7 @@ class StepGeneration(Generation):
             keep=self.policy.active,
             calibration=self.scope.calibration,
             limits=Limits.none() if self.traits.by_step else None,
+            agree=self.agree,
         )
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:

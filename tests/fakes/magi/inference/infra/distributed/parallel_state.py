@@ -1,9 +1,19 @@
-"""The parallel layout a test wants reported. Nothing is sent anywhere: the host runs on as one process."""
+"""The parallel layout. One process by default; a test with ranks makes groups of them."""
 
 PP_WORLD_SIZE = 1
 PP_RANK = 0
 CP_WORLD_SIZE = 1
 CP_RANK = 0
+CP_GROUP = None
+PP_GROUP = None
+
+
+def get_pp_group():
+    return PP_GROUP
+
+
+def get_cp_group():
+    return CP_GROUP
 
 
 def get_pp_world_size():

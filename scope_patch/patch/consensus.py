@@ -1,0 +1,133 @@
+"""Ranks that share one DiT leave something out together, or not at all.
+
+Such a DiT has collectives in its forward: where one rank skips and another does not, the job hangs. All ranks make the
+same plan, but on one of them patching may have failed, or fail later. So before anything is left out every rank says
+that it is ready, through the key-value store of the host's own process group: no collective, nothing on a device, and a
+rank that is not patched at all need not answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+YES, NO = "yes", "no"
+SHORTEST, LONGEST, GROWTH = 0.0001, 0.05, 1.5
+"""Seconds between two looks at the store, and how they grow. Its own waiting cannot be interrupted, and warns."""
+PATIENCE = 15
+"""A rank that has answered once may take so many times longer afterwards: it may be in a long forward."""
+
+
+class Consensus:
+    """The agreements of one generation, in order; the outcome of each is the same on all ranks.
+
+    The first to say NO, or to have waited too long, settles an agreement for all; else the last to say YES does.
+    After a NO nothing more is asked.
+
+    Args:
+        store: torch.distributed.Store of the job.
+        name: of the ranks, the same on all of them.
+        ranks: how many there are.
+        timeout: seconds that the first agreement may take.
+
+    Raises RuntimeError where the store does not answer.
+    """
+
+    def __init__(self, store: Any, name: str, ranks: int, timeout: float) -> None:
+        self._store, self._ranks, self._timeout = store, ranks, timeout
+        # Counting generations would not do: a rank may have been patched later than the others.
+        self._round_key = f"{name}/round"
+        self._round = int(store.compare_set(self._round_key, "", "0"))
+        self._name = f"{name}/{self._round}"
+        self._number = 0
+        self._last: Sequence[str] = ()
+        self.over = False
+
+    def agree(self, what: str) -> bool:
+        """Whether all ranks have come to the same point and go on.
+
+        Args:
+            what: the point. Ranks that name different ones do not agree.
+        """
+        if self.over:
+            return False
+        self._number += 1
+        keys = outcome, ballots, point = [f"{self._name}/{self._number}{part}" for part in ("", "/ballots", "/point")]
+        try:
+            if self._store.compare_set(point, "", what).decode() != what:
+                self._store.compare_set(outcome, "", NO)
+            elif self._store.add(ballots, 1) == self._ranks:
+                for key in self._last:  # all are here, so all have read the last outcome
+                    self._store.delete_key(key)
+                self._store.compare_set(outcome, "", YES)
+            agreed = self._wait(outcome)
+        except RuntimeError:  # the store is gone, and the job with it, or soon
+            agreed = False
+        self._last = keys
+        if self._number == 1:
+            self._settled()
+            self._timeout *= PATIENCE
+        self.over = not agreed
+        return agreed
+
+    def leave(self) -> None:
+        """This rank leaves nothing out any more; neither will the others, from their next agreement on."""
+        if self.over:
+            return
+        self.over = True
+        with suppress(RuntimeError):
+            self._store.compare_set(f"{self._name}/{self._number + 1}", "", NO)
+        self._settled()
+
+    def _settled(self) -> None:
+        """Whoever comes now belongs to the next generation."""
+        with suppress(RuntimeError):
+            self._store.compare_set(self._round_key, str(self._round), str(self._round + 1))
+
+    def _wait(self, outcome: str) -> bool:
+        """The outcome, once there is one; after too long a wait it is NO, unless another was faster."""
+        end, pause = time.monotonic() + self._timeout, SHORTEST
+        while not self._store.check([outcome]):
+            if time.monotonic() > end:
+                self._store.compare_set(outcome, "", NO)
+                break
+            time.sleep(pause)
+            pause = min(LONGEST, pause * GROWTH)
+        return bool(self._store.get(outcome).decode() == YES)
+
+
+class Quorum:
+    """Makes the consensus of every generation of an architecture.
+
+    Ranks that did not agree once leave nothing out until the next `apply`: one that is not there would be waited for
+    at every generation.
+    """
+
+    def __init__(self, architecture: str) -> None:
+        self._architecture = architecture
+        self._newest: dict[tuple[int, ...], Consensus] = {}
+
+    def of(self, ranks: Sequence[int], timeout: float) -> Consensus | None:
+        """The consensus of a new generation; None where the DiT is one rank's alone."""
+        if len(ranks) < 2:
+            return None
+        members = tuple(sorted(ranks))
+        name = f"scope_patch/{self._architecture}/{'-'.join(map(str, members))}"
+        made = Consensus(_default_store(), name, len(members), timeout)
+        if members in self._newest and self._newest[members].over:
+            made.leave()
+        self._newest[members] = made
+        return made
+
+    def forgive(self) -> None:
+        """The ranks may try again."""
+        self._newest.clear()
+
+
+def _default_store() -> Any:
+    """The store of the job's process group, for which torch has no public name."""
+    return torch.distributed.distributed_c10d._get_default_store()
