@@ -1,8 +1,9 @@
 """Quality against work on the demo model: python examples/evaluate.py --out DIR [--prompts 8] [--only NAME ...].
 
 Every setting makes the same videos (prompt, seed) as the unpatched pipeline; the table says what it cost and how near
-it came: DiT forwards, latent frames forwarded, DiT FLOPs (torch.utils.flop_counter), seconds, PSNR and SSIM against the
-unpatched output, on the decoded 8-bit frames. Writes table.md, runs.jsonl (one line a video) and frames.png.
+it came: DiT forwards, latent frames forwarded, DiT FLOPs (counted by hooks, see benchmark/work.py), seconds, PSNR and
+SSIM against the unpatched output, on the decoded 8-bit frames. Writes table.md, runs.jsonl (one line a video) and
+frames.png.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     import scope_patch
+    from benchmark.work import Work
     from demo_model import pipeline
-    from measures import Flops
     from scope_patch.quality.metrics import psnr, ssim
 
     torch.set_num_threads(args.threads)
@@ -73,26 +74,25 @@ def main(argv: list[str] | None = None) -> None:
     if args.full_attention:  # diffusers switches the mask on wherever a block size is given
         pipe.transformer.register_to_config(num_frame_per_block=1)
         pipe.transformer._set_ar_attention = lambda size: None
-    flops = Flops(pipe)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, kept = [], []
     with (args.out / "runs.jsonl").open("w") as log:
         for seed, prompt in enumerate(PROMPTS[: args.prompts]):
             begin = time.perf_counter()
-            latents = pipeline.sample(pipe, prompt, num_frames=args.num_frames, seed=seed)
+            with Work(pipe.transformer) as whole:
+                latents = pipeline.sample(pipe, prompt, num_frames=args.num_frames, seed=seed)
             seconds = time.perf_counter() - begin
             reference = pipeline.decode(pipe, latents)[0]
             rows.append({"setting": "unpatched", "prompt": prompt, "seconds": seconds})
             kept.append(("unpatched", prompt, reference))
             for name in args.only or SETTINGS:
-                with scope_patch.patched(pipe, **SETTINGS[name], strict=True) as run:
+                with scope_patch.patched(pipe, **SETTINGS[name], strict=True) as run, Work(pipe.transformer) as work:
                     begin = time.perf_counter()
                     made = pipeline.sample(pipe, prompt, num_frames=args.num_frames, seed=seed)
                     seconds = time.perf_counter() - begin
                 generation = run.report["generations"][0]
                 video = pipeline.decode(pipe, made)[0]
                 kept.append((name, prompt, video))
-                ran, whole = flops.of(generation)
                 rows.append(
                     {
                         "setting": name,
@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> None:
                         "slots": sum(s["slots_computed"] for s in generation["segments"]),
                         "baseline_forwards": generation["forwards"]["baseline"],
                         "baseline_slots": sum(s["slots_baseline"] for s in generation["segments"]),
-                        "flops": ran,
-                        "baseline_flops": whole,
+                        "flops": work.flops,
+                        "baseline_flops": whole.flops,
                         "seconds": seconds,
                         "dit": generation["seconds"]["dit"],
                         "overhead": generation["seconds"]["overhead"],

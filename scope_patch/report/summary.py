@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .record import Run
-from .totals import MODES, patched, totals
+from .totals import MODES, Totals, patched, totals
 
 
 def lines(run: Run) -> list[str]:
@@ -21,7 +19,7 @@ def lines(run: Run) -> list[str]:
     out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
     if sums.after < sums.before:
         out.append(f"  DiT forwards {sums.before} -> {sums.after}, {frames} ({modes})")
-        out += _work([plan for generation in done for plan in generation.planned])
+        out += _work(sums)
     else:
         out.append(f"  nothing was skipped: all {sums.after} DiT forwards ran, because {_why_nothing(run)} ({modes})")
         if sums.frames_after < sums.frames_before:
@@ -43,14 +41,12 @@ def lines(run: Run) -> list[str]:
     return out + _where(run)
 
 
-def _work(plans: list[dict[str, Any]]) -> list[str]:
+def _work(sums: Totals) -> list[str]:
     """The planned speed-up of the DiT's work, and what was aimed at."""
-    work = sum(plan["work"] for plan in plans)
-    if not work:
+    if sums.speedup is None:
         return []
-    targets = sorted({plan["target"] for plan in plans if plan["target"] is not None})
-    aimed = f", aimed at 1/{'/'.join(f'{target:g}' for target in targets)}" if targets else ""
-    return [f"  DiT work 1/{sum(plan['baseline'] for plan in plans) / work:.2f} by the cost model{aimed}"]
+    aimed = "" if sums.target is None else f", aimed at 1/{sums.target:g}"
+    return [f"  DiT work 1/{sums.speedup:.2f} by the cost model{aimed}"]
 
 
 def _why_nothing(run: Run) -> str:
