@@ -46,22 +46,25 @@ class StepGeneration(Generation):
         """
         arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
         index, step = (int(arguments[name]) for name in self.stepwise.position)
+        self.started = True
         if self._refused:
             return
         if index not in self._sessions:
             self._sessions[index] = self._start(index)
-        self.session = self._sessions[index]
-        self.session.enter(step)
+        session = self._sessions[index]
+        session.enter(step)
+        self.session = session  # only now: where entering failed, its forward is none of ours
 
-    def leave_step(self) -> None:
-        """The step seam has returned or raised."""
-        self.session = None
+    def forget(self) -> None:
+        for session in self._sessions.values():
+            session.forget()
 
     def close(self, error: BaseException | None) -> None:
-        for session in self._sessions.values():
-            session.close()
+        sessions = list(self._sessions.values())
         self._sessions.clear()
         super().close(error)
+        for session in sessions:
+            session.close()
 
     def _start(self, index: int) -> Session:
         reason = self.architecture.refuse(self.pipeline, self.model) or self.obstacle()
