@@ -1,6 +1,7 @@
 """Attaching to one architecture: wrappers on its seams, through which the host enters us.
 
-Every such entry goes through the guard. A call of ours makes at most one call of the host's, never a second try.
+Every such entry goes through the guard. A call of ours makes one call of the host's at most, with one exception (see
+`_forward`).
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -84,56 +84,80 @@ class Binding:
         wrappers = {GENERATION: generation, SCHEDULE: self._schedule, STEP: self._step, FORWARD: self._forward}
         return wrapt.FunctionWrapper(raw, wrappers[seam.role])
 
+    # In the functions that wrap a seam, whatever is ours runs under the guard; outside of it there are only assignments.
+
     def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
-        generation = self._begun(pipeline)
-        if generation is None:
+        begun = self.guard(None, lambda: self._begun(pipeline)) if self.scopes else None
+        if begun is None:
             return wrapped(*args, **kwargs)
-        with self._entered(generation):
+        (generation,) = begun
+        stretch, error = None, None
+        try:
+            stretch = self.guard(generation, lambda: self._current.enter(generation))
             return wrapped(*args, **kwargs)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if stretch is not None:
+                stretch.over = True
+            self._finish(generation, error)
+            del error  # a traceback that holds this frame must not be held by it
 
     def _walk(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         """A generation that hands out chunks as they are finished: it is under way only while it works."""
-        generation, steps = self._begun(pipeline), wrapped(*args, **kwargs)
-        if generation is None:
+        steps = wrapped(*args, **kwargs)
+        begun = self.guard(None, lambda: self._begun(pipeline)) if self.scopes else None
+        if begun is None:
             return steps
-        return relayed(steps, lambda: self._current.during(generation), lambda error: self._close(generation, error))
+        (generation,) = begun
+        resumed = partial(self.guard, generation, lambda: self._current.enter(generation))
+        handed_on = self.guard(generation, lambda: relayed(steps, resumed, partial(self._finish, generation)))
+        return steps if handed_on is None else handed_on
 
-    def _begun(self, pipeline: Any) -> Generation | None:
-        """A new generation, where a scope covers the pipeline."""
-        # A pipeline that calls itself, or a seam that is wrapped twice, makes one generation.
-        if not self.scopes or self.guard.broken or self._current.of_pipeline(pipeline) is not None:
+    def _begun(self, pipeline: Any) -> tuple[Generation | None] | None:
+        """(a new generation,), (None,) where no scope covers the pipeline, or None where it is part of another.
+
+        A pipeline that calls itself before any loop, or a seam that is wrapped twice, makes one generation. Called while
+        a loop is under way, or after it (by a callback), the pipeline makes another one.
+        """
+        outer = self._current.of_pipeline(pipeline)
+        if self.guard.broken or (outer is not None and not outer.started):
             return None
-        scope = self.guard(None, lambda: self._scope_of(pipeline))
-        return None if scope is None else self.guard(None, lambda: self._open(scope, pipeline), scope)
+        scope = self._scope_of(pipeline)
+        return (None if scope is None else self.guard(None, lambda: self._open(scope, pipeline), scope),)
 
     def _step(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
-        generation = self._current.of_pipeline(pipeline)
-        if not isinstance(generation, StepGeneration) or self.guard.broken:
+        generation = self.guard(None, lambda: self._live(self._current.of_pipeline(pipeline)))
+        if not isinstance(generation, StepGeneration):
             return wrapped(*args, **kwargs)
-        self.guard(generation, lambda: generation.enter_step(self._parameters[STEP], args, kwargs))
         try:
+            self.guard(generation, lambda: generation.enter_step(self._parameters[STEP], args, kwargs))
             return wrapped(*args, **kwargs)
         finally:
-            generation.leave_step()
+            generation.session = None  # the step is over: no forward belongs to it any more
 
     def _schedule(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         result = wrapped(*args, **kwargs)
-        generation = self._current.of_pipeline(pipeline)
-        if not isinstance(generation, SegmentGeneration) or self.guard.broken:
+        generation = self.guard(None, lambda: self._live(self._current.of_pipeline(pipeline)))
+        if not isinstance(generation, SegmentGeneration):
             return result
-        watched = self.guard(generation, lambda: generation.start_segment(result, self._on_read))
+        watch = partial(self._watch, generation)
+        watched = self.guard(generation, lambda: generation.start_segment(result, watch))
         return result if watched is None else watched
 
-    def _on_read(self, session: Session, iteration: int) -> tuple[int, int] | None:
-        generation = self._current.innermost
-        if generation is None or generation.session is not session or self.guard.broken:
-            return None  # a list that outlived its loop, or belongs to another thread's
-        return self.guard(generation, lambda: session.enter(iteration))
+    def _watch(self, generation: SegmentGeneration, session: Session, iteration: int) -> tuple[int, int] | None:
+        return self.guard(generation, lambda: self._on_read(generation, session, iteration))
+
+    def _on_read(self, generation: SegmentGeneration, session: Session, iteration: int) -> tuple[int, int] | None:
+        if self._current.innermost is not generation or self._live(generation) is None:
+            return None  # a list that outlived its loop, or is read by another thread
+        return generation.read(session, iteration)
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
-        generation = self._current.of_model(unwrap(model))
-        session = generation.session if generation is not None else None
-        if generation is None or session is None or generation.inside or self.guard.broken:
+        generation = self.guard(None, lambda: self._live(self._current.of_model(unwrap(model))))
+        session = None if generation is None else generation.session
+        if generation is None or session is None or generation.inside:
             return wrapped(*args, **kwargs)
         served = self.guard(generation, lambda: self._serve(session, args, kwargs))
         if served is None:
@@ -141,27 +165,35 @@ class Binding:
         output, pending = served
         if output is not None:
             return output
-        if pending is not None and pending.arguments is not None:
-            args, kwargs = (), pending.arguments
-        clock = generation.clock
-        started = self.guard(generation, clock.start)
-        undo = self._stand_in(generation, pending)
-        generation.inside = True
+        if pending is None or pending.arguments is None:
+            return self._run(generation, session, pending, partial(wrapped, *args, **kwargs))
+        narrowed = self._run(generation, session, pending, partial(wrapped, **pending.arguments))
+        # Where it cannot be completed, only the whole forward will do. It is the one case of a second forward: on MAGI-1
+        # (no other host is narrowed) it writes the same keys and values into the same places, and others after them.
+        whole = self.guard(generation, lambda: session.complete(pending, narrowed))
+        return wrapped(*args, **kwargs) if whole is None else whole
+
+    def _run(self, generation: Generation, session: Session, pending: Pending | None, forward: partial[Any]) -> Any:
+        """The host's forward, maybe with a stand-in in the place of its blocks; what it computed is kept."""
+        standin, blocks = None if pending is None else pending.standin, self.architecture.blocks
+        place = None if standin is None else self.guard(generation, lambda: standin.place(generation.model, blocks))
+        started = self.guard(generation, generation.clock.start)
         try:
-            output = wrapped(*args, **kwargs)
+            if place is not None:
+                place.modules[blocks] = place.replaced
+            generation.inside = True
+            output = forward()
         finally:
             generation.inside = False
-            undo()
-        self.guard(generation, lambda: self._observe(session, clock, started, pending, output))
-        return output if pending is None or pending.whole is None else pending.whole
+            if place is not None:
+                place.modules[blocks] = place.own
+        if not generation.off:
+            self.guard(generation, lambda: self._observe(session, generation.clock, started, pending, output))
+        return output
 
-    def _stand_in(self, generation: Generation, pending: Pending | None) -> Callable[[], None]:
-        """At the residual level, put the stand-in where the blocks are. Returns what undoes it."""
-        standin = None if pending is None else pending.standin
-        if standin is None:
-            return lambda: None
-        installed = self.guard(generation, lambda: standin.install(generation.model, self.architecture.blocks))
-        return installed or (lambda: None)
+    def _live(self, generation: Generation | None) -> Generation | None:
+        """The generation, unless it is none of ours any more."""
+        return generation if generation is not None and self.guard.live(generation) else None
 
     def _serve(self, session: Session, args: Any, kwargs: Any) -> tuple[Any, Pending | None]:
         return session.serve(bind_call(self._parameters[FORWARD], self.architecture.forward, args, kwargs))
@@ -175,7 +207,7 @@ class Binding:
     def _scope_of(self, pipeline: Any) -> Scope | None:
         """The newest scope that covers a pipeline."""
         model = unwrap(self.architecture.model(pipeline))
-        return next((scope for scope in reversed(self.scopes) if scope.covers(pipeline, model)), None)
+        return next((scope for scope in [*self.scopes][::-1] if scope.covers(pipeline, model)), None)
 
     def _open(self, scope: Scope, pipeline: Any) -> Generation:
         record = Record()
@@ -204,19 +236,17 @@ class Binding:
             if trace_rules is not None:
                 trace_rules.add("scope_patch")
 
-    @contextmanager
-    def _entered(self, generation: Generation) -> Iterator[None]:
-        error: BaseException | None = None
+    def _finish(self, generation: Generation | None, error: BaseException | None) -> None:
+        """The pipeline returned or raised; the report is written, whatever fails."""
+        if generation is None:
+            return
+        quiet = error is not None
         try:
-            with self._current.during(generation):
-                yield
-        except BaseException as raised:
-            error = raised
-            raise
+            self.guard(generation, lambda: self._close(generation, error), quiet=quiet)
         finally:
-            self._close(generation, error)
+            if generation.scope.tell is not None:
+                self.guard(generation, generation.scope.tell, quiet=quiet)
 
     def _close(self, generation: Generation, error: BaseException | None) -> None:
-        self.guard(generation, lambda: generation.close(error))
-        if generation.scope.tell is not None:
-            self.guard(generation, generation.scope.tell)
+        self.guard.live(generation)  # what failed in another thread switched this one off, too
+        generation.close(error)

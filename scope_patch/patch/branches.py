@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ..method.forecast import Part
 from ..method.history import BranchHistory
 from ..method.predictors.points import Points
@@ -12,6 +14,10 @@ from ..method.schedule import Interval
 
 FORGET_AFTER = 2
 """Iterations a branch may stay away before its history is dropped."""
+
+
+MOST_CALLS = 16
+"""Forwards in one iteration; more of them, and the loop has gone on without our seeing it."""
 
 
 class Branch:
@@ -28,6 +34,14 @@ class Branch:
         self.output_type: type[Any] = tuple
         self._keeps = keeps
         self._histories: dict[int, BranchHistory] = {}
+        self._like: tuple[Any, ...] | None = None
+
+    def meet(self, latents: Tensor) -> None:
+        """A call comes with these latents: of another dtype, device, batch or picture size, they make it begin anew."""
+        like = (latents.dtype, latents.device, latents.shape[:2], latents.shape[3:])
+        if self._like not in (None, like):
+            self.forget()
+        self._like = like
 
     @property
     def histories(self) -> list[BranchHistory]:
@@ -79,8 +93,10 @@ class Branches:
         for branch in self._known.values():
             branch.forget()
 
-    def find(self, condition: Any) -> Branch:
-        """The branch of a call in the present iteration."""
+    def find(self, condition: Any) -> Branch | None:
+        """The branch of a call in the present iteration; None where that cannot be the present one any more."""
+        if sum(self._served.values()) >= MOST_CALLS:
+            return None
         ordinal = self._served.get(id(condition), 0)
         self._served[id(condition)] = ordinal + 1
         branch = self._known.setdefault((id(condition), ordinal), Branch(condition, self.keeps, self.chunked))

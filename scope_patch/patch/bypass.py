@@ -51,12 +51,15 @@ class Bypass:
         return plain
 
     def note(self, pending: Pending, schedule: Schedule, record: Record) -> bool:
-        """After such a forward: keep the residual of blocks that ran. Returns whether they ran and should not have."""
+        """After such a forward: keep the residual of blocks that ran. Returns whether they ran and should not have.
+
+        Raises what went wrong in the stand-in, where nobody could be told.
+        """
         standin = pending.standin
         if standin is None:
             return False
         if standin.error is not None:
-            record.remark(f"a residual could not be used or kept, and the blocks were run: {standin.error!r}")
+            raise standin.error
         if standin.ran and not _keep(pending, standin.noted, schedule):
             record.guard("shape")
         return standin.ran and pending.bypassed

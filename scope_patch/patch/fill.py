@@ -83,12 +83,24 @@ def fill(
         return layout.pack(velocity, call.latents)
 
 
+def complete(pending: Pending, velocity: Tensor, schedule: Schedule, layout: Layout) -> Tensor:
+    """Put the velocity of a forward of some slots into what the host gets of all.
+
+    Raises ValueError where it is not of the shape that was asked for: it must not be broadcast.
+    """
+    assert pending.whole is not None
+    first = (pending.slots[0] - schedule.intervals[pending.iteration][0]) * layout.frames
+    frames = (pending.slots[1] - pending.slots[0] + pending.lead) * layout.frames
+    place = pending.whole.narrow(FRAME_AXIS, first, frames)
+    if place.shape != velocity.shape:
+        raise ValueError(f"a velocity is {tuple(velocity.shape)}, expected {tuple(place.shape)}")
+    place.copy_(velocity)
+    return pending.whole
+
+
 def keep(pending: Pending, velocity: Tensor, schedule: Schedule, layout: Layout) -> None:
-    """Put the velocity of a forward where it belongs: into what the host gets, and into the histories."""
+    """Put the velocity of a forward into the histories."""
     interval = schedule.intervals[pending.iteration]
-    if pending.whole is not None:
-        first = (pending.slots[0] - interval[0]) * layout.frames
-        pending.whole.narrow(FRAME_AXIS, first, velocity.shape[FRAME_AXIS]).copy_(velocity)
     computed = layout.unpack(velocity)
     for part in pending.branch.parts(interval):
         start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])

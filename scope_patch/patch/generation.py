@@ -40,8 +40,10 @@ class Generation:
         model: its DiT, out of any compiled wrapper.
         level: where it is skipped, "velocity" or "residual".
         session: the segment or input under way, if any.
+        started: its loop has begun. The same pipeline called before that is a part of it; called then (by a callback of
+            the host), it is another generation.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
-        stopped: nothing is left out any more.
+        off: it runs unpatched from now on.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Generation:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
-        self.inside = self.stopped = False
+        self.started = self.inside = self.off = False
 
     def gather(self) -> None:
         """Know the ranks that share the DiT, so that whatever fails from here on is told to them."""
@@ -75,7 +77,8 @@ class Generation:
         """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""
         if self._consensus is None or self._consensus.agree(what):
             return
-        self.stopped, self.session = True, None
+        self.off = True
+        self.forget()
         raise NotApplied(
             "the ranks that share the model did not agree to leave anything out, so all run unpatched: one of them is "
             "not patched, has other settings, has failed, or took longer than "
@@ -86,6 +89,21 @@ class Generation:
         """This rank goes on unpatched, and so must those that share the DiT with it."""
         if self._consensus is not None:
             self._consensus.leave()
+
+    def switch_off(self, reason: str) -> None:
+        """Run unpatched from now on, and let go of the history."""
+        if self.off:
+            return
+        self.off = True
+        self.record.applied = self.record.forwards_skipped > 0
+        self.record.reasons.append(reason)
+        self.leave()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of every tensor."""
+        if self.session is not None:
+            self.session.forget()
 
     def obstacle(self) -> str:
         """Why the level that was asked for cannot be had, or ""."""
@@ -136,14 +154,14 @@ class Generation:
 
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised."""
-        if self.session is not None:
-            self.session.close()
-            self.session = None
+        session, self.session = self.session, None
         self.record.finished = error is None
         if isinstance(error, GeneratorExit):
             self.record.error = "given up by its caller before the end"
         elif error is not None:
             self.record.error = f"{type(error).__name__}: {error}"
+        if session is not None:
+            session.close()
         self.clock.close()
         if error is None and self.scope.calibration is not None and self.record.applied:
             self._write_profile(self.scope.calibration)

@@ -1,7 +1,9 @@
 """The one guard around every entry from the host into us: our failure is never the host's.
 
-Whatever fails is logged once and switches the architecture off; the host goes on with its own forward. `strict` raises
-instead. Time spent in here is our overhead.
+Whatever fails is logged once, and the host goes on with its own forward. A failure switches the architecture off until
+the next `apply`: a bug fails again. Memory that we could not have switches off one generation, which lets go of its
+history: the next one, or a shorter video, may do well. `strict` raises instead, unless the host is raising already.
+Interrupts (KeyboardInterrupt, SystemExit) are the host's and pass. Time spent in here is our overhead.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+
 from ..errors import NotApplied, ScopePatchError
 from .current import Current
 from .generation import Generation
@@ -19,57 +23,87 @@ from .scope import Scope
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
 
+OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
+
 
 class Guard:
     """Runs our own code on behalf of the host, for one architecture.
 
     Attributes:
         broken: something of ours failed; nothing more is done until the next `apply`.
+        cause: what that was, in one sentence.
     """
 
     def __init__(self, name: str, current: Current, scopes: list[Scope]) -> None:
-        self.name, self.broken = name, False
+        self.name, self.broken, self.cause = name, False, ""
         self._current, self._scopes = current, scopes
 
-    def __call__(self, generation: Generation | None, work: Callable[[], T], scope: Scope | None = None) -> T | None:
+    def __call__(
+        self,
+        generation: Generation | None,
+        work: Callable[[], T],
+        scope: Scope | None = None,
+        *,
+        quiet: bool = False,
+    ) -> T | None:
         """The result of `work`, or None where it failed and the host shall go on without us.
 
         Args:
             generation: the one under way; before there is one, `scope` (or else any scope) says whether to be strict.
+            quiet: the host's own error is under way, which ours must not take the place of.
         """
         before = time.perf_counter()
-        asked = generation.scope if generation is not None else scope
-        strict = any(each.run.settings.strict for each in (self._scopes if asked is None else [asked]))
         try:
             return work()
         except NotApplied as reason:
-            if strict:
+            if self._strict(generation, scope) and not quiet:
                 raise
-            logger.warning("%s runs unpatched: %s", self.name, reason)
-            if generation is not None:
-                generation.record.applied = generation.record.forwards_skipped > 0
-                generation.record.reasons.append(str(reason))
-                generation.leave()
+            self._refuse(generation, reason)
         except Exception as error:
-            if strict:
+            if self._strict(generation, scope) and not quiet:
+                if isinstance(error, ScopePatchError):
+                    raise  # of a guard further in
                 raise ScopePatchError(f"scope_patch failed on {self.name}: {error!r}") from error
-            self._break(error)
+            self._fail(generation, error)
         finally:
             if generation is not None:
                 generation.record.seconds.overhead += time.perf_counter() - before
         return None
 
-    def _break(self, error: Exception) -> None:
-        self.broken = True
+    def live(self, generation: Generation) -> bool:
+        """Whether it is still ours: nothing failed, here or in another thread, and its request was not removed."""
+        if self.broken:
+            # For good, also if an `apply` in another thread switches the architecture on again in mid-loop.
+            generation.switch_off(self.cause)
+        elif generation.scope not in self._scopes:
+            generation.switch_off("removed in the middle of this generation")
+        return not generation.off
+
+    def _strict(self, generation: Generation | None, scope: Scope | None) -> bool:
+        asked = generation.scope if generation is not None else scope
+        return any(each.run.settings.strict for each in ([*self._scopes] if asked is None else [asked]))
+
+    def _refuse(self, generation: Generation | None, reason: NotApplied) -> None:
+        logger.warning("%s runs unpatched: %s", self.name, reason)
+        if generation is not None:
+            generation.record.applied = generation.record.forwards_skipped > 0
+            generation.record.reasons.append(str(reason))
+            generation.leave()
+
+    def _fail(self, generation: Generation | None, error: Exception) -> None:
+        memory = isinstance(error, OUT_OF_MEMORY)
+        extent = "this generation" if memory else "the rest of this process"
+        stopped = [] if generation is None else [generation]
+        if not memory:
+            self.broken, self.cause = True, f"switched off after a failure of ours: {error!r}"
+            stopped = list({id(each): each for each in (*stopped, *self._current.generations)}.values())
         logger.warning(
-            "scope_patch failed on %s and is off for the rest of this process; the host goes on unpatched "
-            "(--strict raises instead)",
+            "scope_patch %s on %s and is off for %s; the host goes on unpatched (--strict raises instead)",
+            "ran out of memory" if memory else "failed",
             self.name,
+            extent,
             exc_info=True,
         )
-        for generation in self._current.generations:
-            generation.leave()
-            record = generation.record
-            record.guard("failure")
-            record.applied = record.forwards_skipped > 0
-            record.reasons.append(f"switched off after a failure of ours: {error!r}")
+        for each in stopped:
+            each.record.guard("memory" if memory else "failure")
+            each.switch_off(f"ran out of memory: {error!r}" if memory else self.cause)

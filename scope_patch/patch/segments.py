@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,10 +20,11 @@ from ..method.schedule import Interval, Schedule, build, by_step
 from ..method.stability import Limits
 from .bypass import Bypass, whole
 from .call import ForwardCall
+from .claims import claim, release
 from .deciding import Planned
 from .generation import Generation
 from .intervals import WatchedIntervals
-from .session import Session
+from .session import LOST, Session
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 
 logger = logging.getLogger("scope_patch")
@@ -31,6 +34,11 @@ SHORTER_CLIP = (
     "clip (--no-selective keeps them)"
 )
 
+SHARED = (
+    "another generation skips blocks of the same model at this moment; run one after the other, or take --level velocity"
+)
+
+_tracing = threading.Lock()
 _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 """Traced signals outlive a generation: tracing costs more than a forward of a small model."""
 
@@ -48,17 +56,18 @@ class SegmentGeneration(Generation):
 
         Raises NotApplied where the result is not what we know, or the host asks for our rival.
         """
-        if self.session is not None:
-            self.session.close()
-            self.session = None
-        if self.stopped:
-            return result
+        self.started = True
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
         self.gather()
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.architecture.refuse(self.pipeline, self.model)
         if self.signal_name == "latent":
             reason = reason or "the latent signal is for hosts that denoise chunk by chunk; take timestep or expected"
         reason = reason or self.obstacle()
+        if not reason and self._bypasses and not claim(self.model, self):
+            reason = SHARED
         if reason:
             raise NotApplied(reason)
         matrix, index, mask, intervals = _four_things(result)
@@ -85,16 +94,32 @@ class SegmentGeneration(Generation):
         )
         self.agree(f"segment of {tuple(mask.shape)} under {self.settings.fingerprint}")
         self.session = session
-        return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
+        return matrix, index, mask, WatchedIntervals(intervals, partial(watch, session))
+
+    def read(self, session: Session, iteration: int) -> Interval | None:
+        """The loop reads an interval; None where it is to have its own."""
+        if session is not self.session:
+            # Of a schedule that was made before the newest one. Forwards that follow are no iteration's of that.
+            if self.session is not None:
+                self.session.leave()
+            self.record.remark(LOST)
+            return None
+        return session.enter(iteration)
+
+    def close(self, error: BaseException | None) -> None:
+        release(self.model, self)
+        super().close(error)
+
+    @property
+    def _bypasses(self) -> bool:
+        return self.level != "velocity" and self.policy.active
 
     @property
     def _selective(self) -> bool:
         return self.settings.selective and self.policy.active and not self.traits.own
 
     def _bypass(self) -> Bypass | None:
-        if self.level == "velocity" or not self.policy.active:
-            return None
-        return Bypass(getattr(self.policy, "span", whole))
+        return Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None
 
     def _decider(self, call: ForwardCall, schedule: Schedule) -> Planned:
         if placing(self.settings, self.terms):
@@ -111,11 +136,14 @@ class SegmentGeneration(Generation):
 
         Or, where the policy wants that, the time embedding that the modulation is made from.
         """
-        slices, of = _slices.setdefault(self.model, {}), self.signal_name
-        known = slices.get(of)
+        of = self.signal_name
         try:
-            if known is None or not known.fits(self.architecture, self.model, call, self._width):
-                known = slices[of] = slice_signal(self.architecture, self.model, call, self._width, of=of)
+            # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
+            with _tracing:
+                slices = _slices.setdefault(self.model, {})
+                known = slices.get(of)
+                if known is None or not known.fits(self.architecture, self.model, call, self._width):
+                    known = slices[of] = slice_signal(self.architecture, self.model, call, self._width, of=of)
         except SignalError as error:
             self.record.signal = TIMESTEP
             logger.warning("decisions are made from the timestep itself, because %s", error)

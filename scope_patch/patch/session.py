@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..method import stability
 from ..method.calibration import Calibration
@@ -20,8 +21,10 @@ from .branches import Branch, Branches
 from .bypass import Bypass
 from .call import ForwardCall, like_output, velocity_of
 from .deciding import Decider
-from .fill import Pending, fill, keep
+from .fill import Pending, complete, fill, keep
 from .host import Host
+
+LOST = "some forwards belonged to no iteration that the loop was seen to enter: they were the host's own"
 
 
 class Session:
@@ -64,6 +67,7 @@ class Session:
 
     def _begin(self) -> None:
         self.iteration: int | None = None
+        self._last: int | None = None
         self.verdict: Verdict | None = None
         self.decider: Decider | None = None
         self.branches = Branches(self.predictor.keeps, self.host.chunked)
@@ -73,18 +77,32 @@ class Session:
         if self.schedule is None:
             self.schedule = self._make_schedule()
             self._new_segment(self.schedule)
-        elif self.iteration is not None and iteration < self.iteration:
+        elif self._last is not None and iteration < self._last:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
             self._new_segment(self.schedule)
-        if iteration != self.iteration:
-            if self.iteration is not None and self.schedule.turned(iteration, self.iteration):
+        if iteration != self._last:
+            if self._last is not None and self.schedule.turned(iteration, self._last):
                 self.branches.forget()
-            self.iteration, self.verdict, self._forecast = iteration, None, None
+            self.verdict, self._forecast = None, None
             self.branches.enter(iteration)
+        self.iteration = self._last = iteration
         interval = self.schedule.intervals[iteration]
         if interval != self.schedule.baseline[iteration]:
             self._agree(f"iteration {iteration}: latent frames {interval}")
         return interval
+
+    def leave(self) -> None:
+        """It is not known any more where the loop is: forwards are the host's own until an interval is read again.
+
+        They go by unseen, so that the history is not what was planned for: it starts anew.
+        """
+        self.iteration = None
+        self.branches.forget()
+
+    def forget(self) -> None:
+        """Let go of every tensor."""
+        self._begin()
+        self._forecast = None
 
     def serve(self, call: ForwardCall) -> tuple[Any, Pending | None]:
         """Before a forward: (output, None) to return instead of it, or (None, pending) to run it.
@@ -106,6 +124,11 @@ class Session:
             self.record.guard("shape")
             return None, None
         branch = self.branches.find(call.condition)
+        if branch is None:
+            self.record.remark(LOST)
+            self.leave()
+            return None, None
+        branch.meet(call.latents)
         if self.verdict is None:
             self.verdict = self._decide(call, schedule, iteration, interval)
         output, pending = self._carry_out(call, self.verdict, branch, interval)
@@ -124,7 +147,7 @@ class Session:
         return None, pending
 
     def observe(self, pending: Pending, output: Any) -> None:
-        """After a forward that ran: complete what the host gets, and keep the velocities."""
+        """After a forward that ran: keep the velocities."""
         if self._bypass is not None and self.schedule is not None:
             if self._bypass.note(pending, self.schedule, self.record):
                 self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
@@ -139,6 +162,16 @@ class Session:
             for part in pending.branch.parts(pending.slots):
                 self._calibration.note(list(part.history.anchors), self.schedule.mask[pending.iteration])
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
+
+    def complete(self, pending: Pending, output: Any) -> Tensor:
+        """What the host gets for a forward of some of its slots: the velocity of all.
+
+        Raises TypeError or ValueError where the output is not what we know.
+        """
+        velocity = velocity_of(output)
+        if velocity is None or self.schedule is None:
+            raise TypeError(f"a forward returned {type(output).__name__}, expected a velocity")
+        return complete(pending, velocity, self.schedule, self.host.layout)
 
     def close(self) -> None:
         """The loop is over: let go of every tensor, and read what was counted on the device."""

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..method.schedule import Interval
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stand-in goes: a model's modules, its own blocks, and what replaces them for the length of a forward."""
+
+    modules: dict[str, nn.Module | None]
+    own: nn.ModuleList
+    replaced: nn.ModuleList
 
 
 class StandIn(nn.Module):
@@ -32,33 +42,29 @@ class StandIn(nn.Module):
         self.noted: Tensor | None = None
         self.ran = False
         self.error: Exception | None = None
-        self.blocks: nn.ModuleList | None = None
+        self.blocks = nn.ModuleList()
+        self._thread = 0
 
-    def install(self, model: nn.Module, name: str) -> Callable[[], None]:
-        """Take the place of the model's blocks. Returns what undoes it."""
-        whole = model._modules[name]
-        assert isinstance(whole, nn.ModuleList)
-        first, last = self.span or (0, len(whole))
-        blocks = list(whole)
+    def place(self, model: nn.Module, name: str) -> Place:
+        """What is to be put where to take the place of the model's blocks; nothing is put there yet."""
+        own = model._modules[name]
+        assert isinstance(own, nn.ModuleList)
+        first, last = self.span or (0, len(own))
+        blocks = list(own)
         self.blocks = nn.ModuleList(blocks[first:last])  # so that the model keeps all its parameters meanwhile
-        model._modules[name] = nn.ModuleList([*blocks[:first], self, *blocks[last:]])
-
-        def undo() -> None:
-            model._modules[name] = whole
-            self.blocks = None
-
-        return undo
+        self._thread = threading.get_ident()
+        return Place(model._modules, own, nn.ModuleList([*blocks[:first], self, *blocks[last:]]))
 
     def forward(self, hidden: Any, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return self._run(hidden, args, kwargs)  # another thread uses the model meanwhile, and is not served by us
         if self.added is not None:
             try:
                 if self.added.shape == hidden.shape:
                     return (hidden + self.added).to(hidden.dtype)
             except Exception as error:  # out of memory, for one: the host shall not suffer from it
                 self.error = error
-        out = hidden
-        for block in self.blocks or ():
-            out = block(out, *args, **kwargs)
+        out = self._run(hidden, args, kwargs)
         self.ran = True
         try:
             # No block of these hosts writes into its input; the host itself holds on to it meanwhile.
@@ -66,3 +72,8 @@ class StandIn(nn.Module):
         except Exception as error:
             self.error = error
         return out
+
+    def _run(self, hidden: Any, args: Any, kwargs: Any) -> Any:
+        for block in self.blocks:
+            hidden = block(hidden, *args, **kwargs)
+        return hidden

@@ -44,6 +44,7 @@ class StepGeneration(Generation):
         super().__init__(architecture, scope, pipeline, record, quorum)
         self.stepwise = stepwise
         self._sessions: dict[int, Session] = {}
+        self._refused = False
 
     def enter_step(self, parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The step seam is called: the session of its input is the present one, at that step.
@@ -52,32 +53,35 @@ class StepGeneration(Generation):
         """
         arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
         index, step = (int(arguments[name]) for name in self.stepwise.position)
-        if self.stopped:
+        self.started = True
+        if self._refused:
             return
         if index not in self._sessions:
             self._sessions[index] = self._start(index)
-        self.session = self._sessions[index]
-        self.session.enter(step)
+        session = self._sessions[index]
+        session.enter(step)
+        self.session = session  # only now: where entering failed, its forward is none of ours
 
-    def leave_step(self) -> None:
-        """The step seam has returned or raised."""
-        self.session = None
+    def forget(self) -> None:
+        for session in self._sessions.values():
+            session.forget()
 
     def close(self, error: BaseException | None) -> None:
-        for session in self._sessions.values():
-            session.close()
+        sessions = list(self._sessions.values())
         self._sessions.clear()
         super().close(error)
+        for session in sessions:
+            session.close()
 
     def _start(self, index: int) -> Session:
         self.gather()
         reason = self.architecture.refuse(self.pipeline, self.model) or self.obstacle()
         if reason:
-            self.stopped = True
+            self._refused = True
             raise NotApplied(reason)
         frames, ranks = self.stepwise.frames(self.pipeline), max(1, len(self.architecture.ranks(self.pipeline)))
         if self.scope.calibration is not None and ranks > 1:
-            self.stopped = True  # a rank that is not the last sees no velocities
+            self._refused = True  # a rank that is not the last sees no velocities
             raise NotApplied(
                 "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
             )

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 
 from . import summary
@@ -77,7 +78,7 @@ def put(path: Path, text: str) -> None:
     target = path.resolve()
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, target)
