@@ -38,6 +38,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "predict_decay": number,
     "predictor": text,
     "selective": switch,
+    "widths": integer,
     "per_chunk": switch,
     "signal": text,
     "placement": text,
@@ -65,6 +66,7 @@ class Settings:
     predict_decay: float = 0.75
     predictor: str = "auto"
     selective: bool = True
+    widths: int | None = None
     per_chunk: bool = True
     signal: str | None = None
     placement: str | None = None
@@ -98,6 +100,8 @@ class Settings:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
+        if self.widths is not None and integer(self.widths, "widths") < 1:
+            raise UsageError(f"widths is {self.widths}, but must be 1 (all alike) or more; without it, all are kept")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
         _known("level", self.level, LEVELS)  # None: the policy's own
