@@ -112,6 +112,9 @@ def _deciding_options(parser: argparse.ArgumentParser) -> None:
         "--selective", action=argparse.BooleanOptionalAction, default=None, help="leave out slots that have not started"
     )
     parser.add_argument(
+        "--widths", metavar="N", help="at most N widths of what is forwarded: a compiled model is compiled once a width"
+    )
+    parser.add_argument(
         "--per-chunk",
         action=argparse.BooleanOptionalAction,
         default=None,

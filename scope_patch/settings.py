@@ -39,6 +39,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "predict_decay": number,
     "predictor": text,
     "selective": switch,
+    "widths": integer,
     "per_chunk": switch,
     "signal": text,
     "placement": text,
@@ -67,6 +68,7 @@ class Settings:
     predict_decay: float = 0.75
     predictor: str = "auto"
     selective: bool = True
+    widths: int | None = None
     per_chunk: bool = True
     signal: str | None = None
     placement: str | None = None
@@ -103,6 +105,8 @@ class Settings:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
         if not number(self.rank_timeout, "rank_timeout") > 0:
             raise UsageError(f"rank_timeout is {self.rank_timeout}, but must be more than 0 seconds")
+        if self.widths is not None and integer(self.widths, "widths") < 1:
+            raise UsageError(f"widths is {self.widths}, but must be 1 (all alike) or more; without it, all are kept")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
         _known("level", self.level, LEVELS)  # None: the policy's own

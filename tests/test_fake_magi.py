@@ -264,3 +264,10 @@ def test_a_seam_that_changed_is_named(monkeypatch):
     monkeypatch.setattr(SampleTransport, "forward_velocity", lambda self, index, step: original(self, index, step))
     with pytest.raises(NotApplied, match=r"forward_velocity.*infer_idx, cur_denoise_step"):
         scope_patch.apply(host("text")[0])
+
+
+def test_few_widths_have_no_say_and_a_remark():
+    model, _ = host("text")
+    with scope_patch.patched(model, **ALWAYS_PREDICT, strict=True, widths=1) as run:
+        tiny.generate(model)
+    assert any("--widths has no say" in remark for remark in run.report["generations"][0]["remarks"])

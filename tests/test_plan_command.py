@@ -164,3 +164,11 @@ def test_residuals_take_more_memory_than_velocities(call):
 def test_what_a_rivals_plan_cannot_do(call, words, complaint):
     code, _, err = call(*words)
     assert code == 2 and complaint in err
+
+
+def test_few_widths_cost_latent_frames_and_have_no_say_on_magi(call, config):
+    plans = [told(call, "skyreels-v2", *PAPER, "--max-skip=0", f"--widths={n}")["plan"] for n in (1, 2, 5)]
+    computed = [plan["slots"]["computed"] for plan in plans]
+    assert computed[0] == 2 * 25 * 200 and computed == sorted(computed, reverse=True) and len(set(computed)) == 3
+    plain, remarked = (told(call, "magi-1", f"--config={config}", *words) for words in ([], ["--widths=2"]))
+    assert remarked["remarks"][0].startswith("--widths has no say") and remarked["plan"] == plain["plan"]

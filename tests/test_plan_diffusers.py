@@ -61,7 +61,7 @@ def host(tmp_path_factory):
 @given(
     options=FRAMES,
     how=planned.how(),
-    more=planned.more(selective=st.booleans()),
+    more=planned.more(selective=st.booleans(), widths=st.one_of(st.none(), st.integers(1, 4))),
     fps=st.booleans(),
     shift=st.sampled_from([1.0, 3.0, 8.0]),
 )

@@ -80,6 +80,8 @@ def test_origins_name_the_source() -> None:
         ({"max_skip": -1}, ["max_skip is -1", "0 (never skip) or more"]),
         ({"max_skip": "2.5"}, ["not a whole number"]),
         ({"max_skip": 2.5}, ["not a whole number"]),
+        ({"widths": 0}, ["widths is 0", "1 (all alike) or more"]),
+        ({"widths": "few"}, ["not a whole number", "--widths"]),
         ({"predict_decay": 1.5}, ["predict_decay is 1.5", "[0, 1]"]),
         ({"predict_decay": -0.1}, ["[0, 1]"]),
         ({"preset": "fats"}, ["no preset 'fats'", "did you mean fast?"]),
@@ -129,6 +131,7 @@ THRESHOLD = st.floats(0, 1e12)
             "policy": st.sampled_from(["scope", "never"]),
             "predictor": st.sampled_from(["hold", "auto"]),
             "selective": st.booleans(),
+            "widths": st.integers(1, 30),
             "strict": st.booleans(),
             "report": st.just("some/where.json"),
         },
@@ -178,6 +181,7 @@ def test_every_setting_has_a_variable() -> None:
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
         {"placement": "error", "profile": "p"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
+        {"widths": 3},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

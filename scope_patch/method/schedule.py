@@ -6,6 +6,7 @@ these are small tables.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .tables import moved
+from .widths import Widths
 
 Interval = tuple[int, int]
 
@@ -117,9 +119,17 @@ def by_step(schedule: Schedule) -> Schedule:
 
 
 def build(
-    mask: Tensor, timesteps: Tensor, noise_levels: Tensor, baseline: list[Interval], *, selective: bool
+    mask: Tensor,
+    timesteps: Tensor,
+    noise_levels: Tensor,
+    baseline: list[Interval],
+    *,
+    selective: bool,
+    widths: Widths | None = None,
 ) -> Schedule:
     """Equation 9 against the host's own intervals: [max(e - W, 0), e) with W the host's window.
+
+    Where widths shall be few, an end within the window is rounded up; behind it, intervals are W wide as they are.
 
     Falls back to the host's intervals, with a note, where SCOPE's would leave out a latent frame that is integrated
     or reach outside what the host itself would have forwarded.
@@ -130,7 +140,8 @@ def build(
     window = max((end - start for start, end in baseline), default=0)
     intervals, note = baseline, ""
     if selective:
-        ours = [(max(end - window, 0), end) for end in ends]
+        width = (widths or Widths()).of_segment(Counter(min(end, window) for end in ends))
+        ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
         note = misfit(mask, ours, baseline)
         if not note:
             intervals = ours

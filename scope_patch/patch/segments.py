@@ -18,12 +18,18 @@ from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build, by_step
 from ..method.stability import Limits
+from ..method.widths import Widths
+from ..report.record import Generation as Record
+from .architecture import Architecture
 from .bypass import Bypass, whole
 from .call import ForwardCall
 from .claims import claim, release
+from .compiled import few_enough, told
+from .consensus import Quorum
 from .deciding import Planned
 from .generation import Generation
 from .intervals import WatchedIntervals
+from .scope import Scope
 from .session import LOST, Session
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 
@@ -46,7 +52,12 @@ _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 class SegmentGeneration(Generation):
     """One pipeline call, made of segments."""
 
-    _width = 0
+    def __init__(
+        self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record, quorum: Quorum | None = None
+    ) -> None:
+        super().__init__(architecture, scope, pipeline, record, quorum)
+        self._width = 0
+        self._widths = Widths(few_enough(architecture.model(pipeline), self.settings))
 
     def start_segment(self, result: Any, watch: Callable[[Session, int], Interval | None]) -> Any:
         """The schedule function returned: its result with the intervals watched.
@@ -76,9 +87,11 @@ class SegmentGeneration(Generation):
 
         def schedule() -> Schedule:
             levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
-            made = build(mask, matrix, levels, host, selective=self._selective)
+            made = build(mask, matrix, levels, host, selective=self._selective, widths=self._widths)
             if made.intervals != host and not self.architecture.block_causal(self.model):
                 self.record.remark(SHORTER_CLIP)
+            if self.settings.widths is None and self._widths.limited:
+                self.record.remark(told(self._widths.most or 1))
             return by_step(made) if self.traits.by_step else made
 
         session = Session(

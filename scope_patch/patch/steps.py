@@ -24,6 +24,7 @@ from .host import Host
 from .layout import Chunks
 from .scope import Scope
 from .session import Session
+from .terms import NO_WIDTHS
 
 CONDITION = "timestep embedding"
 LATENT = "embedded latents"
@@ -45,6 +46,8 @@ class StepGeneration(Generation):
         self.stepwise = stepwise
         self._sessions: dict[int, Session] = {}
         self._refused = False
+        if self.settings.widths is not None:
+            record.remark(NO_WIDTHS)
 
     def enter_step(self, parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The step seam is called: the session of its input is the present one, at that step.

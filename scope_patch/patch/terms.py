@@ -8,6 +8,8 @@ from ..method.policies.traits import Size
 from ..settings import Settings
 from .architecture import Architecture
 
+NO_WIDTHS = "--widths has no say here: the host itself says which chunks are forwarded, and all of them are"
+
 
 def terms(architecture: Architecture, settings: Settings, size: Size | None = None) -> Terms:
     """The terms of an architecture under these settings, for a model of that size."""

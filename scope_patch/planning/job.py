@@ -58,6 +58,7 @@ class Job:
         history_bytes: of what is kept.
         timestep: the timestep signal, where the model's weights are at hand.
         kept: "velocities" or "residuals".
+        remarks: what the user should know of the settings.
     """
 
     parts: tuple[Part, ...]
@@ -66,6 +67,7 @@ class Job:
     history_bytes: int
     timestep: Known | None = None
     kept: str = "velocities"
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

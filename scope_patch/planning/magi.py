@@ -16,7 +16,7 @@ from ..method import chunkwise, policies, windows
 from ..method.asked import placing
 from ..method.policies.traits import Size, traits
 from ..method.schedule import Interval
-from ..patch.terms import terms
+from ..patch.terms import NO_WIDTHS, terms
 from ..settings import Settings
 from .condition import CONDITION, condition
 from .job import Job, Known, Part, known_architecture
@@ -94,4 +94,5 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
         feature = condition(architecture, checkpoint, steps, engine["shortcut_mode"], distill=engine["distill"])
         timestep = Known(feature, CONDITION)
     kept = KEPT * FLOAT32 * shape.out_channels * width * size[0] * size[1] * min(window, chunks)
-    return Job((Part(schedule, work, forwarded, cfg, extra),), agreed, signal, kept, timestep)
+    remarks = () if settings.widths is None else (NO_WIDTHS,)
+    return Job((Part(schedule, work, forwarded, cfg, extra),), agreed, signal, kept, timestep, remarks=remarks)

@@ -18,6 +18,7 @@ UNKNOWN = {
 
 def as_dict(outlook: Outlook) -> dict[str, Any]:
     """For `--json`: totals, and every part's plan."""
+    remarks = list(outlook.job.remarks)
     told: dict[str, Any] = {
         "exact": bool(outlook.exact),
         "signal": outlook.signal,
@@ -26,9 +27,10 @@ def as_dict(outlook: Outlook) -> dict[str, Any]:
     if outlook.exact:
         told["plan"] = _totals(outlook, [made.plan for made in outlook.exact])
         told["target"] = outlook.exact[0].target
-        told["remarks"] = list(dict.fromkeys(made.remark for made in outlook.exact if made.remark))
+        remarks += [made.remark for made in outlook.exact if made.remark]
     else:
         told["least"], told["most"] = _totals(outlook, outlook.least), _totals(outlook, outlook.most)
+    told["remarks"] = list(dict.fromkeys(remarks))
     return told
 
 
@@ -49,7 +51,7 @@ def lines(outlook: Outlook) -> list[str]:
     if told["signal"] is not None:
         out.append(f"decided from: {told['signal']}")
     out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of {outlook.job.kept}")
-    out += told.get("remarks", [])
+    out += told["remarks"]
     return out
 
 

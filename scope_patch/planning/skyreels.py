@@ -14,6 +14,7 @@ from ..method import policies, predictors
 from ..method.asynchronous import progress
 from ..method.policies.traits import Size, traits
 from ..method.schedule import Interval, build
+from ..method.widths import Widths
 from ..patch.terms import terms
 from ..settings import Settings
 from .job import Job, Known, Part, known_architecture
@@ -39,7 +40,8 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
         shape, timestep = _model(options)
         if options.text_tokens is not None:
             shape = replace(shape, text_tokens=options.text_tokens)
-        parts = tuple(_part(options, settings, shape, frames, ready) for frames, ready in segments(options))
+        widths = Widths(settings.widths)
+        parts = tuple(_part(options, settings, shape, widths, *segment) for segment in segments(options))
     except ValueError as error:
         raise UsageError(f"{options.host}: {error}") from error
     branches = 2 if options.guidance_scale > 1 else 1
@@ -108,7 +110,9 @@ def _model(options: argparse.Namespace) -> tuple[WanShape, Known | None]:
     return shape, Known(feature, TIME_MODULATION)
 
 
-def _part(options: argparse.Namespace, settings: Settings, shape: WanShape, frames: int, ready: int) -> Part:
+def _part(
+    options: argparse.Namespace, settings: Settings, shape: WanShape, widths: Widths, frames: int, ready: int
+) -> Part:
     made = progress(
         frames,
         options.steps,
@@ -119,7 +123,7 @@ def _part(options: argparse.Namespace, settings: Settings, shape: WanShape, fram
     times = made.timesteps(TIMESTEPS[options.host](options.steps, options.shift))
     policy = policies.create(settings)
     selective = settings.selective and policy.active and not traits(policy).own
-    schedule = build(made.mask, times, times / 1000, made.intervals, selective=selective)
+    schedule = build(made.mask, times, times / 1000, made.intervals, selective=selective, widths=widths)
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     branches = 2 if options.guidance_scale > 1 else 1
     costs: dict[int, int] = {}

@@ -1,0 +1,58 @@
+"""How a host's DiT is compiled, as far as widths are concerned: what torch compiles anew for every width."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from ..settings import Settings
+
+SPARE = 2
+"""Compilations that are left to the host: a shorter last segment, another batch."""
+
+
+def few_enough(outer: Any, settings: Settings) -> int | None:
+    """How many widths there may be where the user has not said; None: as many as there are.
+
+    A function that is compiled for static shapes, and for more of them than torch's recompile limit, runs uncompiled
+    from then on, and under `fullgraph` fails: unpatched hosts have one width, so that would be our doing.
+
+    Args:
+        outer: the DiT as the pipeline holds it.
+    """
+    if settings.widths is not None:
+        return settings.widths
+    config = getattr(sys.modules.get("torch._dynamo"), "config", None)
+    if config is None or not any(_static(made, config) for made in _compiled(outer)):
+        return None
+    return max(1, int(config.recompile_limit) - SPARE)
+
+
+def told(widths: int) -> str:
+    """The remark where that limit had a say."""
+    return (
+        f"the DiT is compiled for static shapes, of which torch takes few: latent frames are forwarded in at most "
+        f"{widths} widths (--widths, for `plan` too; or compile with dynamic=None)"
+    )
+
+
+def _compiled(outer: Any) -> Iterator[Any]:
+    """What torch.compile made of a model or of modules in it."""
+    if hasattr(outer, "_orig_mod"):
+        yield outer
+        outer = outer._orig_mod
+    if isinstance(outer, nn.Module):
+        yield from (each for module in outer.modules() if (each := getattr(module, "_compiled_call_impl", None)))
+
+
+def _static(made: Any, config: Any) -> bool:
+    """Whether it is compiled anew for every shape; True where torch does not say."""
+    context = getattr(made, "dynamo_ctx", None)
+    if context is None and inspect.isfunction(made):
+        context = inspect.getclosurevars(made).nonlocals.get("self")
+    dynamic = getattr(context, "_dynamic", False)
+    return dynamic is False or (dynamic is None and not config.automatic_dynamic_shapes)
