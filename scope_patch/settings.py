@@ -24,6 +24,8 @@ SIGNALS = ("timestep", "latent", "expected")
 LEVELS = ("velocity", "residual")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
 FILES = ("profile", "calibrate", "report")
+VERIFY_BOUND = 0.2
+"""The relative error of a prediction from which on less is skipped (docs/verify.md)."""
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
 """Three ways to say how much is to be skipped, the strongest first."""
 
@@ -41,6 +43,8 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "per_chunk": switch,
     "signal": text,
     "placement": text,
+    "verify": integer,
+    "verify_bound": number,
     "profile": text,
     "calibrate": text,
     "report": text,
@@ -68,6 +72,8 @@ class Settings:
     per_chunk: bool = True
     signal: str | None = None
     placement: str | None = None
+    verify: int = 0
+    verify_bound: float = VERIFY_BOUND
     profile: str | None = None
     calibrate: str | None = None
     report: str | None = None
@@ -98,6 +104,10 @@ class Settings:
             raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
         if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
             raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
+        if integer(self.verify, "verify") < 0:
+            raise UsageError(f"verify is {self.verify}, but must be 0 (never) or more: every N-th skipped step is run")
+        if number(self.verify_bound, "verify_bound") < 0:
+            raise UsageError(f"verify_bound is {self.verify_bound}, but a relative error is not negative; try 0.2")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
         _known("level", self.level, LEVELS)  # None: the policy's own

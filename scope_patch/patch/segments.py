@@ -83,6 +83,7 @@ class SegmentGeneration(Generation):
             calibration=self.scope.calibration,
             limits=Limits.none() if self.traits.by_step else None,
             bypass=self._bypass(),
+            verification=self.verification(),
         )
         self.session = session
         return matrix, index, mask, WatchedIntervals(intervals, lambda iteration: watch(session, iteration))
