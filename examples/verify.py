@@ -1,8 +1,8 @@
 """Does the error that --verify reports say which settings hold? python examples/verify.py [--prompts 2] [--every 3 7].
 
-On the demo model, at several target speed-ups: the PSNR of the setting as it is (against the unpatched video), the errors of
-predictions that --verify finds in it without tightening, beside those that the error bound expects, and what becomes of it
-when --verify tightens at each of some bounds.
+On the demo model, at several target speed-ups and --max-skip 8: the PSNR of the setting as it is (against the unpatched
+video), the errors of predictions that --verify finds in it without tightening, beside those that the error bound
+expects, and with --bounds what becomes of it when --verify tightens at each of those.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--bounds", type=float, nargs="*", default=[], help="runs that tighten at these, too")
     args = parser.parse_args(argv)
 
-    from demo_model import pipeline
-
     import scope_patch
+    from demo_model import pipeline
     from evaluate import PROMPTS
     from scope_patch.quality.metrics import psnr
 
@@ -45,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
             latents = pipeline.sample(pipe, PROMPTS[seed], seed=seed)
         return psnr(references[seed], pipeline.decode(pipe, latents)[0]), record.report["generations"][0]
 
-    print("| target | prompt | PSNR | --verify | verified | true error: median | largest | expected: median | largest |")
+    print(
+        "| target | prompt | PSNR | --verify | verified | true error: median | largest | expected: median | largest |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for target in args.targets:
         for seed in range(args.prompts):
@@ -54,7 +55,9 @@ def main(argv: list[str] | None = None) -> None:
                 found = verified(run(seed, target_speedup=target, verify=every, verify_bound=NEVER)[1])
                 errors, expected = ([each[name] for each in found] for name in ("error", "expected"))
                 numbers = " | ".join(f"{of(row):.3f}" for row in (errors, expected) for of in (median, max))
-                print(f"| {target:g} | {PROMPTS[seed]} | {plain:.1f} | {every} | {len(found)} | {numbers} |", flush=True)
+                print(
+                    f"| {target:g} | {PROMPTS[seed]} | {plain:.1f} | {every} | {len(found)} | {numbers} |", flush=True
+                )
     if args.bounds:
         print("\n| target | --verify | bound | above it | forwards | PSNR |\n|---|---|---|---|---|---|")
     for target in args.targets if args.bounds else ():

@@ -1,7 +1,7 @@
 """Skipped iterations that are run all the same, to see what their prediction misses, and how skipping is cut back then.
 
-Folded over verdicts: one goes in, the one that is carried out comes out. The same fold goes ahead over a plan before the
-first forward and along with the run, so that both say the same as long as nothing errs beyond the bound.
+Folded over verdicts: one goes in, the one that is carried out comes out. The same fold goes ahead over a plan before
+the first forward and along with the run, so that both say the same as long as nothing errs beyond the bound.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class State:
 def step(state: State, verdict: Verdict, every: int, interval: Interval) -> tuple[State, Verdict]:
     """What becomes of one verdict.
 
-    Only iterations in which nothing at all is forwarded count as skipped. Every `every`-th of them is verified; since it
-    is run, a row of skips ends with it. One that would be in a row longer than `most` is recomputed.
+    Only iterations in which nothing at all is forwarded count as skipped. Every `every`-th of them is verified; since
+    it is run, a row of skips ends with it. One that would be in a row longer than `most` is recomputed.
 
     Args:
         interval: the slots of the iteration.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .record import Run
-from .totals import MODES, patched, totals
+from .totals import MODES, patched, totals, work
+from .verified import sentence
 
 
 def lines(run: Run) -> list[str]:
@@ -31,6 +32,7 @@ def lines(run: Run) -> list[str]:
         f"  {seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead, "
         f"{sums.memory / 1e6:.1f} MB of velocities kept"
     )
+    out += [f"  {told}" for told in sentence(done, run.settings.verify_bound)]
     if sums.guards:
         out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(sums.guards.items())))
     out += [f"  {remark}" for remark in dict.fromkeys(remark for g in done for remark in g.remarks)]
@@ -45,12 +47,12 @@ def lines(run: Run) -> list[str]:
 
 def _work(plans: list[dict[str, Any]]) -> list[str]:
     """The planned speed-up of the DiT's work, and what was aimed at."""
-    work = sum(plan["work"] for plan in plans)
-    if not work:
+    left = work(plans)
+    if not left:
         return []
     targets = sorted({plan["target"] for plan in plans if plan["target"] is not None})
     aimed = f", aimed at 1/{'/'.join(f'{target:g}' for target in targets)}" if targets else ""
-    return [f"  DiT work 1/{sum(plan['baseline'] for plan in plans) / work:.2f} by the cost model{aimed}"]
+    return [f"  DiT work 1/{sum(plan['baseline'] for plan in plans) / left:.2f} by the cost model{aimed}"]
 
 
 def _why_nothing(run: Run) -> str:
