@@ -8,7 +8,7 @@ from importlib import metadata
 from .planning.options import magi, skyreels
 from .quality import command as comparing
 from .report import command as reporting
-from .settings import LEVELS, PLACEMENTS, PRESETS, SIGNALS
+from .settings import LEVELS, PLACEMENTS, PRESETS, SIGNALS, VERIFY_BOUND
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,6 +122,14 @@ def _deciding_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--signal", metavar="{" + ",".join(SIGNALS) + "}", help="what decisions are made from (default: the host's own)"
+    )
+    parser.add_argument(
+        "--verify", metavar="N", help="run every N-th skipped step all the same, and say how much its prediction erred"
+    )
+    parser.add_argument(
+        "--verify-bound",
+        metavar="X",
+        help=f"skip less from a relative error above X on (default: {VERIFY_BOUND}); with --verify",
     )
 
 

@@ -25,6 +25,8 @@ SIGNALS = ("timestep", "latent", "expected")
 LEVELS = ("velocity", "residual")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
 FILES = ("profile", "calibrate", "report")
+VERIFY_BOUND = 0.2
+"""The relative error of a prediction from which on less is skipped (docs/verify.md)."""
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
 """Three ways to say how much is to be skipped, the strongest first."""
 
@@ -43,6 +45,8 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "per_chunk": switch,
     "signal": text,
     "placement": text,
+    "verify": integer,
+    "verify_bound": number,
     "profile": text,
     "calibrate": text,
     "report": text,
@@ -72,6 +76,8 @@ class Settings:
     per_chunk: bool = True
     signal: str | None = None
     placement: str | None = None
+    verify: int = 0
+    verify_bound: float = VERIFY_BOUND
     profile: str | None = None
     calibrate: str | None = None
     report: str | None = None
@@ -107,6 +113,10 @@ class Settings:
             raise UsageError(f"rank_timeout is {self.rank_timeout}, but must be more than 0 seconds")
         if self.widths is not None and integer(self.widths, "widths") < 1:
             raise UsageError(f"widths is {self.widths}, but must be 1 (all alike) or more; without it, all are kept")
+        if integer(self.verify, "verify") < 0:
+            raise UsageError(f"verify is {self.verify}, but must be 0 (never) or more: every N-th skipped step is run")
+        if number(self.verify_bound, "verify_bound") < 0:
+            raise UsageError(f"verify_bound is {self.verify_bound}, but a relative error is not negative; try 0.2")
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
         _known("level", self.level, LEVELS)  # None: the policy's own

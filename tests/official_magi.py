@@ -148,6 +148,35 @@ def run_plans(host, models):
     return {**planned_magi.compare(host, model), "differences": planned_magi.features(host, model)}
 
 
+def run_verify(host, models):
+    """`--verify 1` with one decision for the whole window, so that every forward that is left is the host's own."""
+    import torch
+
+    import scope_patch
+
+    found = {}
+    for case in FULLY:
+        options = host.Options(**{"layers": 2, **CASES[case], "num_frames": 120, "steps": 32})
+        model = _model(host, models, options)
+        expected, settings = host.generate(model, options), {**PREDICT, "per_chunk": False, "strict": True}
+        with scope_patch.patched(model, **settings) as run:
+            host.generate(model, options)
+        modes = run.report["generations"][0]["segments"][0]["modes"]
+        count = host.Counter(model)
+        with scope_patch.patched(model, **settings, verify=1, verify_bound=1e9) as run:
+            equal = torch.equal(host.generate(model, options), expected)
+        count.remove()
+        generation = run.report["generations"][0]
+        found[case] = {
+            "equal": equal,
+            "verified": len(generation["segments"][0]["verified"]),
+            "skipped otherwise": len(modes) - modes.count("R"),
+            "counted": count.forwards,
+            **generation["forwards"],
+        }
+    return found
+
+
 def run_ranks(host, pp, cp, strategy):
     """What one rank of several gets; the test compares it with one process."""
 
@@ -181,6 +210,8 @@ def main(checkout, *cases):
             result = run_interrupted(host, models)
         elif case == "plan":
             result = run_plans(host, models)
+        elif case == "verify":
+            result = run_verify(host, models)
         elif case == "table":
             result = run_table(host, models)
         elif case.startswith("ranks"):

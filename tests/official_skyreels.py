@@ -214,6 +214,28 @@ def fail_half_way(upstream):
     }
 
 
+def verify(upstream):
+    """`--verify 1` over two segments, and `--verify 3` with a bound that everything exceeds."""
+    from hosts import CountForwards
+
+    import scope_patch
+
+    options = {**CASES["long"], "num_inference_steps": 20}
+    pipe = build(upstream)
+    expected, made, found = generate(pipe, **options), {}, {}
+    for name, settings in {
+        "skipping": {},
+        "every": {"verify": 1, "verify_bound": 1e9},
+        "tightened": {"verify": 3, "verify_bound": 0.0},
+    }.items():
+        count = CountForwards(pipe.transformer)
+        with scope_patch.patched(pipe, **PREDICT, selective=False, strict=True, **settings) as run:
+            made[name] = generate(pipe, **options)
+        count.remove()
+        found[name] = {"counted": count.forwards, "generation": run.report["generations"][0]}
+    return {"equal": torch.equal(made["every"], expected), **found}
+
+
 def teacache(upstream):
     import scope_patch
 
@@ -252,6 +274,7 @@ def main():
     extra = {
         "fail half-way": lambda: fail_half_way(upstream),
         "teacache": lambda: teacache(upstream),
+        "verify": lambda: verify(upstream),
         "upstream's teacache": lambda: {"found": rivals_skyreels.compare(sys.modules[__name__], upstream)},
         "residuals": lambda: {"found": rivals_skyreels.residuals(sys.modules[__name__], upstream)},
         "schedules": lambda: schedules(upstream, 0),

@@ -43,6 +43,8 @@ def more(signals=("timestep", "expected"), **others):
             "max_skip": st.integers(0, 7),
             "predict_decay": st.sampled_from([0.75, 0.25, 1.0]),
             "policy": st.sampled_from(["scope", "scope", "scope", "never"]),
+            "verify": st.sampled_from([0, 0, 1, 2, 5]),
+            "verify_bound": st.just(1e9),  # nothing tightens
             **others,
         }
     )
@@ -72,6 +74,8 @@ def check(told, generation):
     parts, segments, inside = told["plan"]["parts"], generation["segments"], generation["planned"]
     assert [part["modes"] for part in parts] == [segment["modes"] for segment in segments]
     assert told["plan"]["forwards"] == {name: generation["forwards"][name] for name in ("baseline", "run")}
+    for part, segment in zip(parts, segments, strict=True):
+        assert part["verified"]["iterations"] == [each["iteration"] for each in segment["verified"]]
     for part, planned in zip(parts, inside, strict=bool(inside)):
         assert part["modes"] == planned["modes"]
         assert round(part["original"] / part["planned"], 4) == planned["speedup"]

@@ -15,6 +15,15 @@ SEGMENT = {
     "frames": 4,
     "active": [[0, 2], [0, 2], [0, 4], [2, 4], [2, 4]],
 }
+VERIFIED = {
+    **SEGMENT,
+    "modes": "RRRRR",
+    "reasons": ["growth", "verify", "growth", "plan", "verify"],
+    "verified": [
+        {"iteration": 1, "expected": 0.0012, "error": 0.025, "tightened": None},
+        {"iteration": 3, "expected": 0.1, "error": None, "tightened": 0},
+    ],
+}
 COLUMNS = ("RR..", "PP..", "RRRR", "--CC", "++RR")
 CHUNKS = {
     "iterations": 3,

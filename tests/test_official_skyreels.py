@@ -15,7 +15,7 @@ from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_skyreels.py"
-EXTRA = ("fail half-way", "teacache", "schedules", "plans", "features")
+EXTRA = ("fail half-way", "teacache", "schedules", "plans", "features", "verify")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,19 @@ def test_after_a_generation_that_failed_half_way(results):
 
 def test_upstreams_teacache_is_refused(results):
     assert results["teacache"]["status"] == "not-applied" and "TeaCache" in results["teacache"]["reasons"][0]
+
+
+def test_verified_steps(results):
+    found = results["verify"]
+    for name in ("skipping", "every", "tightened"):
+        assert found[name]["counted"] == found[name]["generation"]["forwards"]["run"]
+    segments = {name: found[name]["generation"]["segments"] for name in ("skipping", "every", "tightened")}
+    assert found["equal"] and len(segments["every"]) > 1
+    for skipping, every in zip(segments["skipping"], segments["every"], strict=True):
+        assert len(every["verified"]) == skipping["modes"].count("P") > 10 and set(every["modes"]) == {"R"}
+        assert all(each["error"] > 0 and each["expected"] > 0 for each in every["verified"])
+    verified = [each["tightened"] for segment in segments["tightened"] for each in segment["verified"]]
+    assert verified == [1, 0] and "P" not in segments["tightened"][-1]["modes"]
 
 
 def test_masks_and_intervals_over_random_schedules(results):

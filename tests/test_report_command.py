@@ -10,7 +10,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from reports import CHUNKS, SEGMENT, report, several
+from reports import CHUNKS, SEGMENT, VERIFIED, report, several
 
 from scope_patch import cli
 from scope_patch.report.html import page
@@ -26,6 +26,7 @@ CASES = {
     "empty generation": report(segments=[]),
     "no iterations": report({"iterations": 0, "modes": "", "reasons": [], "intervals": [], "frames": 0, "active": []}),
     "no plan": report(planned=[]),
+    "verified": several({"segments": [VERIFIED, SEGMENT]}, {"segments": [VERIFIED]}),
     "failed": report(
         {**SEGMENT, "modes": "R", "reasons": ["growth"], "intervals": [[0, 2]]}, finished=False, error="OutOfMemory"
     ),
@@ -109,7 +110,24 @@ def test_a_large_grid_stays_small():
     assert len(page(loaded(report(chunk)))) < 300_000
 
 
-@pytest.mark.parametrize("case", ["one", "chunks", "alike", "failed", "nasty"])
+def test_verified_steps_are_told_in_text_and_page(call):
+    code, out, err = call(CASES["verified"], "--html", "a.html")
+    with open("a.html", encoding="utf-8") as file:
+        made = file.read()
+    assert (
+        "erified 2 skipped steps: true error 0.025 (expected 0.0012 to 0.100), 1 above 0.2: nothing is skipped" in made
+    )
+    assert made.count('<circle class="above"') == 2 + 2 and made.count('<table class="errors">') == 2
+    assert "iteration 1: expected 0.0012, true 0.025" in made and "iteration 3: expected 0.100, true no number" in made
+    assert "bound 0.2" in made and 'class="why square"' in made
+    code, out, err = call(CASES["verified"])
+    told = "verified 4 skipped steps: true error 0.025 (expected 0.0012 to 0.100), 2 above 0.2: in generation 2"
+    assert f"  {told}, the last of 2, nothing is skipped from iteration 4 on\n" in out
+    assert "\n          1    0.0012     0.025\n" in out and "v --verify" in out and "why gvg.v" in out
+    assert "          3     0.100 no number  above the bound: nothing is skipped from here on\n" in out
+
+
+@pytest.mark.parametrize("case", ["one", "chunks", "alike", "failed", "nasty", "verified"])
 def test_the_figure(call, case):
     pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
     code, out, err = call(CASES[case], "--png", "a.png", "--html", "a.html")

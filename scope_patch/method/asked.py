@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings, Thresholds
-from . import policies, predictors
+from . import policies, predictors, verifying
 from .changes import Changes
 from .fold import Fold, Verdict
 from .plan import EVERYTHING, Plan, Planner, Work, fold
@@ -100,6 +100,29 @@ def asked(settings: Settings, terms: Terms, plans: Planner, profile: Profile | N
     why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
     remark = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {why}" if plan.bound else ""
     return Asked(plan, target, remark)
+
+
+def unverifiable(settings: Settings, terms: Terms, ranks: int = 1) -> str:
+    """Why skipped iterations cannot be verified under these settings, or "".
+
+    Args:
+        ranks: that share the model; they must decide alike, and each would see errors of its own.
+    """
+    policy = policies.create(settings, terms.size)
+    if not policy.active:
+        return f"policy {settings.policy} skips nothing"
+    if (settings.level or traits(policy).level) != "velocity":
+        return "at the residual level a skipped forward runs in part, and no velocity is predicted"
+    return f"{ranks} ranks share the model, and must decide alike" if ranks > 1 else ""
+
+
+def verified(made: Asked, plans: Planner, every: int, state: verifying.State) -> tuple[Asked, verifying.State]:
+    """The same with every so many-th skipped iteration run, as far as it is known beforehand; and the state after it.
+
+    The speed-up was aimed at without those: verifying comes on top.
+    """
+    state, verdicts = verifying.ahead(state, made.plan.verdicts, every, plans.schedule.intervals)
+    return replace(made, plan=plans.with_verdicts(made.plan, verdicts)), state
 
 
 def _by_itself(policy: Policy, target: float | None, plans: Planner) -> Asked:

@@ -35,7 +35,7 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     iterations, slots = mask.shape
     following = torch.cat([mask[1:] & mask[:-1], mask.new_zeros(1, slots)])
     to = torch.where(following, torch.cat([levels[1:], levels[-1:]]), 0.0)
-    change, bend = (_interpolate(profile.levels, row, levels) for row in (profile.change, profile.bend))
+    change, bend = (interpolate(profile.levels, row, levels) for row in (profile.change, profile.bend))
     grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -AMPLIFICATION
     weight = grows * (levels - to).abs() * mask
     entry = _entries(schedule)
@@ -44,16 +44,24 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     for skips in range(1, most + 1):
         newest = row - skips
         h = (levels - levels[newest.clamp(min=0)]).abs()
-        held = change * h
         known = (newest[:, None] >= entry) | ~mask
         usable = known.all(dim=1) & (newest >= 0)
         for gap in range(most + 2):
             second = newest - gap
             h1 = (levels[newest.clamp(min=0)] - levels[second.clamp(min=0)]).abs()
-            two = (second[:, None] >= entry) & (h1 > 0) if gap else torch.zeros_like(mask)
-            delta = torch.where(two, torch.minimum(held, bend * h * (h + h1) / 2), held)
+            delta = miss(change, bend, h, torch.where(second[:, None] >= entry, h1, 0.0))
             out[:, skips - 1, gap] = torch.where(usable, (weight * delta).sum(dim=1), torch.inf)
     return out
+
+
+def miss(change: Tensor, bend: Tensor, h: Tensor, h1: Tensor) -> Tensor:
+    """What is missed, relative to the velocity, by extrapolating over h from two velocities h1 apart.
+
+    Args:
+        h1: 0 where there is one velocity, which is repeated.
+    """
+    held = change * h
+    return torch.where(h1 > 0, torch.minimum(held, bend * h * (h + h1) / 2), held)
 
 
 def _entries(schedule: Schedule) -> Tensor:
@@ -64,7 +72,7 @@ def _entries(schedule: Schedule) -> Tensor:
     return torch.where(inside.any(dim=0), inside.long().argmax(dim=0), len(schedule))
 
 
-def _interpolate(levels: tuple[float, ...], values: tuple[float, ...], at: Tensor) -> Tensor:
+def interpolate(levels: tuple[float, ...], values: tuple[float, ...], at: Tensor) -> Tensor:
     """Linear between noise levels, constant beyond them."""
     x, y = (torch.tensor(row, dtype=torch.float64) for row in (levels, values))
     if len(x) == 1:

@@ -30,12 +30,14 @@ class Verdict:
         decisions: of all slots of the interval, or of each (a chunk).
         forwarded: the slots whose velocities are computed; empty where all are skipped.
         mode, reason: told of the iteration as a whole.
+        instead: where a skipped iteration is run to verify it, the verdict that is not carried out.
     """
 
     decisions: Mapping[Interval, Decision]
     forwarded: Interval
     mode: Mode
     reason: str
+    instead: Verdict | None = None
 
     def mode_of(self, slot: int) -> Mode:
         """What happens to one slot of the interval."""

@@ -117,7 +117,7 @@ class BranchHistory:
         """Drift and bend of the newest velocity's slots (see Points); NaN where a velocity they need is not finite."""
         own = common = self.anchors[0].interval
         points = Points(self._levels(own))
-        size = _norm(_wide(self.anchors[0].velocity)).to(points.levels.dtype)
+        size = norms(_wide(self.anchors[0].velocity)).to(points.levels.dtype)
         scale = size.clamp(min=torch.finfo(torch.float32).tiny)
         # What is not finite must stay visible, also in a slot that has no second point to compare with.
         sizes = [size - size] * 2
@@ -125,7 +125,7 @@ class BranchHistory:
             common = overlap(common, self.anchors[k].interval)
             if common[0] < common[1]:
                 difference = self._change(common) if k == 1 else self._curvature(points, common)
-                norm = _spread(_norm(difference).to(size.dtype), common, own)
+                norm = _spread(norms(difference).to(size.dtype), common, own)
                 sizes[k - 1] = sizes[k - 1] + torch.where(points.count > k, norm, 0.0) / scale
         return sizes[0], sizes[1]
 
@@ -176,8 +176,8 @@ def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
     return out
 
 
-def _norm(velocity: Tensor) -> Tensor:
-    """L2 norm a slot, [slots]."""
+def norms(velocity: Tensor) -> Tensor:
+    """L2 norm a slot, [slots], of [batch, channels, slots, height, width]."""
     other = [axis for axis in range(velocity.dim()) if axis != FRAME_AXIS]
     norm: Tensor = torch.linalg.vector_norm(velocity, dim=other)
     return norm

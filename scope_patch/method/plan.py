@@ -155,6 +155,10 @@ class Planner:
         candidates = [self._turning(early, late, turn) for turn in (first, last)]
         return min(candidates, key=lambda plan: abs(plan.work - wanted))
 
+    def with_verdicts(self, plan: Plan, verdicts: list[Verdict]) -> Plan:
+        """A plan with other verdicts in the place of its own."""
+        return replace(self._plan(verdicts, plan.thresholds), bound=plan.bound)
+
     def _turning(self, early: Thresholds, late: Thresholds, turn: int) -> Plan:
         """One pair of thresholds up to an iteration, another from there on."""
         pair = [self._scope(thresholds) for thresholds in (early, late)]

@@ -30,6 +30,7 @@ class Pending:
             forward. None where the forward's own output is what the host gets.
         arguments: what it runs with in that case.
         standin: stands for its blocks meanwhile, at the residual level.
+        predicted: what the host would have got in its place, to be compared with what it makes.
     """
 
     branch: Branch
@@ -39,6 +40,7 @@ class Pending:
     whole: Tensor | None = None
     arguments: dict[str, Any] | None = None
     standin: StandIn | None = None
+    predicted: Tensor | None = None
 
     @property
     def bypassed(self) -> bool:

@@ -10,13 +10,14 @@ from typing import Any
 
 from ..errors import NotApplied, UsageError
 from ..method import policies, predictors
-from ..method.asked import asked, planner
+from ..method.asked import asked, planner, unverifiable, verified
 from ..method.calibration import Calibration
 from ..method.changes import Changes, placed_by, unasked
 from ..method.plan import Work
 from ..method.policies.traits import Size, traits
-from ..method.profile import Profile, read
+from ..method.profile import Profile, assumed, read
 from ..method.schedule import Schedule
+from ..method.verifying import longest
 from ..report.record import Generation as Record
 from ..report.sink import put
 from .architecture import Architecture
@@ -27,6 +28,7 @@ from .deciding import Planned
 from .scope import Scope, unwrap
 from .session import Session
 from .terms import terms
+from .verification import Verification
 
 logger = logging.getLogger("scope_patch")
 
@@ -65,6 +67,7 @@ class Generation:
         if self.traits.left:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
+        self._verifications: dict[int, Verification | None] = {}
         self.clock = Clock(record.seconds)
         self.started = self.inside = self.off = False
 
@@ -116,9 +119,16 @@ class Generation:
 
     def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0) -> Planned:
         """Everything that will be decided, told to the record."""
-        plans = planner(self.settings, self.terms, schedule, changes, self._work(call, schedule, index))
-        made = asked(self.settings, self.terms, plans, self._profile)
-        self.record.planned.append({"target": made.target, **made.plan.summary})
+        work = self._work(call, schedule, index)
+        plans = planner(self.settings, self.terms, schedule, changes, work)
+        told = made = asked(self.settings, self.terms, plans, self._profile)
+        verification = self.verification(index)
+        if verification is not None:
+            told, _ = verified(made, plans, verification.every, verification.state)
+        planned = {"target": told.target, **told.plan.summary}
+        if verification is not None:
+            verification.follow(longest(told.plan.verdicts), planned, work)
+        self.record.planned.append(planned)
         if made.remark:
             self.record.remark(made.remark)
         return Planned(made.plan.verdicts)
@@ -127,6 +137,30 @@ class Generation:
         """The same where no signal is asked: recomputes are placed by noise levels alone."""
         self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
         return self.planned(call, schedule, unasked, index)
+
+    @property
+    def ranks(self) -> int:
+        """How many processes share the DiT."""
+        return max(1, len(self.architecture.ranks(self.pipeline)))
+
+    def verification(self, index: int = 0) -> Verification | None:
+        """What runs some skipped forwards all the same, one a video (an input); None where that is not asked for.
+
+        Where it is asked for and cannot be had, the record says why.
+        """
+        if index not in self._verifications:
+            self._verifications[index] = self._verification()
+        return self._verifications[index]
+
+    def _verification(self) -> Verification | None:
+        if not self.settings.verify:
+            return None
+        reason = unverifiable(self.settings, self.terms, self.ranks)
+        if reason:
+            self.record.remark(f"no skipped step is verified: {reason}")
+            return None
+        profile = None if self.traits.by_step else self._profile or assumed()
+        return Verification(self.settings.verify, self.settings.verify_bound, self.settings.max_skip, profile)
 
     @cached_property
     def _profile(self) -> Profile | None:
@@ -156,6 +190,8 @@ class Generation:
         """The pipeline returned or raised."""
         session, self.session = self.session, None
         self.record.finished = error is None
+        if error is None and any(each is not None and not each.compared for each in self._verifications.values()):
+            self.record.remark(f"no skipped step was verified: fewer than {self.settings.verify} were skipped")
         if isinstance(error, GeneratorExit):
             self.record.error = "given up by its caller before the end"
         elif error is not None:

@@ -104,6 +104,7 @@ class SegmentGeneration(Generation):
             limits=Limits.none() if self.traits.by_step else None,
             bypass=self._bypass(),
             agree=self.agree,
+            verification=self.verification(),
         )
         self.agree(f"segment of {tuple(mask.shape)} under {self.settings.fingerprint}")
         self.session = session

@@ -23,6 +23,7 @@ from .call import ForwardCall, like_output, velocity_of
 from .deciding import Decider
 from .fill import Pending, complete, fill, keep
 from .host import Host
+from .verification import Verification
 
 LOST = "some forwards belonged to no iteration that the loop was seen to enter: they were the host's own"
 
@@ -39,6 +40,7 @@ class Session:
         limits: of a usable prediction.
         bypass: for the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
+        verification: runs some skipped forwards all the same; None: none.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Session:
         limits: stability.Limits | None = None,
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
+        verification: Verification | None = None,
     ) -> None:
-        self._bypass, self._agree = bypass, agree
+        self._bypass, self._agree, self._verification = bypass, agree, verification
         self._make_schedule, self._make_decider = schedule, decider
         self.predictor, self.record = predictor, record
         self.host, self.limits = host or Host(), limits or stability.Limits()
@@ -74,6 +77,8 @@ class Session:
 
     def enter(self, iteration: int) -> Interval:
         """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped."""
+        if self._verification is not None and iteration != self.iteration:
+            self._verification.settle()
         if self.schedule is None:
             self.schedule = self._make_schedule()
             self._new_segment(self.schedule)
@@ -156,6 +161,8 @@ class Session:
         velocity = velocity_of(output)
         if velocity is None or self.schedule is None or not self._keep:
             return
+        if pending.predicted is not None and self._verification is not None:
+            self._verification.compare(*map(self.host.layout.unpack, (pending.predicted, velocity)))
         keep(pending, velocity, self.schedule, self.host.layout)
         pending.branch.output_type = type(output)
         if self._calibration is not None:
@@ -176,6 +183,8 @@ class Session:
     def close(self) -> None:
         """The loop is over: let go of every tensor, and read what was counted on the device."""
         self._begin()
+        if self._verification is not None:
+            self._verification.settle()
         if self.schedule is not None:
             for name, count in self._tally.read(self.schedule.mask).items():
                 self.record.guard(name, count)
@@ -186,6 +195,8 @@ class Session:
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
         self.segment.chunk = schedule.frames if self.host.chunked else 0
         self.record.segments.append(self.segment)
+        if self._verification is not None:
+            self._verification.begin(schedule, self.segment)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
         frames = self.host.layout.frames
@@ -198,7 +209,9 @@ class Session:
         if self.decider is None:
             self.decider = self._make_decider(call, schedule)
         verdict = self.decider.verdict(call, iteration)
-        if verdict.forwarded != interval:
+        if self._verification is not None:
+            verdict = self._verification.step(iteration, verdict)
+        if verdict.forwarded != interval or verdict.instead is not None:
             self._forecast = self._foreseen(schedule, iteration, interval)
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
@@ -228,6 +241,9 @@ class Session:
         whole_forward = Pending(branch, self.iteration, interval, lead)
         if self._bypass is not None:
             return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
+        if verdict.instead is not None:
+            given = (interval, lead, interval[0], self.host.layout, self._forecast, verdict.instead)
+            whole_forward.predicted = fill(call, branch, *given)
         if last == interval[1]:
             return None, whole_forward
         whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)

@@ -82,7 +82,7 @@ class StepGeneration(Generation):
         if reason:
             self._refused = True
             raise NotApplied(reason)
-        frames, ranks = self.stepwise.frames(self.pipeline), max(1, len(self.architecture.ranks(self.pipeline)))
+        frames, ranks = self.stepwise.frames(self.pipeline), self.ranks
         if self.scope.calibration is not None and ranks > 1:
             self._refused = True  # a rank that is not the last sees no velocities
             raise NotApplied(
@@ -115,6 +115,7 @@ class StepGeneration(Generation):
             calibration=self.scope.calibration,
             limits=Limits.none() if self.traits.by_step else None,
             agree=self.agree,
+            verification=self.verification(index),
         )
 
     def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:

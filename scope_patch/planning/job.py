@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ..errors import UsageError
 from ..method import policies
-from ..method.asked import Asked, Terms, asked, placing, planner
+from ..method.asked import Asked, Terms, asked, placing, planner, unverifiable, verified
 from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by
 from ..method.discrepancy import Feature
-from ..method.plan import EVERYTHING, Plan, Work
+from ..method.plan import EVERYTHING, Plan, Planner, Work
 from ..method.policies.traits import traits
 from ..method.profile import read
 from ..method.schedule import Interval, Schedule
+from ..method.verifying import State
 from ..patch.architecture import Architecture
 from ..patch.known import architectures
 from ..settings import NO_LIMIT, Settings
@@ -108,9 +109,22 @@ def look(job: Job, settings: Settings) -> Outlook:
     plans = [planner(settings, job.terms, part.schedule, make(part.schedule), part.work) for part in job.parts]
     if fixed or told is not None:
         profile = read(settings.profile) if placed and settings.profile else None
-        return Outlook(job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), (), told)
+        made = [asked(settings, job.terms, each, profile) for each in plans]
+        return Outlook(job, _verified(job, settings, plans, made), (), (), told)
     if traits(policy).own:
         needed = "--weights DIR" if job.signal == "timestep" else "a run"
         raise UsageError(f"policy {settings.policy} decides from the {job.signal} signal, which needs {needed}")
-    least, most = (tuple(each.at((0.0, end)) for each in plans) for end in (0.0, EVERYTHING))
+    bounds = [[Asked(each.at((0.0, end)), None, "") for each in plans] for end in (0.0, EVERYTHING)]
+    least, most = (tuple(one.plan for one in _verified(job, settings, plans, made)) for made in bounds)
     return Outlook(job, (), least, most, None)
+
+
+def _verified(job: Job, settings: Settings, plans: Sequence[Planner], made: Sequence[Asked]) -> tuple[Asked, ...]:
+    """With the skipped iterations that --verify runs; which ones is counted over all parts."""
+    if not settings.verify or unverifiable(settings, job.terms):
+        return tuple(made)
+    state, out = State(), []
+    for each, plan in zip(made, plans, strict=True):
+        done, state = verified(each, plan, settings.verify, state)
+        out.append(done)
+    return tuple(out)

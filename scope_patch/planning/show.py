@@ -44,6 +44,7 @@ def lines(outlook: Outlook) -> list[str]:
             out.append(f"part {k}: {len(modes)} iterations")
             out += [f"  {modes[i : i + LINE]}" for i in range(0, len(modes), LINE)]
         out += _numbers("planned", told["plan"])
+        out += _verified(told["plan"])
     else:
         out.append(f"thresholds and targets are not evaluated: {UNKNOWN[outlook.job.signal]}. The bounds:")
         out += _numbers("most skipped", told["most"])
@@ -53,6 +54,20 @@ def lines(outlook: Outlook) -> list[str]:
     out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of {outlook.job.kept}")
     out += told["remarks"]
     return out
+
+
+def _verified(total: dict[str, Any]) -> list[str]:
+    """What verifying adds."""
+    runs = sum(len(part["verified"]["iterations"]) for part in total["parts"])
+    if not runs:
+        return []
+    adds = sum(part["verified"]["work"] for part in total["parts"]) / 1e15
+    forwards = sum(part["verified"]["forwards"] for part in total["parts"])
+    without = total["pflop"]["original"] / (total["pflop"]["planned"] - adds)
+    return [
+        f"verifying: {runs} of them are skipped steps that run all the same ({forwards} forwards); {without:.2f} times "
+        "less without. Where one errs beyond the bound, more runs than is planned"
+    ]
 
 
 def _numbers(name: str, total: dict[str, Any]) -> list[str]:
@@ -85,8 +100,14 @@ def _part(part: Part, plan: Plan) -> dict[str, Any]:
     ran = [(i, slots) for i, slots in forwarded if slots[0] < slots[1]]
     whole = [(i, (start + schedule.lead(i), end)) for i, (start, end) in enumerate(schedule.baseline)]
     baseline, computed = (schedule.frames * sum(part.size(i, slots) for i, slots in each) for each in (whole, ran))
+    verified = [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts) if verdict.instead is not None]
     return {
         "modes": plan.modes,
+        "verified": {
+            "iterations": [i for i, _ in verified],
+            "forwards": part.runs * len(verified),
+            "work": sum(part.work(i, slots) for i, slots in verified),
+        },
         "thresholds": None if plan.thresholds is None else list(plan.thresholds),
         "forwards": {"baseline": part.runs * len(schedule), "run": part.runs * len(ran)},
         "slots": {"baseline": baseline, "computed": computed},

@@ -21,7 +21,7 @@ MOST = 12
 INK, SOFT = "#1A1D21", "#5A616B"
 STROKES = {"P": "#7A5200", "C": "#0B6B50", "F": "#FFFFFF"}
 """Colours of the hatches."""
-MARKERS = {"triangle": "^", "disc": "o", "diamond": "D", "cross": "x"}
+MARKERS = {"triangle": "^", "disc": "o", "diamond": "D", "cross": "x", "square": "s"}
 WIDE, HIGH, HEAD, FOOT, DOTS = 7.2, 1.65, 0.72, 0.62, 200
 """Inches across, for each timeline, above and below them; dots per inch."""
 

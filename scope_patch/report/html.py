@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from . import sections
+from . import errors, sections
 from .load import Loaded
 from .record import Generation
 from .style import css, patterns
 from .svg import plot
 from .timeline import Timeline, timeline
 from .totals import patched, totals
+from .verified import sentence
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may load for this page: nothing. Whatever a report says cannot run."""
@@ -31,7 +32,7 @@ def page(loaded: Loaded) -> str:
         *sections.notes(_notes(loaded)),
         *(sections.generations(run.generations) if len(run.generations) > 1 else ()),
         *(sections.legend(every) if every else ()),
-        *_generations(run.generations, drawn),
+        *_generations(run.generations, drawn, run.settings.verify_bound),
         *sections.settings(loaded.settings),
     ]
     return (
@@ -55,23 +56,26 @@ def _notes(loaded: Loaded) -> Iterable[str]:
     return dict.fromkeys(told)
 
 
-def _generations(generations: Sequence[Generation], drawn: Sequence[Sequence[Timeline]]) -> Iterable[str]:
+def _generations(generations: Sequence[Generation], drawn: Sequence[Sequence[Timeline]], bound: float) -> Iterable[str]:
     """A section each; a timeline that was drawn before is referred to."""
     places: dict[Timeline, tuple[str, str]] = {}
     for k, (generation, each) in enumerate(zip(generations, drawn, strict=True), start=1):
         yield f'<section id="generation-{k}"><h2>Generation {k}</h2>'
         yield f"<p>{sections.headline(generation)}</p>"
         longest = max((made.iterations for made in each), default=0)
-        for n, made in enumerate(each, start=1):
+        for told in sentence([generation], bound):
+            yield f"<p>{escape(told[0].upper() + told[1:])}.</p>"
+        for n, (made, segment) in enumerate(zip(each, generation.segments, strict=True), start=1):
             name, anchor = f"generation {k}, segment {n}", f"segment-{k}-{n}"
-            caption = sections.caption(n, made, generation.segments[n - 1])
+            caption = sections.caption(n, made, segment)
             if made in places:
                 told, where = places[made]
                 same = f'the same decisions as in <a href="#{where}">{told}</a>'
                 yield f'<p id="{anchor}" class="soft">{caption}: {same}</p>'
-                continue
-            places[made] = (name, anchor)
-            yield f'<figure id="{anchor}"><figcaption>{caption}</figcaption>'
-            yield f'<div class="scroll">{plot(made, longest, f"Timeline of {name}")}</div></figure>'
+            else:
+                places[made] = (name, anchor)
+                yield f'<figure id="{anchor}"><figcaption>{caption}</figcaption>'
+                yield f'<div class="scroll">{plot(made, longest, f"Timeline of {name}")}</div></figure>'
+            yield from errors.section(segment, longest, bound, f"Verified errors of {name}")
         yield from sections.reasons(totals([generation]))
         yield "</section>"

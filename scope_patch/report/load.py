@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..settings import NAMES, Settings
 from .checks import Place, clean, kind
-from .record import SCHEMA, Generation, Run, Seconds, Segment
+from .record import SCHEMA, Generation, Run, Seconds, Segment, Verified
 
 MOST_CELLS = 20_000_000
 """Iterations times latent frames of a segment; more is no video, but a damaged file."""
@@ -99,6 +100,7 @@ def _plan(place: Place) -> dict[str, Any]:
         "work": place.get("work", float),
         "baseline": place.get("baseline", float),
         "target": place.get("target", float) if aimed else None,
+        "tightened": place.get("tightened", float, 0.0),
     }
 
 
@@ -135,9 +137,25 @@ def _segment(place: Place) -> Segment:
         active,
         place.get("chunk", int, 0),
         slots,
+        [
+            _verified(Place(each, f"{place.name}, 'verified'[{k}]"), len(modes))
+            for k, each in enumerate(place.items("verified", dict))
+        ],
     )
     _check_slots(place, made)
     return made
+
+
+def _verified(place: Place, ran: int) -> Verified:
+    """Raises UsageError where an iteration has not run, or an error cannot be."""
+    iteration = place.get("iteration", int)
+    expected, error = (
+        None if place.values.get(name) is None else place.get(name, float) for name in ("expected", "error")
+    )
+    tightened = None if place.values.get("tightened") is None else place.get("tightened", int)
+    if not 0 <= iteration < ran or any(each is not None and not 0 <= each < math.inf for each in (expected, error)):
+        raise UsageError(f"{place.name}: no iteration that ran, or no errors, in {dict(place.values)}")
+    return Verified(iteration, expected, error, tightened)
 
 
 def _check_slots(place: Place, segment: Segment) -> None:

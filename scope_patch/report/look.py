@@ -40,9 +40,10 @@ REASONS: dict[str, str] = {
     "forced": "the host needs this forward for more than its velocity",
     "context": "a younger chunk is recomputed, and sees this one",
     "guard": "the history could not be used",
+    "verify": "run to verify its prediction, or because another erred too much",
 }
 
-MARKS = {"growth": "triangle", "horizon": "disc", "forced": "diamond", "guard": "cross"}
+MARKS = {"growth": "triangle", "horizon": "disc", "forced": "diamond", "guard": "cross", "verify": "square"}
 """Reasons that are marked below a timeline; the others are the ordinary course."""
 
 

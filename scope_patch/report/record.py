@@ -10,6 +10,22 @@ from ..settings import Settings
 SCHEMA = 1
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A skipped iteration that was run all the same.
+
+    Attributes:
+        expected: ||v^ - v|| / ||v|| by the error bound; None where it says nothing.
+        error: the true one; None where it is no finite number.
+        tightened: it was above the bound, and from then on at most so many skips in a row were allowed; else None.
+    """
+
+    iteration: int
+    expected: float | None
+    error: float | None
+    tightened: int | None
+
+
 @dataclass
 class Segment:
     """One run of the denoise loop; a long video has several. Slots are latent frames, counted once a DiT call.
@@ -20,6 +36,7 @@ class Segment:
         chunk: latent frames that are decided together on a host that decides chunk by chunk, else 0.
         slots: on such a host, of every iteration that ran, what was decided for each chunk from its interval's start
             on: C, P, R, or F for a clean chunk that is forwarded along.
+        verified: skipped iterations that were run all the same, to compare.
     """
 
     iterations: int
@@ -34,6 +51,7 @@ class Segment:
     active: list[list[int]] = field(default_factory=list)
     chunk: int = 0
     slots: list[str] = field(default_factory=list)
+    verified: list[Verified] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -48,6 +66,7 @@ class Segment:
             "frames": self.frames,
             "active": [list(bounds) for bounds in self.active],
             **({"chunk": self.chunk, "slots": list(self.slots)} if self.chunk else {}),
+            "verified": [asdict(each) for each in self.verified],
         }
 
 

@@ -87,6 +87,9 @@ figure{margin:10px 0 18px;break-inside:avoid}figcaption{font-size:13px;color:var
 .tick{stroke:var(--soft);stroke-width:1}.rule{stroke:var(--line);stroke-width:1;fill:none}
 .halo{fill:none;stroke:var(--ground);stroke-width:3.6;opacity:.9}
 .stairs{fill:none;stroke:var(--ink);stroke-width:1.8}
+.expected{fill:var(--ground);stroke:var(--soft);stroke-width:1.3}.true{fill:var(--R)}.above{fill:#D55E00}
+.bound{fill:none;stroke:#D55E00;stroke-width:1.2;stroke-dasharray:5 3}
+summary{font-size:13px;color:var(--soft);cursor:pointer}
 .why{fill:var(--ink);stroke:none}.why.cross{fill:none;stroke:#D55E00;stroke-width:1.8}
 .hit rect{fill:transparent}.hit rect:hover{fill:var(--ink);fill-opacity:.16}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;margin:6px 0}

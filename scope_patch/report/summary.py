@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .record import Run
 from .totals import MODES, Totals, patched, totals
+from .verified import sentence
 
 
 def lines(run: Run) -> list[str]:
@@ -29,6 +30,7 @@ def lines(run: Run) -> list[str]:
         f"  {seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead, "
         f"{sums.memory / 1e6:.1f} MB of velocities kept"
     )
+    out += [f"  {told}" for told in sentence(done, run.settings.verify_bound)]
     if sums.guards:
         out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(sums.guards.items())))
     out += [f"  {remark}" for remark in dict.fromkeys(remark for g in done for remark in g.remarks)]

@@ -17,6 +17,7 @@ SHAPES = {
     "triangle": ("M{x:.1f} {y:.1f}", "m0-{r}l{r} {d}h-{d}z"),
     "disc": ("M{x:.1f} {y:.1f}", "m-{s} 0a{s} {s} 0 1 0 {d2} 0a{s} {s} 0 1 0-{d2} 0z"),
     "diamond": ("M{x:.1f} {y:.1f}", "m0-{r}l{r} {r}-{r} {r}-{r}-{r}z"),
+    "square": ("M{x:.1f} {y:.1f}", "m-{s}-{s}h{d2}v{d2}h-{d2}z"),
     "cross": ("M{x:.1f} {y:.1f}", "m-{s}-{s}l{d2} {d2}m0-{d2}l-{d2} {d2}"),
 }
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from . import summary
 from .load import Loaded
 from .look import step
-from .record import Generation
+from .record import Generation, Segment
 from .timeline import NOT_RUN, Timeline, timeline
+from .verified import rows
 
 WIDTH = 100
 """Iterations a line."""
@@ -21,10 +22,11 @@ WHY = {
     "forced": "f",
     "context": "c",
     "guard": "!",
+    "verify": "v",
 }
 LEGEND = (
     "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
-    "why: g growth, h history, m --max-skip, f forced, c context, ! guard, . threshold or plan",
+    "why: g growth, h history, m --max-skip, f forced, c context, v --verify, ! guard, . threshold or plan",
 )
 
 
@@ -43,9 +45,10 @@ def text(loaded: Loaded) -> str:
                 out.append(f"  as the host does it, because {made.note}")
             if made in drawn:
                 out.append(f"  as {drawn[made]}")
-                continue
-            drawn[made] = name
-            out += _picture(made)
+            else:
+                drawn[made] = name
+                out += _picture(made)
+            out += _verified(segment)
     return "\n".join([*out, "", *LEGEND] if drawn else out)
 
 
@@ -70,6 +73,14 @@ def _picture(made: Timeline) -> Iterator[str]:
             yield f"  {name:>{margin}} {row[part].rstrip(NOT_RUN)}"
         yield f"  {'why':>{margin}} {why[part]}"
         yield f"  {'':>{margin}} {_scale(left, min(made.ran - left, WIDTH))}"
+
+
+def _verified(segment: Segment) -> Iterator[str]:
+    """The errors of predictions that were verified."""
+    if segment.verified:
+        yield f"  {'verified':>9} {'expected':>9} {'true':>9}"
+    for iteration, expected, error, told in rows(segment):
+        yield f"  {iteration:>9} {expected:>9} {error:>9}  {told}".rstrip()
 
 
 def _scale(left: int, length: int) -> str:

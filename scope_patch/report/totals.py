@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .record import Generation, Seconds
 
@@ -47,7 +48,7 @@ def totals(generations: Sequence[Generation]) -> Totals:
     """Sum up."""
     segments = [segment for generation in generations for segment in generation.segments]
     plans = [plan for generation in generations if generation.finished for plan in generation.planned]
-    work, targets = sum(plan["work"] for plan in plans), {plan["target"] for plan in plans}
+    left, targets = work(plans), {plan["target"] for plan in plans}
     ran = sum(generation.forwards_run for generation in generations)
     times = [generation.seconds for generation in generations]
     return Totals(
@@ -61,9 +62,15 @@ def totals(generations: Sequence[Generation]) -> Totals:
         memory=max((generation.history_bytes_peak for generation in generations), default=0),
         guards=sum((Counter(generation.guards) for generation in generations), Counter()),
         forced=sum((Counter(generation.forced) for generation in generations), Counter()),
-        speedup=sum(plan["baseline"] for plan in plans) / work if work else None,
+        speedup=sum(plan["baseline"] for plan in plans) / left if left else None,
         target=targets.pop() if len(targets) == 1 else None,
     )
+
+
+def work(plans: Sequence[Mapping[str, Any]]) -> float:
+    """What was carried out of these plans: the work they leave, and what was recomputed because verifying said so."""
+    total: float = sum(plan["work"] + plan.get("tightened", 0.0) for plan in plans)
+    return total
 
 
 def patched(generations: Sequence[Generation]) -> list[Generation]:

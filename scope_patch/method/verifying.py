@@ -1,0 +1,89 @@
+"""Skipped iterations that are run all the same, to see what their prediction misses, and how skipping is cut back then.
+
+Folded over verdicts: one goes in, the one that is carried out comes out. The same fold goes ahead over a plan before
+the first forward and along with the run, so that both say the same as long as nothing errs beyond the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from .decision import Decision, Mode
+from .fold import Verdict
+from .schedule import Interval
+
+REASON = "verify"
+
+
+@dataclass(frozen=True)
+class State:
+    """Attributes:
+    skipped: iterations of the video that were skipped or verified.
+    row: those in a row since the last forward.
+    most: how many in a row are allowed; None: as many as were planned.
+    """
+
+    skipped: int = 0
+    row: int = 0
+    most: int | None = None
+
+
+def step(state: State, verdict: Verdict, every: int, interval: Interval) -> tuple[State, Verdict]:
+    """What becomes of one verdict.
+
+    Only iterations in which nothing at all is forwarded count as skipped. Every `every`-th of them is verified; since
+    it is run, a row of skips ends with it. One that would be in a row longer than `most` is recomputed.
+
+    Args:
+        interval: the slots of the iteration.
+    """
+    if verdict.forwarded[0] < verdict.forwarded[1]:
+        return replace(state, row=0), verdict
+    if state.most is not None and state.row >= state.most:
+        return replace(state, row=0), _recompute(interval)
+    skipped = state.skipped + 1
+    if skipped % every:
+        return State(skipped, state.row + 1, state.most), verdict
+    return State(skipped, 0, state.most), _recompute(interval, instead=verdict)
+
+
+def ahead(
+    state: State, verdicts: Iterable[Verdict], every: int, intervals: Sequence[Interval]
+) -> tuple[State, list[Verdict]]:
+    """What becomes of a whole plan if nothing errs beyond the bound, and the state after it."""
+    made = []
+    for verdict, interval in zip(verdicts, intervals, strict=True):
+        state, now = step(state, verdict, every, interval)
+        made.append(now)
+    return state, made
+
+
+def longest(verdicts: Iterable[Verdict]) -> int:
+    """The most skips in a row; a verified one ends its row, and counts, since its prediction reaches as far."""
+    most = row = 0
+    for verdict in verdicts:
+        skipped = verdict.forwarded[0] == verdict.forwarded[1]
+        if skipped or verdict.instead is not None:
+            row += 1
+            most = max(most, row)
+        if not skipped:
+            row = 0
+    return most
+
+
+def tightened(state: State, planned: int) -> State:
+    """After an error beyond the bound: half as many skips in a row as were allowed until now.
+
+    5 becomes 2, then 1, then 0. At 1 a prediction reaches no further than to the next iteration; where that is too far
+    there is nothing left to skip, and the rest of the video is recomputed.
+
+    Args:
+        planned: the most skips in a row that the present plan has (see `longest`).
+    """
+    return replace(state, most=(planned if state.most is None else min(state.most, planned)) // 2)
+
+
+def _recompute(interval: Interval, instead: Verdict | None = None) -> Verdict:
+    decision = Decision(Mode.RECOMPUTE, REASON)
+    return Verdict({interval: decision}, interval, decision.mode, decision.reason, instead)
