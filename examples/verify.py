@@ -20,7 +20,8 @@ NEVER = 1e9
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--prompts", type=int, default=2, help="how many of evaluate.py's")
+    parser.add_argument("--prompt", nargs="+", metavar="TEXT", help="these instead; the seed is the place in the list")
     parser.add_argument("--targets", type=float, nargs="+", default=[2, 3, 4, 5, 6])
     parser.add_argument("--every", type=int, nargs="+", default=[3, 7])
     parser.add_argument("--bounds", type=float, nargs="*", default=[], help="runs that tighten at these, too")
@@ -33,15 +34,15 @@ def main(argv: list[str] | None = None) -> None:
 
     pipe = pipeline.build_pipeline()
     pipe.set_progress_bar_config(disable=True)
+    prompts = args.prompt or PROMPTS[: args.prompts]
     references = [
-        pipeline.decode(pipe, pipeline.sample(pipe, prompt, seed=seed))[0]
-        for seed, prompt in enumerate(PROMPTS[: args.prompts])
+        pipeline.decode(pipe, pipeline.sample(pipe, prompt, seed=seed))[0] for seed, prompt in enumerate(prompts)
     ]
 
     def run(seed: int, **settings):
         """(PSNR, the generation's report)"""
         with scope_patch.patched(pipe, **settings, max_skip=8, strict=True) as record:
-            latents = pipeline.sample(pipe, PROMPTS[seed], seed=seed)
+            latents = pipeline.sample(pipe, prompts[seed], seed=seed)
         return psnr(references[seed], pipeline.decode(pipe, latents)[0]), record.report["generations"][0]
 
     print(
@@ -49,14 +50,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for target in args.targets:
-        for seed in range(args.prompts):
+        for seed in range(len(prompts)):
             plain = run(seed, target_speedup=target)[0]
             for every in args.every:
                 found = verified(run(seed, target_speedup=target, verify=every, verify_bound=NEVER)[1])
                 errors, expected = ([each[name] for each in found] for name in ("error", "expected"))
                 numbers = " | ".join(f"{of(row):.3f}" for row in (errors, expected) for of in (median, max))
                 print(
-                    f"| {target:g} | {PROMPTS[seed]} | {plain:.1f} | {every} | {len(found)} | {numbers} |", flush=True
+                    f"| {target:g} | {prompts[seed]} | {plain:.1f} | {every} | {len(found)} | {numbers} |", flush=True
                 )
     if args.bounds:
         print("\n| target | --verify | bound | above it | forwards | PSNR |\n|---|---|---|---|---|---|")
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         for every in args.every:
             for bound in (*args.bounds, NEVER):
                 made = [
-                    run(seed, target_speedup=target, verify=every, verify_bound=bound) for seed in range(args.prompts)
+                    run(seed, target_speedup=target, verify=every, verify_bound=bound) for seed in range(len(prompts))
                 ]
                 above = fmean(sum(each["tightened"] is not None for each in verified(told)) for _, told in made)
                 forwards = fmean(told["forwards"]["run"] for _, told in made)

@@ -91,7 +91,7 @@ def test_plan_equals_run(results):
 @pytest.mark.parametrize("case", FULLY)
 def test_verifying_every_skipped_step_is_the_host_itself(results, case):
     found = results["verify"][case]
-    assert found["equal"] and found["verified"] == found["skipped otherwise"] > 50
+    assert found["equal"] and found["verified"] == found["skipped otherwise"] > 40
     assert found["run"] == found["counted"] == found["baseline"]
 
 

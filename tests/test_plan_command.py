@@ -47,6 +47,19 @@ def told(call, *words):
     return json.loads(out)
 
 
+def test_verified_steps_are_counted_over_the_parts_and_come_on_top(call):
+    words = ("skyreels-v2", *PAPER, "--predict-threshold=1e9", "--verify=7")
+    plan = told(call, *words)["plan"]
+    # 100 forwards of 400 are left, that is 50 iterations of 200; every seventh of the other 150 runs, in two branches.
+    assert plan["forwards"] == {"baseline": 400, "run": 100 + 2 * (150 // 7)}
+    assert [len(part["verified"]["iterations"]) for part in plan["parts"]] == [7, 7, 7]
+    assert plan["speedup"] < 5.27 - 1
+    out = call(*words)[1]
+    assert "verifying: 21 skipped steps run all the same (42 of these forwards); 5.27 times less without them" in out
+    for refused in (["--policy=never"], ["--level=residual"]):
+        assert told(call, *words[:-2], "--verify=1", *refused) == told(call, *words[:-2], *refused)
+
+
 @pytest.mark.parametrize("host", ["skyreels-v2", "skyreels-v2-diffusers"])
 def test_the_papers_skyreels_figures(call, host):
     plan = told(call, host, *PAPER, "--predict-threshold=1e9")["plan"]

@@ -45,7 +45,8 @@ class Observation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A mode and one short word that says why: threshold, horizon, growth, forced, history, context or plan."""
+    """A mode and one short word that says why: threshold, horizon, growth, forced, history, context, plan or
+    verify."""
 
     mode: Mode
     reason: str

@@ -65,8 +65,8 @@ def _verified(total: dict[str, Any]) -> list[str]:
     forwards = sum(part["verified"]["forwards"] for part in total["parts"])
     without = total["pflop"]["original"] / (total["pflop"]["planned"] - adds)
     return [
-        f"verifying: {runs} of them are skipped steps that run all the same ({forwards} forwards); {without:.2f} times "
-        "less without. Where one errs beyond the bound, more runs than is planned"
+        f"verifying: {runs} skipped steps run all the same ({forwards} of these forwards); {without:.2f} times less "
+        "without them. An error above the bound makes more run than is planned"
     ]
 
 
