@@ -98,8 +98,9 @@ def test_the_comparison_can_fail(host):
     """One step less in the plan, or another shift."""
     pipe, folder = host(True, 3.0)
     with scope_patch.patched(pipe, strict=True, target_speedup=2, placement="threshold") as run:
-        generate(pipe, num_frames=25, guidance_scale=4.0)
-    options = {"num_frames": 25, "ar_step": 3, "causal_block_size": 5, "height": 32, "width": 32, "weights": folder}
+        generate(pipe, num_frames=57, guidance_scale=4.0)
+    options = {"num_frames": 57, "ar_step": 3, "causal_block_size": 5, "height": 32, "width": 32, "weights": folder}
+    options |= TEXT
     for more, fits in (
         ({}, True),
         ({"shift": 8.0}, False),
