@@ -24,7 +24,6 @@ from .deciding import Decider
 from .fill import Pending, complete, fill, keep
 from .host import Host
 
-
 LOST = "some forwards belonged to no iteration that the loop was seen to enter: they were the host's own"
 
 
