@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import sys
 import traceback
 import weakref
@@ -60,6 +62,8 @@ class Machine(RuleBasedStateMachine):
             alive.add(history)
 
         self.patch.setattr(BranchHistory, "__init__", watched)
+        # pytest keeps what is logged, with the tracebacks, and they keep the frames, and those the histories.
+        self.patch.setattr(logging.getLogger("scope_patch"), "propagate", False)
 
     # Requests.
 
@@ -161,16 +165,11 @@ class Machine(RuleBasedStateMachine):
         def spoil(output):
             return output * torch.nan
 
-        handles, self.handles = self.handles, []
-        exact = self.exact if not handles else (bindings()[self.name].guard.broken or handles[-1][0] == "never")
-        self.handles = handles
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SCOPE_PATCH", "0")
-            scopes = bindings()[self.name].scopes
-            kept, scopes[:] = [*scopes], []
-            expected = self.hooked(at, spoil)
-            scopes[:] = kept
-        self.check(self.hooked(at, spoil), expected, exact)
+        scopes = bindings()[self.name].scopes
+        asked, scopes[:] = [*scopes], []  # nobody asks for anything: the unpatched twin
+        expected = self.hooked(at, spoil)
+        scopes[:] = asked
+        self.check(self.hooked(at, spoil), expected, self.exact)
 
     @rule(seed=st.integers(0, 10**6), kind=st.sampled_from([InjectedError, torch.OutOfMemoryError, KeyboardInterrupt]))
     def we_raise(self, seed, kind):
@@ -190,13 +189,15 @@ class Machine(RuleBasedStateMachine):
                 self.check(self.run(), self.trial.alone, exact)
             except KeyboardInterrupt as raised:
                 assert raised is error
-                error.__traceback__ = None
+        error.__traceback__ = None
 
     # What always holds.
 
     @invariant()
     def nothing_is_left(self):
         assert not bindings()[self.name]._current.generations
+        if self.alive:
+            gc.collect()  # pytest's own hold on an error that was caught
         assert not self.alive, "memory of a history that nobody needs"
         assert not any("StandIn" in type(module).__name__ for module in self.trial.model.modules())
 
@@ -347,5 +348,6 @@ def test_an_interrupted_diffusers_pipeline(policy):
         usual = generate(pipe, **small)
         assert torch.equal(generate(pipe, **small), usual)
     assert made.shape == expected.shape and made.isfinite().all()
-    assert policy["policy"] != "never" or torch.equal(made, expected) if "policy" in policy else True
+    if "policy" in policy:
+        assert torch.equal(made, expected)
     assert len(run.generations) == 3 and all(generation.finished for generation in run.generations)
