@@ -190,3 +190,37 @@ def test_strict_never_hides_the_hosts_error(case, where, monkeypatch, tmp_path):
             trial.case.run(trial.target)
         hook.remove()
     assert caught.value is theirs and theirs.__cause__ is None and theirs.__context__ is None
+
+
+@pytest.mark.parametrize("where", ["keep", "complete"])
+def test_a_narrowed_forward_gives_the_host_what_was_computed(where, monkeypatch, tmp_path):
+    """On MAGI-1, where the velocities of some chunks come from the history and those of the others from a forward."""
+    from scope_patch.patch import session
+
+    trial, work, failed, pairs = Trial("magi", tmp_path), getattr(session, where), [], []
+
+    def fail(pending, *args):
+        if pending.arguments is not None and not failed:
+            failed.append(pending.lead + pending.slots[1] - pending.slots[0])
+            raise ValueError("ours")
+        return work(pending, *args)
+
+    monkeypatch.setattr(session, where, fail)
+    with trial.patched():
+        owner = type(trial.model)
+        ours = vars(owner)["forward_dispatcher"]
+
+        def both(model, **arguments):
+            before = len(failed)
+            made = ours.__get__(model, owner)(**arguments)
+            if len(failed) > before:
+                pairs.append((made, ours.__wrapped__(model, **arguments)))
+            return made
+
+        monkeypatch.setattr(owner, "forward_dispatcher", both)
+        trial.case.run(trial.target)
+        monkeypatch.undo()
+    ((made, host),) = pairs
+    computed = slice(0, failed[0] * 6)
+    assert made.shape == host.shape and torch.allclose(made[:, :, computed], host[:, :, computed], atol=1e-6)
+    assert where == "keep" or torch.equal(made, host), "what could not be completed is the host's own, whole"
