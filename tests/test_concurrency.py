@@ -410,7 +410,11 @@ def test_generations_in_greenlets():
     with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True):
         alone, made, main = [work() for work in runs], {}, greenlet.getcurrent()
         lets = [greenlet.greenlet(lambda k=k: made.update({k: runs[k]()})) for k in (0, 1)]
-        hook = pipe.transformer.patch_embedding.register_forward_pre_hook(lambda *_: main.switch())
+
+        def pause(*_):
+            main.switch()
+
+        hook = pipe.transformer.patch_embedding.register_forward_pre_hook(pause)
         while not all(let.dead for let in lets):
             for let in lets:
                 if not let.dead:
