@@ -28,6 +28,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.patch.guard"],
     ["scope_patch.patch.current"],
     ["scope_patch.patch.segments", "scope_patch.patch.steps"],
+    ["scope_patch.patch.claims"],
     ["scope_patch.patch.generation"],
     ["scope_patch.patch.session"],
     ["scope_patch.patch"],

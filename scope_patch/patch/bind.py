@@ -84,7 +84,7 @@ class Binding:
         wrappers = {GENERATION: generation, SCHEDULE: self._schedule, STEP: self._step, FORWARD: self._forward}
         return wrapt.FunctionWrapper(raw, wrappers[seam.role])
 
-    # In the functions that wrap a seam, whatever is ours runs under the guard; outside of it there are only assignments.
+    # In what wraps a seam, whatever is ours runs under the guard; outside of it there are only assignments.
 
     def _generation(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         begun = self.guard(None, lambda: self._begun(pipeline)) if self.scopes else None
@@ -118,8 +118,8 @@ class Binding:
     def _begun(self, pipeline: Any) -> tuple[Generation | None] | None:
         """(a new generation,), (None,) where no scope covers the pipeline, or None where it is part of another.
 
-        A pipeline that calls itself before any loop, or a seam that is wrapped twice, makes one generation. Called while
-        a loop is under way, or after it (by a callback), the pipeline makes another one.
+        A pipeline that calls itself before any loop, or a seam that is wrapped twice, makes one generation. Called
+        while a loop is under way, or after it (by a callback), the pipeline makes another one.
         """
         outer = self._current.of_pipeline(pipeline)
         if self.guard.broken or (outer is not None and not outer.started):
@@ -168,8 +168,8 @@ class Binding:
         if pending is None or pending.arguments is None:
             return self._run(generation, session, pending, partial(wrapped, *args, **kwargs))
         narrowed = self._run(generation, session, pending, partial(wrapped, **pending.arguments))
-        # Where it cannot be completed, only the whole forward will do. It is the one case of a second forward: on MAGI-1
-        # (no other host is narrowed) it writes the same keys and values into the same places, and others after them.
+        # Where it cannot be completed, only the whole forward will do. It is the one case of a second forward: on
+        # MAGI-1 (no other host is narrowed) it writes the same keys and values to the same places, and others behind.
         whole = self.guard(generation, lambda: session.complete(pending, narrowed))
         return wrapped(*args, **kwargs) if whole is None else whole
 

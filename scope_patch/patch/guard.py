@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -92,18 +93,19 @@ class Guard:
 
     def _fail(self, generation: Generation | None, error: Exception) -> None:
         memory = isinstance(error, OUT_OF_MEMORY)
-        extent = "this generation" if memory else "the rest of this process"
-        stopped = [] if generation is None else [generation]
         if not memory:
             self.broken, self.cause = True, f"switched off after a failure of ours: {error!r}"
-            stopped = list({id(each): each for each in (*stopped, *self._current.generations)}.values())
-        logger.warning(
-            "scope_patch %s on %s and is off for %s; the host goes on unpatched (--strict raises instead)",
-            "ran out of memory" if memory else "failed",
-            self.name,
-            extent,
-            exc_info=True,
-        )
-        for each in stopped:
-            each.record.guard("memory" if memory else "failure")
-            each.switch_off(f"ran out of memory: {error!r}" if memory else self.cause)
+        with suppress(Exception):  # a second failure, of what tells of the first, changes nothing for the host
+            under_way = [each for each in self._current.generations if each is not generation]
+            stopped = [] if generation is None else [generation]
+            for each in stopped or under_way[-1:] if memory else stopped + under_way:
+                each.record.guard("memory" if memory else "failure")
+                each.switch_off(f"ran out of memory: {error!r}" if memory else self.cause)
+        with suppress(Exception):
+            logger.warning(
+                "scope_patch %s on %s and is off for %s; the host goes on unpatched (--strict raises instead)",
+                "ran out of memory" if memory else "failed",
+                self.name,
+                "this generation" if memory else "the rest of this process",
+                exc_info=True,
+            )

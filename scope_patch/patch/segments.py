@@ -40,9 +40,7 @@ SHORTER_CLIP = (
     "clip (--no-selective keeps them)"
 )
 
-SHARED = (
-    "another generation skips blocks of the same model at this moment; run one after the other, or take --level velocity"
-)
+SHARED = "another generation skips blocks of the same model at this moment; run them in turn, or take --level velocity"
 
 _tracing = threading.Lock()
 _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
