@@ -13,6 +13,7 @@ from ..method import policies, predictors
 from ..method.asked import asked, planner
 from ..method.calibration import Calibration
 from ..method.changes import Changes, placed_by, unasked
+from ..method.memory import Memory
 from ..method.plan import Work
 from ..method.policies.traits import Size, traits
 from ..method.profile import Profile, read
@@ -38,6 +39,7 @@ class Generation:
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
         level: where it is skipped, "velocity" or "residual".
+        memory: of its histories.
         session: the segment or input under way, if any.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
     """
@@ -57,6 +59,7 @@ class Generation:
         if self.traits.left:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
+        self.memory = Memory(self.settings.limit if scope.calibration is None else None)
         self.clock = Clock(record.seconds)
         self.inside = False
 
@@ -112,6 +115,8 @@ class Generation:
         if self.session is not None:
             self.session.close()
             self.session = None
+        for remark in self.memory.remarks():
+            self.record.remark(remark)
         self.record.finished = error is None
         if isinstance(error, GeneratorExit):
             self.record.error = "given up by its caller before the end"

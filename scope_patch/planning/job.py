@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import UsageError
+from ..limit import Limit
 from ..method import policies
 from ..method.asked import Asked, Terms, asked, placing, planner
 from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by
@@ -55,7 +56,8 @@ class Job:
         parts: in order.
         terms: what presets mean there.
         signal: that decides: timestep, embedding, latent, expected or none.
-        history_bytes: of what is kept.
+        history_bytes: of what is kept, where nothing limits it.
+        points: velocities or residuals a history in them.
         timestep: the timestep signal, where the model's weights are at hand.
         kept: "velocities" or "residuals".
         remarks: what the user should know of the settings.
@@ -65,9 +67,18 @@ class Job:
     terms: Terms
     signal: str
     history_bytes: int
+    points: int
     timestep: Known | None = None
     kept: str = "velocities"
     remarks: tuple[str, ...] = ()
+
+    def held(self, limit: Limit | None) -> tuple[int, int]:
+        """Bytes that are kept on the model's device, and elsewhere, at the most (see `method.memory`)."""
+        if limit is None:
+            return self.history_bytes, 0
+        least = self.history_bytes // self.points if limit.drop else 0
+        here = min(self.history_bytes, max(limit.size, least))
+        return here, 0 if limit.drop else self.history_bytes - here
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ class Outlook:
         exact: what a run is going to do. Otherwise the signal needs the model, and there are bounds: `least` (nothing
             is skipped) and `most` (everything that the horizon and forced forwards allow).
         signal: what the decisions are made from; None where it has no say, or is not known.
+        limit: of the memory of what is kept.
     """
 
     job: Job
@@ -85,6 +97,7 @@ class Outlook:
     least: tuple[Plan, ...]
     most: tuple[Plan, ...]
     signal: str | None
+    limit: Limit | None = None
 
 
 def known_architecture(name: str) -> Architecture:
@@ -108,9 +121,11 @@ def look(job: Job, settings: Settings) -> Outlook:
     plans = [planner(settings, job.terms, part.schedule, make(part.schedule), part.work) for part in job.parts]
     if fixed or told is not None:
         profile = read(settings.profile) if placed and settings.profile else None
-        return Outlook(job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), (), told)
+        return Outlook(
+            job, tuple(asked(settings, job.terms, each, profile) for each in plans), (), (), told, settings.limit
+        )
     if traits(policy).own:
         needed = "--weights DIR" if job.signal == "timestep" else "a run"
         raise UsageError(f"policy {settings.policy} decides from the {job.signal} signal, which needs {needed}")
     least, most = (tuple(each.at((0.0, end)) for each in plans) for end in (0.0, EVERYTHING))
-    return Outlook(job, (), least, most, None)
+    return Outlook(job, (), least, most, None, settings.limit)
