@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .architecture import Architecture
 from .call import ForwardCall
+from .structure import Structure, structure
 
 SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
 TIMESTEP = "timestep"
@@ -53,7 +54,7 @@ class _FirstBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Slice:
-    """A traced signal, valid for one width, device and set of weights.
+    """A traced signal, valid for one width, device and structure of the model.
 
     Attributes:
         graph: timestep int/float [1, width] -> modulation [width, ...].
@@ -61,6 +62,7 @@ class Slice:
         dtype: of the host's timesteps.
         device: of the weights.
         weights: the parameters it reads (the host's own, not copies).
+        structure: of the model up to its blocks, when it was traced: adapters that come later are not in the graph.
         constants: what else went into it: the arguments that are no tensors (fps).
     """
 
@@ -69,6 +71,7 @@ class Slice:
     dtype: torch.dtype
     device: torch.device
     weights: tuple[Tensor, ...]
+    structure: Structure
     constants: str
 
     def __call__(self, timestep: Tensor) -> Tensor:
@@ -81,13 +84,12 @@ class Slice:
         return torch.cat(portions)[: len(timestep)]
 
     def fits(self, architecture: Architecture, model: nn.Module, call: ForwardCall, width: int) -> bool:
-        """Whether it can still be used: wide enough, same device and fps, and its weights are still the model's."""
-        mine = {id(weight) for weight in self.weights}
+        """Whether it can still be used: wide enough, same device and fps, and the model is built as it was."""
         return (
             width <= self.width
             and self.constants == _constants(architecture, call)
             and self.device == device_of(model)
-            and mine <= {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+            and self.structure == structure(model, without=architecture.blocks)
         )
 
 
@@ -117,7 +119,8 @@ def slice_signal(
     graph = _cut_layout_tail(traced)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
-    sliced = Slice(graph, width, example.dtype, device, weights, _constants(architecture, call))
+    built = structure(model, without=architecture.blocks)
+    sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(architecture, call))
     modulation = sliced(example[0])
     if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
         raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
