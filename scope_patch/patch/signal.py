@@ -121,7 +121,10 @@ def slice_signal(
     weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
     built = structure(model, without=architecture.blocks)
     sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(architecture, call))
-    modulation = sliced(example[0])
+    try:
+        modulation = sliced(example[0])
+    except Exception as error:  # weights in a storage dtype that only the host's hooks make numbers of, for one
+        raise SignalError(f"evaluating the slice failed: {type(error).__name__}: {error}") from error
     if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
         raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
     return sliced
