@@ -105,7 +105,7 @@ HOW = {
     "group offload to disk": lambda pipe, folder: group_offloaded(pipe, offload_to_disk_path=str(folder)),
     "layerwise casting to float8": lambda pipe, folder: layerwise(pipe),
 }
-SIGNALS = {"cpu offload": "timestep", "layerwise casting to float8": "timestep"}
+SIGNALS = {"cpu offload": "timestep", "layerwise casting to float8": "timestep", "group offload to disk": "timestep"}
 """Where the weights are no usable numbers between forwards, the signal is the timestep itself."""
 
 

@@ -94,11 +94,18 @@ class Slice:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are now. Raises SignalError where they are nowhere (offloaded to `meta`)."""
+    """Where the model's weights are now. Raises SignalError where they are nowhere (on `meta`, or on disk)."""
     parameter = next(model.parameters(), None)
-    if parameter is None or parameter.device.type == "meta":
+    if parameter is None or parameter.device.type == "meta" or any(map(_on_disk, model.modules())):
         raise SignalError("the model's weights are not in memory (offloaded)")
     return parameter.device
+
+
+def _on_disk(module: nn.Module) -> bool:
+    """Whether diffusers' group offload keeps a module's weights in files: what is in memory meanwhile means nothing."""
+    hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+    groups = (getattr(hook, "group", None) for hook in hooks.values())
+    return any(getattr(group, "offload_to_disk_path", None) for group in groups)
 
 
 def slice_signal(
