@@ -185,8 +185,7 @@ def shelf(monkeypatch):
     return shelf
 
 
-@pytest.mark.parametrize("level", ["velocity", "residual"])
-@pytest.mark.parametrize("points", [0, 3, 6])
+@pytest.mark.parametrize(("level", "points"), [("velocity", 0), ("velocity", 3), ("velocity", 6), ("residual", 3)])
 def test_a_video_whose_history_is_moved_is_bit_identical(shelf, level, points):
     plain, before = made(level=level)
     assert shelf.puts == 0 and not any("history-limit" in remark for remark in before["remarks"])
