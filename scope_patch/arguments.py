@@ -121,6 +121,11 @@ def _deciding_options(parser: argparse.ArgumentParser) -> None:
         help="MAGI-1: decide chunk by chunk (default), or for the whole window alike",
     )
     parser.add_argument(
+        "--history-limit",
+        metavar="SIZE[:drop]",
+        help="velocities beyond it (500MB, 1.5GB) move to the CPU, the oldest first; with :drop, they are dropped",
+    )
+    parser.add_argument(
         "--signal", metavar="{" + ",".join(SIGNALS) + "}", help="what decisions are made from (default: the host's own)"
     )
     parser.add_argument(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from .environment import LAUNCHER, integer, number, switch, text, unknown, unknown_names, variable
 from .environment import switched_off as switched_off  # beside the settings it switches off
 from .errors import UsageError
+from .limit import Limit
 
 Thresholds = tuple[float, float]
 """(cache threshold, predict threshold)."""
@@ -47,6 +48,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "placement": text,
     "verify": integer,
     "verify_bound": number,
+    "history_limit": text,
     "profile": text,
     "calibrate": text,
     "report": text,
@@ -78,6 +80,7 @@ class Settings:
     placement: str | None = None
     verify: int = 0
     verify_bound: float = VERIFY_BOUND
+    history_limit: str | None = None
     profile: str | None = None
     calibrate: str | None = None
     report: str | None = None
@@ -120,7 +123,7 @@ class Settings:
         _known("signal", self.signal, SIGNALS)  # None: the host's own
         _known("placement", self.placement, PLACEMENTS)
         _known("level", self.level, LEVELS)  # None: the policy's own
-        _ = self.policy_options
+        _ = self.policy_options, self.limit
 
     @property
     def fingerprint(self) -> str:
@@ -142,6 +145,11 @@ class Settings:
             if not (key.strip() and equals and value.strip()):
                 raise UsageError(f"--policy {self.policy}: {key!r} is no setting; write NAME:key=value,key=value")
         return {key.strip(): value.strip() for key, _, value in pairs}
+
+    @property
+    def limit(self) -> Limit | None:
+        """Of the memory that velocities or residuals may take. Raises UsageError where it is none."""
+        return None if self.history_limit is None else Limit.parse(self.history_limit)
 
     @property
     def thresholds(self) -> Thresholds | None:

@@ -139,6 +139,7 @@ def test_widths_that_change_at_the_residual_level(dynamic):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, while inductor is imported
 def test_inductor_makes_the_same_video_patched_or_not():
     pipe = tiny_pipeline()
     pipe.transformer.compile_repeated_blocks(fullgraph=True)

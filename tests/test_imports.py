@@ -38,6 +38,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.report"],
     ["scope_patch.registry", "scope_patch.plugins"],
     ["scope_patch.settings", "scope_patch.environment"],
+    ["scope_patch.limit"],
     ["scope_patch.errors"],
 ]
 HOSTS = {"diffusers", "transformers", "skyreels_v2_infer", "inference", "xfuser"}

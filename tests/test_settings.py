@@ -136,6 +136,7 @@ THRESHOLD = st.floats(0, 1e12)
             "predictor": st.sampled_from(["hold", "auto"]),
             "selective": st.booleans(),
             "widths": st.integers(1, 30),
+            "history_limit": st.sampled_from(["500MB", "1.5 GiB:drop", "0"]),
             "strict": st.booleans(),
             "verify": st.integers(0, 99),
             "verify_bound": st.floats(0, 10),
@@ -187,7 +188,7 @@ def test_every_setting_has_a_variable() -> None:
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
         {"placement": "error", "profile": "p"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
-        {"widths": 3},
+        {"widths": 3, "history_limit": "1GB"},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

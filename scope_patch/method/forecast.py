@@ -52,6 +52,7 @@ class Forecast:
         self.parts, self.known = parts, known
         self.schedule, self.iteration = schedule, iteration
         self.predictor, self.limits = predictor, limits
+        self._depths = [len(part.history.anchors) for part in parts]
         self._intervals, self._tally = [part.interval for part in parts], tally
         tally.note("finite", iteration, self._intervals, known.faulty)
 
@@ -75,9 +76,11 @@ class Forecast:
     def predict(self, part: Part) -> Tensor:
         """The predicted velocity of a part."""
         first = 0
-        for other in self.parts:
+        for other, depth in zip(self.parts, self._depths, strict=True):
             width = other.interval[1] - other.interval[0]
             if other.history is part.history:
+                if len(part.history.anchors) < depth:
+                    return self.hold(part)  # older points were dropped since (`Memory`): the weights count on them
                 weights = self.weights[: len(part.history.anchors)]
                 return part.history.combine(part.interval, weights.narrow(1, first, width))
             first += width

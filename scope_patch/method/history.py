@@ -6,11 +6,13 @@ Nothing in here looks at a number: what is measured stays where the velocities a
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .memory import Memory, Place
 from .predictors.points import Points
 from .schedule import Interval, overlap
 from .tables import moved
@@ -21,28 +23,62 @@ FRAME_AXIS = 2
 
 @dataclass(frozen=True)
 class Anchor:
-    """One computed velocity: the interval it covers, the noise levels it stands at ([slots], beside it), the tensor."""
+    """One computed velocity: the interval it covers, the noise levels it stands at ([slots], beside it), the tensor.
+
+    Attributes:
+        place: where the tensor is kept; None: where it was computed.
+        number: in the order of recording.
+    """
 
     interval: Interval
     levels: Tensor
-    velocity: Tensor
+    kept: Tensor
+    place: Place | None = None
+    number: int = 0
+
+    @property
+    def velocity(self) -> Tensor:
+        """Where it was computed (as the levels are): the tensor that is kept, or a new one brought back."""
+        return self.kept if self.place is None else self.place.back(self.kept, self.levels.device)
 
 
 class BranchHistory:
     """The last computed velocities of one CFG branch, newest first, at most `keeps` of them.
 
     Intervals only grow at their end, so an old slot keeps its points when new slots come under way.
+
+    Args:
+        memory: what all histories of a generation may take together; None: as much as they want.
     """
 
-    def __init__(self, keeps: int) -> None:
-        self.anchors: deque[Anchor] = deque(maxlen=keeps)
+    def __init__(self, keeps: int, memory: Memory | None = None) -> None:
+        self.anchors: deque[Anchor] = deque()
+        self._keeps, self._memory = keeps, memory or Memory()
+        self.number = self._memory.join(self)
         self._sizes: tuple[Tensor, Tensor] | None = None
         self._points: tuple[Interval, Points] | None = None
 
     @property
     def bytes(self) -> int:
-        """Memory held by the velocities."""
-        return sum(anchor.velocity.nbytes for anchor in self.anchors)
+        """Memory held by the velocities on their device."""
+        return sum(size for _, size in self.sizes())
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(number of the recording, bytes on the device; 0 where it is elsewhere), newest first."""
+        return [(anchor.number, anchor.kept.nbytes if anchor.place is None else 0) for anchor in self.anchors]
+
+    def send(self, depth: int, place: Place) -> None:
+        """Put the velocity of that depth (0 is the newest) elsewhere; nothing that is asked of the history changes."""
+        anchor = self.anchors[depth]
+        self.anchors[depth] = replace(anchor, kept=place.put(anchor.kept), place=place)
+
+    def trim(self, depth: int) -> int:
+        """Drop all but the newest so many velocities; returns how many were dropped."""
+        dropped = max(0, len(self.anchors) - depth)
+        for _ in range(dropped):
+            self.anchors.pop()
+            self._sizes = self._points = None
+        return dropped
 
     def covers(self, interval: Interval) -> bool:
         """Whether the newest velocity has every slot of the interval."""
@@ -59,10 +95,16 @@ class BranchHistory:
             levels: its noise levels, [slots], on its device or the CPU.
             copy: False where the tensor is nobody else's.
         """
-        if self.anchors and not _alike(self.anchors[0].velocity, velocity):
-            self.anchors.clear()
-        kept = velocity.detach().clone() if copy else velocity.detach()
-        self.anchors.appendleft(Anchor(interval, moved(levels, velocity.device), kept))
+        self.trim(self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0)
+        place = self._memory.admit(self, velocity.nbytes, velocity.device)
+        kept = velocity.detach()
+        if place is not None:
+            kept = place.put(kept)
+        elif copy:
+            kept = kept.clone()
+        self.anchors.appendleft(
+            Anchor(interval, moved(levels, velocity.device), kept, place, self._memory.next_number())
+        )
         self._sizes = self._points = None
 
     def points(self, interval: Interval) -> Points:
@@ -101,7 +143,7 @@ class BranchHistory:
             if common[0] < common[1]:
                 part = _wide(_part(anchor, common))
                 _cut(out, interval, common).addcmul_(part, _cut(share, interval, common))
-        return out.to(newest.velocity.dtype)
+        return out.to(newest.kept.dtype)
 
     def _newest(self, interval: Interval) -> Anchor:
         if not self.covers(interval):
@@ -117,26 +159,23 @@ class BranchHistory:
         """Drift and bend of the newest velocity's slots (see Points); NaN where a velocity they need is not finite."""
         own = common = self.anchors[0].interval
         points = Points(self._levels(own))
-        size = norms(_wide(self.anchors[0].velocity)).to(points.levels.dtype)
+        velocities = [_wide(anchor.velocity) for anchor in self.anchors]
+        size = norms(velocities[0]).to(points.levels.dtype)
         scale = size.clamp(min=torch.finfo(torch.float32).tiny)
         # What is not finite must stay visible, also in a slot that has no second point to compare with.
         sizes = [size - size] * 2
         for k in range(1, len(self.anchors)):
             common = overlap(common, self.anchors[k].interval)
             if common[0] < common[1]:
-                difference = self._change(common) if k == 1 else self._curvature(points, common)
+                parts = [_cut(velocities[n], self.anchors[n].interval, common) for n in range(k + 1)]
+                difference = parts[0] - parts[1] if k == 1 else self._curvature(points, common, parts)
                 norm = _spread(norms(difference).to(size.dtype), common, own)
                 sizes[k - 1] = sizes[k - 1] + torch.where(points.count > k, norm, 0.0) / scale
         return sizes[0], sizes[1]
 
-    def _change(self, common: Interval) -> Tensor:
-        """v0 - v1 over the slots that two anchors share."""
-        v0, v1 = (_wide(_part(self.anchors[k], common)) for k in (0, 1))
-        return v0 - v1
-
-    def _curvature(self, points: Points, common: Interval) -> Tensor:
+    def _curvature(self, points: Points, common: Interval, velocities: Sequence[Tensor]) -> Tensor:
         """C = 2 (D1 - D2) / (h1 + h2) over the slots that three anchors share; of no meaning where count < 3."""
-        v0, v1, v2 = (_wide(_part(anchor, common)) for anchor in self.anchors)
+        v0, v1, v2 = velocities
         first = common[0] - self.anchors[0].interval[0]
         h1, h2 = (
             gap.narrow(0, first, common[1] - common[0]).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap)
@@ -145,10 +184,11 @@ class BranchHistory:
         return (v0 - v1) * slope - (v1 - v2) * older
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _alike(anchor: Anchor, other: Tensor) -> bool:
+    one = anchor.kept
     drop = [axis for axis in range(one.dim()) if axis != FRAME_AXIS]
     same = one.dim() == other.dim() and all(one.shape[a] == other.shape[a] for a in drop)
-    return same and one.dtype == other.dtype and one.device == other.device
+    return same and one.dtype == other.dtype and anchor.levels.device == other.device
 
 
 def _part(anchor: Anchor, interval: Interval) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..method.forecast import Part
 from ..method.history import BranchHistory
+from ..method.memory import Memory
 from ..method.predictors.points import Points
 from ..method.schedule import Interval
 
@@ -27,12 +28,12 @@ class Branch:
     history wherever the window stands.
     """
 
-    def __init__(self, condition: Any, keeps: int, chunked: bool) -> None:
+    def __init__(self, condition: Any, keeps: int, chunked: bool, memory: Memory | None = None) -> None:
         self.condition = condition
         self.chunked = chunked
         self.seen = 0
         self.output_type: type[Any] = tuple
-        self._keeps = keeps
+        self._keeps, self._memory = keeps, memory
         self._histories: dict[int, BranchHistory] = {}
         self._like: tuple[Any, ...] | None = None
 
@@ -55,13 +56,10 @@ class Branch:
         for chunk in [chunk for chunk in self._histories if self.chunked and chunk < interval[0]]:
             del self._histories[chunk]
         keys = range(*interval) if self.chunked else [0]
-        return [
-            Part(
-                self._histories.setdefault(key, BranchHistory(self._keeps)),
-                (key, key + 1) if self.chunked else interval,
-            )
-            for key in keys
-        ]
+        for key in keys:
+            if key not in self._histories:
+                self._histories[key] = BranchHistory(self._keeps, self._memory)
+        return [Part(self._histories[key], (key, key + 1) if self.chunked else interval) for key in keys]
 
 
 class Branches:
@@ -71,8 +69,8 @@ class Branches:
     of its own. Conditioning that changes in mid-loop is a new branch, and so starts with a real forward.
     """
 
-    def __init__(self, keeps: int, chunked: bool = False) -> None:
-        self.keeps, self.chunked = keeps, chunked
+    def __init__(self, keeps: int, chunked: bool = False, memory: Memory | None = None) -> None:
+        self.keeps, self.chunked, self._memory = keeps, chunked, memory
         self._known: dict[tuple[int, int], Branch] = {}
         self._iteration = -1
         self._served: dict[int, int] = {}
@@ -99,7 +97,8 @@ class Branches:
             return None
         ordinal = self._served.get(id(condition), 0)
         self._served[id(condition)] = ordinal + 1
-        branch = self._known.setdefault((id(condition), ordinal), Branch(condition, self.keeps, self.chunked))
+        new = Branch(condition, self.keeps, self.chunked, self._memory)
+        branch = self._known.setdefault((id(condition), ordinal), new)
         branch.seen = self._iteration
         return branch
 
@@ -114,8 +113,3 @@ class Branches:
         if len(known) != len(self._parts) or any(a is not b for a, b in zip(known, self._parts, strict=True)):
             self._parts, self._joined = known, Points.join(known)
         return self._joined
-
-    @property
-    def bytes(self) -> int:
-        """Memory held by all histories."""
-        return sum(history.bytes for branch in self._known.values() for history in branch.histories)

@@ -13,6 +13,7 @@ from ..method import policies, predictors
 from ..method.asked import asked, planner, unverifiable, verified
 from ..method.calibration import Calibration
 from ..method.changes import Changes, placed_by, unasked
+from ..method.memory import Memory
 from ..method.plan import Work
 from ..method.policies.traits import Size, traits
 from ..method.profile import Profile, assumed, read
@@ -41,6 +42,7 @@ class Generation:
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
         level: where it is skipped, "velocity" or "residual".
+        memory: of its histories.
         session: the segment or input under way, if any.
         started: its loop has begun. The same pipeline called before that is a part of it; called then (by a callback of
             the host), it is another generation.
@@ -68,6 +70,7 @@ class Generation:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
         self._verifications: dict[int, Verification | None] = {}
+        self.memory = Memory(self.settings.limit if scope.calibration is None else None)
         self.clock = Clock(record.seconds)
         self.started = self.inside = self.off = False
 
@@ -198,6 +201,8 @@ class Generation:
             self.record.error = f"{type(error).__name__}: {error}"
         if session is not None:
             session.close()
+        for remark in self.memory.remarks():
+            self.record.remark(remark)
         self.clock.close()
         if error is None and self.scope.calibration is not None and self.record.applied:
             self._write_profile(self.scope.calibration)

@@ -99,6 +99,7 @@ class SegmentGeneration(Generation):
             self.record,
             keep=self.policy.active,
             calibration=self.scope.calibration,
+            memory=self.memory,
             limits=Limits.none() if self.traits.by_step else None,
             bypass=self._bypass(),
             agree=self.agree,

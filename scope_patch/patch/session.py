@@ -12,6 +12,7 @@ from ..method import stability
 from ..method.calibration import Calibration
 from ..method.fold import Verdict
 from ..method.forecast import Forecast
+from ..method.memory import Memory
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
 from ..method.tally import Tally
@@ -38,6 +39,7 @@ class Session:
         keep: whether velocities are kept.
         calibration: gets the velocities of every forward.
         limits: of a usable prediction.
+        memory: of the generation's histories.
         bypass: for the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
         verification: runs some skipped forwards all the same; None: none.
@@ -54,11 +56,13 @@ class Session:
         keep: bool = True,
         calibration: Calibration | None = None,
         limits: stability.Limits | None = None,
+        memory: Memory | None = None,
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
         verification: Verification | None = None,
     ) -> None:
         self._bypass, self._agree, self._verification = bypass, agree, verification
+        self._memory = memory or Memory()
         self._make_schedule, self._make_decider = schedule, decider
         self.predictor, self.record = predictor, record
         self.host, self.limits = host or Host(), limits or stability.Limits()
@@ -73,7 +77,7 @@ class Session:
         self._last: int | None = None
         self.verdict: Verdict | None = None
         self.decider: Decider | None = None
-        self.branches = Branches(self.predictor.keeps, self.host.chunked)
+        self.branches = Branches(self.predictor.keeps, self.host.chunked, self._memory)
 
     def enter(self, iteration: int) -> Interval:
         """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped."""
@@ -156,7 +160,7 @@ class Session:
         if self._bypass is not None and self.schedule is not None:
             if self._bypass.note(pending, self.schedule, self.record):
                 self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
-            self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
+            self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
             return
         velocity = velocity_of(output)
         if velocity is None or self.schedule is None or not self._keep:
@@ -168,7 +172,7 @@ class Session:
         if self._calibration is not None:
             for part in pending.branch.parts(pending.slots):
                 self._calibration.note(list(part.history.anchors), self.schedule.mask[pending.iteration])
-        self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
+        self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
 
     def complete(self, pending: Pending, output: Any) -> Tensor:
         """What the host gets for a forward of some of its slots: the velocity of all.

@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .architecture import Architecture
 from .call import ForwardCall
+from .structure import Structure, structure
 
 SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
 TIMESTEP = "timestep"
@@ -53,7 +54,7 @@ class _FirstBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Slice:
-    """A traced signal, valid for one width, device and set of weights.
+    """A traced signal, valid for one width, device and structure of the model.
 
     Attributes:
         graph: timestep int/float [1, width] -> modulation [width, ...].
@@ -61,6 +62,7 @@ class Slice:
         dtype: of the host's timesteps.
         device: of the weights.
         weights: the parameters it reads (the host's own, not copies).
+        structure: of the model up to its blocks, when it was traced: adapters that come later are not in the graph.
         constants: what else went into it: the arguments that are no tensors (fps).
     """
 
@@ -69,6 +71,7 @@ class Slice:
     dtype: torch.dtype
     device: torch.device
     weights: tuple[Tensor, ...]
+    structure: Structure
     constants: str
 
     def __call__(self, timestep: Tensor) -> Tensor:
@@ -81,22 +84,28 @@ class Slice:
         return torch.cat(portions)[: len(timestep)]
 
     def fits(self, architecture: Architecture, model: nn.Module, call: ForwardCall, width: int) -> bool:
-        """Whether it can still be used: wide enough, same device and fps, and its weights are still the model's."""
-        mine = {id(weight) for weight in self.weights}
+        """Whether it can still be used: wide enough, same device and fps, and the model is built as it was."""
         return (
             width <= self.width
             and self.constants == _constants(architecture, call)
             and self.device == device_of(model)
-            and mine <= {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+            and self.structure == structure(model, without=architecture.blocks)
         )
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are now. Raises SignalError where they are nowhere (offloaded to `meta`)."""
+    """Where the model's weights are now. Raises SignalError where they are nowhere (on `meta`, or on disk)."""
     parameter = next(model.parameters(), None)
-    if parameter is None or parameter.device.type == "meta":
+    if parameter is None or parameter.device.type == "meta" or any(map(_on_disk, model.modules())):
         raise SignalError("the model's weights are not in memory (offloaded)")
     return parameter.device
+
+
+def _on_disk(module: nn.Module) -> bool:
+    """Whether diffusers' group offload keeps a module's weights in files: what is in memory meanwhile means nothing."""
+    hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+    groups = (getattr(hook, "group", None) for hook in hooks.values())
+    return any(getattr(group, "offload_to_disk_path", None) for group in groups)
 
 
 def slice_signal(
@@ -117,8 +126,12 @@ def slice_signal(
     graph = _cut_layout_tail(traced)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
-    sliced = Slice(graph, width, example.dtype, device, weights, _constants(architecture, call))
-    modulation = sliced(example[0])
+    built = structure(model, without=architecture.blocks)
+    sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(architecture, call))
+    try:
+        modulation = sliced(example[0])
+    except Exception as error:  # weights in a storage dtype that only the host's hooks make numbers of, for one
+        raise SignalError(f"evaluating the slice failed: {type(error).__name__}: {error}") from error
     if not sliced.weights or modulation.shape[0] != width or not modulation.is_floating_point():
         raise SignalError(f"the slice of shape {tuple(modulation.shape)} is no modulation of {width} latent frames")
     return sliced

@@ -113,6 +113,7 @@ class StepGeneration(Generation):
             host,
             keep=self.policy.active,
             calibration=self.scope.calibration,
+            memory=self.memory,
             limits=Limits.none() if self.traits.by_step else None,
             agree=self.agree,
             verification=self.verification(index),

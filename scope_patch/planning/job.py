@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import UsageError
+from ..limit import Limit
 from ..method import policies
 from ..method.asked import Asked, Terms, asked, placing, planner, unverifiable, verified
 from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by
@@ -56,7 +57,8 @@ class Job:
         parts: in order.
         terms: what presets mean there.
         signal: that decides: timestep, embedding, latent, expected or none.
-        history_bytes: of what is kept.
+        history_bytes: of what is kept, where nothing limits it.
+        points: velocities or residuals a history in them.
         timestep: the timestep signal, where the model's weights are at hand.
         kept: "velocities" or "residuals".
         remarks: what the user should know of the settings.
@@ -66,9 +68,18 @@ class Job:
     terms: Terms
     signal: str
     history_bytes: int
+    points: int
     timestep: Known | None = None
     kept: str = "velocities"
     remarks: tuple[str, ...] = ()
+
+    def held(self, limit: Limit | None) -> tuple[int, int]:
+        """Bytes that are kept on the model's device, and elsewhere, at the most (see `method.memory`)."""
+        if limit is None:
+            return self.history_bytes, 0
+        least = self.history_bytes // self.points if limit.drop else 0
+        here = min(self.history_bytes, max(limit.size, least))
+        return here, 0 if limit.drop else self.history_bytes - here
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class Outlook:
         exact: what a run is going to do. Otherwise the signal needs the model, and there are bounds: `least` (nothing
             is skipped) and `most` (everything that the horizon and forced forwards allow).
         signal: what the decisions are made from; None where it has no say, or is not known.
+        limit: of the memory of what is kept.
     """
 
     job: Job
@@ -86,6 +98,7 @@ class Outlook:
     least: tuple[Plan, ...]
     most: tuple[Plan, ...]
     signal: str | None
+    limit: Limit | None = None
 
 
 def known_architecture(name: str) -> Architecture:
@@ -110,13 +123,13 @@ def look(job: Job, settings: Settings) -> Outlook:
     if fixed or told is not None:
         profile = read(settings.profile) if placed and settings.profile else None
         made = [asked(settings, job.terms, each, profile) for each in plans]
-        return Outlook(job, _verified(job, settings, plans, made), (), (), told)
+        return Outlook(job, _verified(job, settings, plans, made), (), (), told, settings.limit)
     if traits(policy).own:
         needed = "--weights DIR" if job.signal == "timestep" else "a run"
         raise UsageError(f"policy {settings.policy} decides from the {job.signal} signal, which needs {needed}")
     bounds = [[Asked(each.at((0.0, end)), None, "") for each in plans] for end in (0.0, EVERYTHING)]
     least, most = (tuple(one.plan for one in _verified(job, settings, plans, made)) for made in bounds)
-    return Outlook(job, (), least, most, None)
+    return Outlook(job, (), least, most, None, settings.limit)
 
 
 def _verified(job: Job, settings: Settings, plans: Sequence[Planner], made: Sequence[Asked]) -> tuple[Asked, ...]:

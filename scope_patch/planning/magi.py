@@ -95,4 +95,4 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
         timestep = Known(feature, CONDITION)
     kept = KEPT * FLOAT32 * shape.out_channels * width * size[0] * size[1] * min(window, chunks)
     remarks = () if settings.widths is None else (NO_WIDTHS,)
-    return Job((Part(schedule, work, forwarded, cfg, extra),), agreed, signal, kept, timestep, remarks=remarks)
+    return Job((Part(schedule, work, forwarded, cfg, extra),), agreed, signal, kept, KEPT, timestep, remarks=remarks)

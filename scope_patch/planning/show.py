@@ -18,11 +18,12 @@ UNKNOWN = {
 
 def as_dict(outlook: Outlook) -> dict[str, Any]:
     """For `--json`: totals, and every part's plan."""
-    remarks = list(outlook.job.remarks)
+    remarks, (here, elsewhere) = list(outlook.job.remarks), outlook.job.held(outlook.limit)
     told: dict[str, Any] = {
         "exact": bool(outlook.exact),
         "signal": outlook.signal,
-        "history_bytes": outlook.job.history_bytes,
+        "history_bytes": here,
+        "history_bytes_elsewhere": elsewhere,
     }
     if outlook.exact:
         told["plan"] = _totals(outlook, [made.plan for made in outlook.exact])
@@ -51,7 +52,9 @@ def lines(outlook: Outlook) -> list[str]:
         out += _numbers("nothing skipped", told["least"])
     if told["signal"] is not None:
         out.append(f"decided from: {told['signal']}")
-    out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of {outlook.job.kept}")
+    more = told["history_bytes_elsewhere"] / 1e6
+    moved = f", and {more:.1f} MB on the CPU (dropped, where the model is there too)" if more else ""
+    out.append(f"extra memory: {told['history_bytes'] / 1e6:.1f} MB of {outlook.job.kept}{moved}")
     out += told["remarks"]
     return out
 

@@ -53,12 +53,14 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     if residual:
         # Tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
         kept = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
-    kept *= predictors.create(wanted.predictor or settings.predictor).keeps * branches * slots
+    points = predictors.create(wanted.predictor or settings.predictor).keeps
+    kept *= points * branches * slots
     return Job(
         parts,
         terms(architecture, settings, Size(shape.dim, shape.layers)),
         signal,
         kept,
+        points,
         timestep,
         "residuals" if residual else "velocities",
     )
