@@ -117,7 +117,7 @@ class Binding:
     def _schedule(self, wrapped: Callable[..., Any], pipeline: Any, args: Any, kwargs: Any) -> Any:
         result = wrapped(*args, **kwargs)
         generation = self._current.of_pipeline(pipeline)
-        if not isinstance(generation, SegmentGeneration) or self.guard.broken:
+        if not isinstance(generation, SegmentGeneration) or generation.refused or self.guard.broken:
             return result
         watched = self.guard(generation, lambda: generation.start_segment(result, self._on_read))
         return result if watched is None else watched

@@ -40,6 +40,7 @@ class Generation:
         level: where it is skipped, "velocity" or "residual".
         session: the segment or input under way, if any.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
+        refused: the host turned out to be none that we know; what is left of this generation is its own.
     """
 
     def __init__(self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record) -> None:
@@ -59,6 +60,13 @@ class Generation:
         self.session: Session | None = None
         self.clock = Clock(record.seconds)
         self.inside = False
+        self.refused = False
+
+    def refuse(self, reason: str) -> None:
+        """Leave the rest of the generation to the host."""
+        self.refused, self.session = True, None
+        self.record.applied = self.record.forwards_skipped > 0
+        self.record.reasons.append(reason)
 
     def obstacle(self) -> str:
         """Why the level that was asked for cannot be had, or ""."""

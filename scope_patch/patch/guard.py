@@ -47,8 +47,7 @@ class Guard:
                 raise
             logger.warning("%s runs unpatched: %s", self.name, reason)
             if generation is not None:
-                generation.record.applied = False
-                generation.record.reasons.append(str(reason))
+                generation.refuse(str(reason))
         except Exception as error:
             if strict:
                 raise ScopePatchError(f"scope_patch failed on {self.name}: {error!r}") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import NotApplied
 from ..method import stability
 from ..method.calibration import Calibration
 from ..method.fold import Verdict
@@ -22,6 +23,9 @@ from .call import ForwardCall, like_output, velocity_of
 from .deciding import Decider
 from .fill import Pending, fill, keep
 from .host import Host
+
+MOST_STRANGERS = 6
+"""Calls in a row that shall be skipped and have no history; a callback that changes the text makes one a branch."""
 
 
 class Session:
@@ -58,6 +62,7 @@ class Session:
         self.schedule: Schedule | None = None
         self._forecast: Forecast | None = None
         self._tally = Tally()
+        self._called, self._strangers = False, 0
         self._begin()
 
     def _begin(self) -> None:
@@ -67,7 +72,16 @@ class Session:
         self.branches = Branches(self.predictor.keeps, self.host.chunked)
 
     def enter(self, iteration: int) -> Interval:
-        """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped."""
+        """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped.
+
+        Raises NotApplied where it does not go through its iterations in order, or does not call the DiT in them.
+        """
+        before = -1 if self.iteration is None else self.iteration
+        if iteration and (iteration < before or before < 0):
+            after = "at the start" if before < 0 else f"after {before}"
+            raise NotApplied(f"the loop reads its intervals out of order: iteration {iteration} {after}")
+        if before >= 0 and iteration != before and not self._called:
+            raise NotApplied(f"the loop went on to iteration {iteration} before the DiT was called in a way we know")
         if self.schedule is None:
             self.schedule = self._make_schedule()
             self._new_segment(self.schedule)
@@ -89,6 +103,7 @@ class Session:
         schedule, iteration = self.schedule, self.iteration
         if schedule is None or iteration is None:
             return None, None
+        self._called = True
         slots = self.host.layout.slots(call.latents)
         extra = self.host.unscheduled(call.arguments)
         if extra:
@@ -123,9 +138,14 @@ class Session:
                 self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
             self.record.history_bytes_peak = max(self.record.history_bytes_peak, self.branches.bytes)
             return
-        velocity = velocity_of(output)
-        if velocity is None or self.schedule is None or not self._keep:
+        if self.schedule is None or not self._keep:
             return
+        velocity = velocity_of(output)
+        frames = self.host.layout.frames * (pending.slots[1] - pending.slots[0] + pending.lead)
+        batch, height, width = pending.size
+        if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
+            wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
+            raise NotApplied(f"the DiT returned a velocity of shape {list(velocity.shape)}, expected {wanted}")
         keep(pending, velocity, self.schedule, self.host.layout)
         pending.branch.output_type = type(output)
         if self._calibration is not None:
@@ -185,7 +205,8 @@ class Session:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         assert self.schedule is not None and self.iteration is not None
         lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
-        whole_forward = Pending(branch, self.iteration, interval, lead)
+        size = (call.latents.shape[0], *call.latents.shape[3:])
+        whole_forward = Pending(branch, self.iteration, interval, size, lead)
         if self._bypass is not None:
             return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
         if last == interval[1]:
@@ -193,8 +214,15 @@ class Session:
         whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)
         if whole is None:
             self.record.guard("branch")
+            self._strangers += 1
+            if self._strangers >= MOST_STRANGERS:
+                raise NotApplied(
+                    f"{self._strangers} calls of the DiT in a row had a conditioning that was not there before, so "
+                    "nothing is known of their guidance branches"
+                )
             return None, whole_forward
+        self._strangers = 0
         if last == interval[0] and not lead:
             return like_output(whole, branch.output_type), None
         arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
-        return None, Pending(branch, self.iteration, verdict.forwarded, lead, whole, arguments)
+        return None, Pending(branch, self.iteration, verdict.forwarded, size, lead, whole, arguments)

@@ -49,7 +49,13 @@ class StandIn(nn.Module):
 
         return undo
 
-    def forward(self, hidden: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            return self._forward(lambda block, hidden: block(hidden, *args[1:], **kwargs), args[0])
+        name, hidden = next(iter(kwargs.items()))  # all by keyword, as the blocks' own first parameter is called
+        return self._forward(lambda block, hidden: block(**{**kwargs, name: hidden}), hidden)
+
+    def _forward(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
         if self.added is not None:
             try:
                 if self.added.shape == hidden.shape:
@@ -58,7 +64,7 @@ class StandIn(nn.Module):
                 self.error = error
         out = hidden
         for block in self.blocks or ():
-            out = block(out, *args, **kwargs)
+            out = call(block, out)
         self.ran = True
         try:
             # No block of these hosts writes into its input; the host itself holds on to it meanwhile.

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from ..errors import NotApplied
 from ..method import windows
 from ..method.asked import placing
@@ -37,7 +39,6 @@ class StepGeneration(Generation):
         super().__init__(architecture, scope, pipeline, record)
         self.stepwise = stepwise
         self._sessions: dict[int, Session] = {}
-        self._refused = False
 
     def enter_step(self, parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The step seam is called: the session of its input is the present one, at that step.
@@ -46,7 +47,7 @@ class StepGeneration(Generation):
         """
         arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
         index, step = (int(arguments[name]) for name in self.stepwise.position)
-        if self._refused:
+        if self.refused:
             return
         if index not in self._sessions:
             self._sessions[index] = self._start(index)
@@ -66,12 +67,10 @@ class StepGeneration(Generation):
     def _start(self, index: int) -> Session:
         reason = self.architecture.refuse(self.pipeline, self.model) or self.obstacle()
         if reason:
-            self._refused = True
             raise NotApplied(reason)
         frames, ranks = self.stepwise.frames(self.pipeline), self.stepwise.ranks()
         if self.scope.calibration is not None and ranks > 1:
-            self._refused = True  # a rank that is not the last sees no velocities
-            raise NotApplied(
+            raise NotApplied(  # a rank that is not the last sees no velocities
                 "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
             )
         host = Host(
@@ -83,11 +82,15 @@ class StepGeneration(Generation):
         )
 
         def schedule() -> Schedule:
-            rows = self.stepwise.rows(self.pipeline, index)
-            made = windows.build(rows, frames, self.architecture.noise_level)
+            try:
+                rows = self.stepwise.rows(self.pipeline, index)
+                made = windows.build(rows, frames, self.architecture.noise_level)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise NotApplied(f"the schedule cannot be read from the host's own methods: {error!r}") from error
             return by_step(made) if self.traits.by_step else made
 
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
+            _check_first(call, schedule)
             return self._decider(call, schedule, index, ranks)
 
         return Session(
@@ -132,3 +135,14 @@ class StepGeneration(Generation):
         each = self.settings.per_chunk and self.traits.each
         fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
         return Online(fold, LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames)))
+
+
+def _check_first(call: ForwardCall, schedule: Schedule) -> None:
+    """The first step's timesteps must be those that the schedule has, chunk by chunk. Raises NotApplied."""
+    start, end = schedule.intervals[0]
+    wanted = schedule.timesteps[0, start:end]
+    found = call.timestep[0, schedule.lead(0) :].to("cpu", wanted.dtype)
+    if not torch.allclose(found, wanted, rtol=0.01, atol=1e-4):  # some hosts round them
+        raise NotApplied(
+            f"the DiT is called with the timesteps {found.tolist()}, but the host's own methods say {wanted.tolist()}"
+        )
