@@ -23,7 +23,7 @@ PLACEMENTS = ("error", "threshold")
 SIGNALS = ("timestep", "latent", "expected")
 LEVELS = ("velocity", "residual")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
-FILES = ("profile", "calibrate", "report")
+FILES = ("profile", "calibrate", "report", "registry")
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
 """Three ways to say how much is to be skipped, the strongest first."""
 
@@ -44,6 +44,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "profile": text,
     "calibrate": text,
     "report": text,
+    "registry": text,
     "strict": switch,
 }
 
@@ -71,6 +72,7 @@ class Settings:
     profile: str | None = None
     calibrate: str | None = None
     report: str | None = None
+    registry: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from ..errors import NotApplied
 from ..method import windows
 from ..method.asked import placing
 from ..method.changes import EXPECTED, expected, of_feature, unasked
-from ..method.fold import Fold
+from ..method.fold import Fold, Verdict
 from ..method.schedule import Schedule, by_step
 from ..method.stability import Limits
 from ..report.record import Generation as Record
@@ -90,8 +90,7 @@ class StepGeneration(Generation):
             return by_step(made) if self.traits.by_step else made
 
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
-            _check_first(call, schedule)
-            return self._decider(call, schedule, index, ranks)
+            return Attentive(self._decider(call, schedule, index, ranks), schedule)
 
         return Session(
             schedule,
@@ -137,12 +136,30 @@ class StepGeneration(Generation):
         return Online(fold, LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames)))
 
 
-def _check_first(call: ForwardCall, schedule: Schedule) -> None:
-    """The first step's timesteps must be those that the schedule has, chunk by chunk. Raises NotApplied."""
-    start, end = schedule.intervals[0]
-    wanted = schedule.timesteps[0, start:end]
-    found = call.timestep[0, schedule.lead(0) :].to("cpu", wanted.dtype)
-    if not torch.allclose(found, wanted, rtol=0.01, atol=1e-4):  # some hosts round them
-        raise NotApplied(
-            f"the DiT is called with the timesteps {found.tolist()}, but the host's own methods say {wanted.tolist()}"
-        )
+class Attentive:
+    """A decider that looks twice whether the DiT gets the timesteps of the schedule, chunk by chunk.
+
+    Before the first that may be skipped, and where the window is at its widest, so that the order of its chunks shows.
+    """
+
+    def __init__(self, decider: Decider, schedule: Schedule) -> None:
+        widths = [end - start for start, end in schedule.intervals]
+        self._decider, self._schedule = decider, schedule
+        self._looks = {1, widths.index(max(widths))}
+
+    def verdict(self, call: ForwardCall, iteration: int) -> Verdict:
+        """Raises NotApplied where they are others."""
+        if iteration in self._looks:
+            self.look(call, iteration)
+        return self._decider.verdict(call, iteration)
+
+    def look(self, call: ForwardCall, iteration: int) -> None:
+        schedule = self._schedule
+        start, end = schedule.intervals[iteration]
+        wanted = schedule.timesteps[iteration, start:end]
+        found = call.timestep[0, schedule.lead(iteration) :].to("cpu", wanted.dtype)
+        if not torch.allclose(found, wanted, rtol=0.01, atol=1e-4):  # some hosts round them
+            raise NotApplied(
+                f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "
+                f"but the host's own methods say {wanted.tolist()}"
+            )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..settings import NAMES, Settings
 from .checks import Place, clean, kind
-from .record import SCHEMA, Generation, Run, Seconds, Segment
+from .record import SCHEMA, Generation, Omitted, Run, Seconds, Segment
 
 MOST_CELLS = 20_000_000
 """Iterations times latent frames of a segment; more is no video, but a damaged file."""
@@ -59,6 +59,7 @@ def loaded(values: object) -> Loaded:
         hosts=[host] if host else [],
         reasons=report.items("reasons", str),
         generations=[_generation(Place(each, f"generation {k}")) for k, each in enumerate(generations, start=1)],
+        omitted=_omitted(Place(report.get("omitted", dict, {}), "'omitted'")),
     )
     return Loaded(run, {clean(name): value for name, value in settings.items()})
 
@@ -90,6 +91,16 @@ def _generation(place: Place) -> Generation:
         remarks=place.items("remarks", str),
         finished=place.get("finished", bool, True),
         error=place.text("error"),
+    )
+
+
+def _omitted(place: Place) -> Omitted:
+    seconds = Place(place.get("seconds", dict, {}), f"{place.name}, 'seconds'")
+    modes = place.counts("modes")
+    return Omitted(
+        *(place.get(each.name, int, 0) for each in fields(Omitted) if each.name not in ("modes", "seconds")),
+        modes={mode: modes.get(mode, 0) for mode in "CPR"},
+        seconds=Seconds(*(seconds.get(name, float, 0.0) for name in ("total", "dit", "overhead"))),
     )
 
 
