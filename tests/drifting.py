@@ -88,7 +88,7 @@ class FakeMagi(FakeOfficial):
 
 
 class Diffusers(FakeOfficial):
-    options = {"num_frames": 41, "num_inference_steps": 10, "ar_step": 2}
+    options = {"num_frames": 37, "num_inference_steps": 10, "ar_step": 2}
     modules = (
         "diffusers.models.transformers.transformer_skyreels_v2",
         "diffusers.pipelines.skyreels_v2.pipeline_skyreels_v2_diffusion_forcing",
@@ -134,7 +134,9 @@ class Official(FakeOfficial):
 
     def load(self, folder):
         import official_skyreels
+        import torch
 
+        official_skyreels.torch = torch  # as its own main does
         for name in [name for name in sys.modules if name.partition(".")[0] in self.packages]:
             del sys.modules[name]
         try:

@@ -582,7 +582,7 @@ LOOP_DF = "for i, t in enumerate(step_matrix):"
 CUT_DF = "latents[:, :, valid_interval_start:valid_interval_end, :, :]"
 DIFFUSERS = [
     Mutation("num_pre_ready renamed", "refused: no parameter num_pre_ready", ((DF, "num_pre_ready", "num_ready"),)),
-    Mutation("a new parameter", "handled", ((DF, "causal_block_size: int = 1,\n    ) ->", "causal_block_size: int = 1,\n        jitter: float = 0.0,\n    ) ->"),)),
+    Mutation("a new parameter", "handled", ((DF, "causal_block_size: int = 1,\n", "causal_block_size: int = 1,\n        jitter: float = 0.0,\n"),)),
     Mutation("a fifth value", "refused: returns 4 things", ((DF, FOUR_OF_DF, f"{FOUR_OF_DF}, None"), (DF, UNPACKED, UNPACKED.replace("interval =", "interval, _ =")))),
     Mutation("timesteps in float64", "handled", ((DF, MATRICES, f"{MATRICES}.double()"),)),
     Mutation("intervals as lists", "refused: (start, end) pairs", ((DF, FOUR_OF_DF, f"valid_interval = [list(pair) for pair in valid_interval]\n        {FOUR_OF_DF}"),)),

@@ -83,14 +83,15 @@ def one(target, make, path, once):
 def test_nothing_of_ours_piles_up(host, once, tmp_path):
     target, make = HOSTS[host]()
     run, handle = one(target, make, tmp_path / "run.json", once)
-    for _ in range(2):
+    for _ in range(4):  # what tracing left behind goes late
         run()
     before = tensors(), containers()
     for _ in range(10):
         run()
-    assert (tensors(), containers()) == before
+    after = tensors(), containers()
+    assert after[0] <= before[0] and after[1] == before[1]
     if handle is not None:
-        assert len(handle.report["generations"]) == 12
+        assert len(handle.report["generations"]) == 14
         handle.remove()
 
 
@@ -108,7 +109,8 @@ def test_two_hundred_generations(host, once, tmp_path):
         resident.append(process.memory_info().rss)
         if k == WARM_UP + LAST_KEPT:
             before = tensors(), containers()
-    assert (tensors(), containers()) == before
+    after = tensors(), containers()
+    assert after[0] <= before[0] and after[1] == before[1]
     first, last = (statistics.median(part) for part in (seconds[WARM_UP:][:EDGE], seconds[-EDGE:]))
     half = [statistics.median(part) for part in (resident[-120:-100], resident[-20:])]
     print(f"{host}: {first * 1e3:.1f} ms -> {last * 1e3:.1f} ms, {(half[1] - half[0]) / 1e3:.0f} kB more in 100")
@@ -155,4 +157,4 @@ def test_what_is_under_way_is_never_summed_up():
     for number in range(100):
         run.begin(finished(number))
     assert any(generation is long for generation in run.generations)
-    assert len(run.generations) == FIRST_KEPT + LAST_KEPT
+    assert len(run.generations) == FIRST_KEPT + 1 + LAST_KEPT

@@ -131,7 +131,7 @@ def _segment(place: Place) -> Segment:
         place.same_length("'active'", "'iterations'", (len(active), iterations))
     if any(len(bounds) != 2 for bounds in intervals):
         raise UsageError(f"{place.name}: an interval is no [start, end]")
-    if (frames or max((end for _, end in intervals), default=0)) * iterations > MOST_CELLS:
+    if max(frames, *(end for _, end in intervals), 1) * iterations > MOST_CELLS:
         raise UsageError(f"{place.name}: {iterations} iterations x {frames} latent frames are more than can be drawn")
     made = Segment(
         iterations,

@@ -177,13 +177,10 @@ class Run:
     def begin(self, generation: Generation) -> None:
         """A generation begins. Of many, those between the first and the last become sums."""
         self.generations.append(generation)
-        if len(self.generations) <= FIRST_KEPT + LAST_KEPT:
-            return
-        # One that is under way (in another thread) stays.
-        old = next((each for each in self.generations[FIRST_KEPT:-LAST_KEPT] if each.ended), None)
-        if old is not None:
-            self.generations.remove(old)
-            self.omitted.add(old)
+        for old in self.generations[FIRST_KEPT:-LAST_KEPT]:
+            if old.ended:  # one that is under way, in another thread, stays
+                self.generations.remove(old)
+                self.omitted.add(old)
 
     @property
     def applied(self) -> bool:
