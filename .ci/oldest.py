@@ -9,7 +9,6 @@ import sys
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-
 from scope_patch.registry.skyreels_v2_diffusers import ARCHITECTURE
 
 if sys.argv[1] != "oldest":

@@ -68,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _registry_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--registry", metavar="FILE", help="one more architecture: a .py file that defines ARCHITECTURE")
+    parser.add_argument(
+        "--registry", metavar="FILE", help="one more architecture: a .py file that defines ARCHITECTURE"
+    )
 
 
 def _running_options(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER_DIFFUSERS = os.environ.get("CI_DIFFUSERS", "")
-"""A folder with another release of diffusers alone (.ci/diffusers); the tests and the processes they start import that."""
+"""A folder with another release of diffusers alone (.ci/diffusers); tests and the processes they start import that."""
 if OTHER_DIFFUSERS:
     sys.path.insert(0, OTHER_DIFFUSERS)
 

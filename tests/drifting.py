@@ -15,6 +15,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 SETTINGS = {
     "never": {"policy": "never"},
@@ -22,7 +23,7 @@ SETTINGS = {
     "whole": {"target_speedup": 2.5, "selective": False, "per_chunk": False},  # intervals are the host's
 }
 TRACED = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
-"""In place of a target where the DiT has changed: its timestep signal is traced, which takes longer than all the rest."""
+"""In place of a target where the DiT has changed: its timestep signal is traced, which takes longer than the rest."""
 HERE = Path(__file__).parent
 
 
@@ -46,7 +47,7 @@ class Counter:
 class FakeOfficial:
     packages = ("skyreels_v2_infer",)
     dit = "transformer"
-    options = {"num_frames": 10, "num_inference_steps": 9, "ar_step": 2}
+    options: ClassVar = {"num_frames": 10, "num_inference_steps": 9, "ar_step": 2}
 
     def __init__(self, checkout=None):
         self.source = HERE / "fakes" / "official"
@@ -75,7 +76,7 @@ class FakeOfficial:
 class FakeMagi(FakeOfficial):
     packages = ("inference",)
     dit = "dit_model"
-    options = {}
+    options: ClassVar = {}
 
     def __init__(self, checkout=None):
         self.source = HERE / "fakes" / "magi"
@@ -88,7 +89,7 @@ class FakeMagi(FakeOfficial):
 
 
 class Diffusers(FakeOfficial):
-    options = {"num_frames": 37, "num_inference_steps": 10, "ar_step": 2}
+    options: ClassVar = {"num_frames": 37, "num_inference_steps": 10, "ar_step": 2}
     modules = (
         "diffusers.models.transformers.transformer_skyreels_v2",
         "diffusers.pipelines.skyreels_v2.pipeline_skyreels_v2_diffusion_forcing",
@@ -124,7 +125,7 @@ class Diffusers(FakeOfficial):
 class Official(FakeOfficial):
     """The clone of SkyReels-V2."""
 
-    options = {"num_frames": 57, "base_num_frames": 57}
+    options: ClassVar = {"num_frames": 57, "base_num_frames": 57}
 
     def __init__(self, checkout):
         self.source = Path(checkout)
@@ -146,36 +147,11 @@ class Official(FakeOfficial):
         return pipe, pipe.transformer.patch_embedding, lambda **options: official_skyreels.generate(pipe, **options)
 
 
-class OfficialMagi(FakeOfficial):
-    packages = ("inference",)
-    dit = "dit_model"
-    options = {}
-
-    def __init__(self, checkout):
-        self.source = Path(checkout)
-
-    def copy(self, folder):
-        shutil.copytree(self.source / "inference", folder / "inference")
-        for name in ("example", "requirements.txt"):
-            (folder / name).symlink_to(self.source / name)
-
-    def load(self, folder):
-        from magi_cpu import host
-
-        for name in [name for name in sys.modules if name.partition(".")[0] in self.packages]:
-            del sys.modules[name]
-        host.prepare(folder)
-        options = host.Options(layers=2)
-        model = host.build(options)
-        return model, model.x_embedder, lambda **more: host.generate(model, options)
-
-
 HOSTS = {
     "fake official": FakeOfficial,
     "fake magi": FakeMagi,
     "diffusers": Diffusers,
     "official": Official,
-    "official magi": OfficialMagi,
 }
 
 
@@ -250,7 +226,7 @@ def main(name, folder, *checkout):
 
     host, bases = HOSTS[name](*checkout), {}
     for k, mutation in enumerate(MUTATIONS[name]):
-        options = {**host.options, **mutation.options}
+        options: ClassVar = {**host.options, **mutation.options}
         traced = any(host.dit in file for file, _, _ in mutation.edits)
         key = repr((options, traced))
         if key not in bases:
@@ -271,7 +247,6 @@ def main(name, folder, *checkout):
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
-    sys.path.insert(0, str(HERE.parent / "examples"))
     import torch
 
     torch.set_num_threads(1)

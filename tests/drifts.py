@@ -4,6 +4,7 @@ Expected: "handled" (accelerated as ever), "refused: WORDS" (runs as if we were 
 WORDS" (the same, but what cannot be seen before the first forward is seen then: SCOPE's first interval was given).
 """
 
+# ruff: noqa: E501 - pieces of other people's text
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -168,8 +169,11 @@ OFFICIAL = [
         "an object with the four",
         "refused: returns 4 things",
         f"from dataclasses import make_dataclass\n        return make_dataclass('Four', list('abcd'))({FOUR})",
-        (PIPE, f"step_matrix, _, step_update_mask, valid_interval = {CALL}", f"made = {CALL}\n"
-        "        step_matrix, step_update_mask, valid_interval = made.a, made.c, made.d"),
+        (
+            PIPE,
+            f"step_matrix, _, step_update_mask, valid_interval = {CALL}",
+            f"made = {CALL}\n        step_matrix, step_update_mask, valid_interval = made.a, made.c, made.d",
+        ),
     ),
     # Dtypes and units
     of_matrix("timesteps in float64", "handled", "template[index].double()"),
@@ -195,8 +199,11 @@ OFFICIAL = [
         "refused: noise levels",
         "1000 - template[index]",
         (PIPE, "timestep_i[None, start:end].clone()", "1000 - timestep_i[None, start:end]"),
-        (PIPE, "step = (following[j] if following[j] < timestep_i[j] else 0) - timestep_i[j]",
-         "step = timestep_i[j] - (following[j] if following[j] > timestep_i[j] else 1000)"),
+        (
+            PIPE,
+            "step = (following[j] if following[j] < timestep_i[j] else 0) - timestep_i[j]",
+            "step = timestep_i[j] - (following[j] if following[j] > timestep_i[j] else 1000)",
+        ),
     ),
     Mutation(
         "timesteps scaled where the DiT is called",
@@ -263,7 +270,11 @@ OFFICIAL = [
         ),
     ),
     read("intervals read twice", "handled", f"{READ}\n            start, end = valid_interval[i]"),
-    read("intervals read one ahead", "refused: loop counter", "start, end = valid_interval[min(i + 1, len(valid_interval) - 1)]"),
+    read(
+        "intervals read one ahead",
+        "refused: loop counter",
+        "start, end = valid_interval[min(i + 1, len(valid_interval) - 1)]",
+    ),
     read(
         "the next interval read as well",
         "refused: loop counter",
@@ -279,7 +290,9 @@ OFFICIAL = [
         "late: before the DiT",
         f"{READ}\n            k = min(i + 1, len(valid_interval) - 1)\n            following = valid_interval[k]",
     ),
-    read("intervals read in reverse", "refused: loop counter", "start, end = valid_interval[len(valid_interval) - 1 - i]"),
+    read(
+        "intervals read in reverse", "refused: loop counter", "start, end = valid_interval[len(valid_interval) - 1 - i]"
+    ),
     read(
         "intervals read in reverse, by a name",
         "refused: out of order",
@@ -307,7 +320,11 @@ OFFICIAL = [
         "both branches in one forward",
         "handled",
         (
-            (PIPE, "latents = torch.randn(4, frames", "both = torch.cat([context, negative])\n        latents = torch.randn(4, frames"),
+            (
+                PIPE,
+                "latents = torch.randn(4, frames",
+                "both = torch.cat([context, negative])\n        latents = torch.randn(4, frames",
+            ),
             (
                 PIPE,
                 f"velocity = {COND}[0]",
@@ -351,7 +368,13 @@ OFFICIAL = [
     Mutation(
         "the velocity spoilt when it has been used",
         "handled",
-        ((PIPE, "following = step_matrix", "used, velocity = velocity, velocity.clone()\n            used.fill_(7)\n            following = step_matrix"),),
+        (
+            (
+                PIPE,
+                "following = step_matrix",
+                "used, velocity = velocity, velocity.clone()\n            used.fill_(7)\n            following = step_matrix",
+            ),
+        ),
         {"guidance_scale": 1.0},
     ),
     # Its forward
@@ -382,7 +405,11 @@ OFFICIAL = [
         "refused: by keyword",
         FORWARD.replace("x, t,", "x, t, *rest,").replace("context,", "context=None,"),
     ),
-    forward("a parameter of the DiT more in between", "handled", FORWARD.replace("x, t,", "x, scale=1.0, t=None,").replace("context,", "context=None,")),
+    forward(
+        "a parameter of the DiT more in between",
+        "handled",
+        FORWARD.replace("x, t,", "x, scale=1.0, t=None,").replace("context,", "context=None,"),
+    ),
     forward("a parameter of the DiT more at the end", "handled", FORWARD.replace("fps=None", "fps=None, scale=1.0")),
     decorated("a decorator that says what it wraps", "handled", "    @functools.wraps(method)"),
     decorated("a decorator that does not", "refused: among (args, kwargs)", "    "),
@@ -470,9 +497,16 @@ MAGI = [
         "timesteps given youngest chunk first",
         "refused: cleanest first",
         (
-            (WALK, "        return torch.cat([clean, t_total[parts * denoise_step_per_stage + denoise_idx]])",
-             "        return torch.cat([clean, t_total[parts * denoise_step_per_stage + denoise_idx]]).flip(0)"),
-            (WALK, "t = self.get_timestep(self.ts[infer_idx], *window)", "t = self.get_timestep(self.ts[infer_idx], *window).flip(0)"),
+            (
+                WALK,
+                "        return torch.cat([clean, t_total[parts * denoise_step_per_stage + denoise_idx]])",
+                "        return torch.cat([clean, t_total[parts * denoise_step_per_stage + denoise_idx]]).flip(0)",
+            ),
+            (
+                WALK,
+                "t = self.get_timestep(self.ts[infer_idx], *window)",
+                "t = self.get_timestep(self.ts[infer_idx], *window).flip(0)",
+            ),
             (WALK, "per_stage, t_start, t_end, index)", "per_stage, t_start, t_end, index).flip(0)"),
         ),
     ),
@@ -480,13 +514,22 @@ MAGI = [
         "the DiT called youngest chunk first",
         "part: is called with the timesteps",
         (
-            (WALK, "x=x_chunk,\n            timestep=t,",
-             "x=x_chunk.unflatten(2, (-1, width)).flip(2).flatten(2, 3),\n            timestep=t.flip(1),"),
-            (WALK, "self.x_chunks[infer_idx], self.velocities[infer_idx] = x_chunk, velocity",
-             "velocity = velocity.unflatten(2, (-1, width)).flip(2).flatten(2, 3)\n"
-             "        self.x_chunks[infer_idx], self.velocities[infer_idx] = x_chunk, velocity"),
-            (DISPATCHER, "        assert x.shape[0] == 2\n",
-             f"        if not kwargs.get('extract_prefix_video_feature'):\n            x, timestep = x{FLIPPED}, timestep.flip(1)\n"),
+            (
+                WALK,
+                "x=x_chunk,\n            timestep=t,",
+                "x=x_chunk.unflatten(2, (-1, width)).flip(2).flatten(2, 3),\n            timestep=t.flip(1),",
+            ),
+            (
+                WALK,
+                "self.x_chunks[infer_idx], self.velocities[infer_idx] = x_chunk, velocity",
+                "velocity = velocity.unflatten(2, (-1, width)).flip(2).flatten(2, 3)\n"
+                "        self.x_chunks[infer_idx], self.velocities[infer_idx] = x_chunk, velocity",
+            ),
+            (
+                DISPATCHER,
+                "        assert x.shape[0] == 2\n",
+                f"        if not kwargs.get('extract_prefix_video_feature'):\n            x, timestep = x{FLIPPED}, timestep.flip(1)\n",
+            ),
             (DISPATCHER, "        return torch.cat([x, x])\n", f"        return torch.cat([x, x]){FLIPPED}\n"),
         ),
     ),
@@ -517,58 +560,102 @@ MAGI = [
     Mutation(
         "velocities integrated in place",
         "handled",
-        ((WALK, "x_chunk + velocity * (then - now).view(1, 1, -1, 1, 1, 1)",
-          "x_chunk + velocity.mul_((then - now).view(1, 1, -1, 1, 1, 1))"),),
+        (
+            (
+                WALK,
+                "x_chunk + velocity * (then - now).view(1, 1, -1, 1, 1, 1)",
+                "x_chunk + velocity.mul_((then - now).view(1, 1, -1, 1, 1, 1))",
+            ),
+        ),
     ),
     Mutation(
         "two forwards a step",
         "handled",
-        ((WALK, DISPATCHED, "dispatch = find_dit_model(self.model).forward_dispatcher\n"
-          "        velocity = (lambda **given: (dispatch(**given), dispatch(**given))[1])("),),
+        (
+            (
+                WALK,
+                DISPATCHED,
+                "dispatch = find_dit_model(self.model).forward_dispatcher\n"
+                "        velocity = (lambda **given: (dispatch(**given), dispatch(**given))[1])(",
+            ),
+        ),
     ),
     Mutation(
         "a parameter of the dispatcher renamed",
         "refused: no parameter timestep",
-        ((DISPATCHER, SIGNATURE, SIGNATURE.replace("timestep", "t") + "\n        timestep = t"),
-         (WALK, "            timestep=t", "            t=t")),
+        (
+            (DISPATCHER, SIGNATURE, SIGNATURE.replace("timestep", "t") + "\n        timestep = t"),
+            (WALK, "            timestep=t", "            t=t"),
+        ),
     ),
     Mutation(
         "parameters of the dispatcher positional-only",
         "refused: by keyword",
-        ((DISPATCHER, SIGNATURE, SIGNATURE.replace("timestep,", "timestep, /,")),
-         (WALK, "x=x_chunk,\n            timestep=t,", "x_chunk,\n            t,")),
+        (
+            (DISPATCHER, SIGNATURE, SIGNATURE.replace("timestep,", "timestep, /,")),
+            (WALK, "x=x_chunk,\n            timestep=t,", "x_chunk,\n            t,"),
+        ),
     ),
     Mutation(
         "what the dispatcher is told renamed",
         "refused: no fwd_extra_1st_chunk",
-        ((WALK, "fwd_extra_1st_chunk", "extra_chunk"), (DISPATCHER, 'kwargs["fwd_extra_1st_chunk"]', 'kwargs["extra_chunk"]'),
-         (DISPATCHER, "fwd_extra_1st_chunk=False", "extra_chunk=False")),
+        (
+            (WALK, "fwd_extra_1st_chunk", "extra_chunk"),
+            (DISPATCHER, 'kwargs["fwd_extra_1st_chunk"]', 'kwargs["extra_chunk"]'),
+            (DISPATCHER, "fwd_extra_1st_chunk=False", "extra_chunk=False"),
+        ),
     ),
     Mutation(
         "a tuple of two returned by the dispatcher",
         "refused: 2 things",
-        ((DISPATCHER, "        return torch.cat([x, x])\n", "        return torch.cat([x, x]), None\n"),
-         (WALK, DISPATCHED, DISPATCHED.replace("velocity =", "velocity, _ ="))),
+        (
+            (DISPATCHER, "        return torch.cat([x, x])\n", "        return torch.cat([x, x]), None\n"),
+            (WALK, DISPATCHED, DISPATCHED.replace("velocity =", "velocity, _ =")),
+        ),
     ),
     Mutation(
         "a velocity of the dispatcher in bf16",
         "handled",
-        ((DISPATCHER, "        return torch.cat([x, x])\n", "        return torch.cat([x, x]).bfloat16()\n"),
-         (WALK, "= x_chunk, velocity\n        return velocity", "= x_chunk, velocity.float()\n        return velocity")),
+        (
+            (DISPATCHER, "        return torch.cat([x, x])\n", "        return torch.cat([x, x]).bfloat16()\n"),
+            (
+                WALK,
+                "= x_chunk, velocity\n        return velocity",
+                "= x_chunk, velocity.float()\n        return velocity",
+            ),
+        ),
     ),
-    Mutation("the walk renamed", "refused: method SampleTransport.walk",
-             ((WALK, "def walk(", "def stroll("), (WALK, ".walk()", ".stroll()"))),
-    Mutation("MAGI's blocks renamed", "refused: has videodit_blocks",
-             ((DISPATCHER, "videodit_blocks", "blocks"), ("inference/tiny.py", "videodit_blocks", "blocks"))),
+    Mutation(
+        "the walk renamed",
+        "refused: method SampleTransport.walk",
+        ((WALK, "def walk(", "def stroll("), (WALK, ".walk()", ".stroll()")),
+    ),
+    Mutation(
+        "MAGI's blocks renamed",
+        "refused: has videodit_blocks",
+        ((DISPATCHER, "videodit_blocks", "blocks"), ("inference/tiny.py", "videodit_blocks", "blocks")),
+    ),
     Mutation(
         "parameters of get_timestep reordered",
         "refused: expected the order",
-        ((WALK, "denoise_step_per_stage, start, end, denoise_idx, has_clean_t=False):\n        clean",
-          "start, end, denoise_step_per_stage, denoise_idx, has_clean_t=False):\n        clean"),
-         (WALK, "window = (per_stage, t_start, t_end, denoise_idx, extra)\n",
-          "window = (per_stage, t_start, t_end, denoise_idx, extra)\n        turned = (t_start, t_end, per_stage, denoise_idx, extra)\n"),
-         (WALK, "self.get_timestep(self.ts[infer_idx], *window)", "self.get_timestep(self.ts[infer_idx], *turned)"),
-         (WALK, "self.ts[infer_idx], per_stage, t_start, t_end, index)", "self.ts[infer_idx], t_start, t_end, per_stage, index)")),
+        (
+            (
+                WALK,
+                "denoise_step_per_stage, start, end, denoise_idx, has_clean_t=False):\n        clean",
+                "start, end, denoise_step_per_stage, denoise_idx, has_clean_t=False):\n        clean",
+            ),
+            (
+                WALK,
+                "window = (per_stage, t_start, t_end, denoise_idx, extra)\n",
+                "window = (per_stage, t_start, t_end, denoise_idx, extra)\n        turned = (t_start, t_end, per_stage, denoise_idx, extra)\n",
+            ),
+            (WALK, "self.get_timestep(self.ts[infer_idx], *window)", "self.get_timestep(self.ts[infer_idx], *turned)"),
+            (
+                WALK,
+                "self.ts[infer_idx], per_stage, t_start, t_end, index)",
+                "self.ts[infer_idx], t_start, t_end, per_stage, index)",
+            ),
+        ),
     ),
 ]
 
@@ -582,27 +669,87 @@ LOOP_DF = "for i, t in enumerate(step_matrix):"
 CUT_DF = "latents[:, :, valid_interval_start:valid_interval_end, :, :]"
 DIFFUSERS = [
     Mutation("num_pre_ready renamed", "refused: no parameter num_pre_ready", ((DF, "num_pre_ready", "num_ready"),)),
-    Mutation("a new parameter", "handled", ((DF, "causal_block_size: int = 1,\n", "causal_block_size: int = 1,\n        jitter: float = 0.0,\n"),)),
-    Mutation("a fifth value", "refused: returns 4 things", ((DF, FOUR_OF_DF, f"{FOUR_OF_DF}, None"), (DF, UNPACKED, UNPACKED.replace("interval =", "interval, _ =")))),
+    Mutation(
+        "a new parameter",
+        "handled",
+        ((DF, "causal_block_size: int = 1,\n", "causal_block_size: int = 1,\n        jitter: float = 0.0,\n"),),
+    ),
+    Mutation(
+        "a fifth value",
+        "refused: returns 4 things",
+        ((DF, FOUR_OF_DF, f"{FOUR_OF_DF}, None"), (DF, UNPACKED, UNPACKED.replace("interval =", "interval, _ ="))),
+    ),
     Mutation("timesteps in float64", "handled", ((DF, MATRICES, f"{MATRICES}.double()"),)),
-    Mutation("intervals as lists", "refused: (start, end) pairs", ((DF, FOUR_OF_DF, f"valid_interval = [list(pair) for pair in valid_interval]\n        {FOUR_OF_DF}"),)),
-    Mutation("intervals iterated, not indexed", "refused: indexes the intervals",
-             ((DF, READ_DF, "pass"), (DF, LOOP_DF, "for i, (t, (valid_interval_start, valid_interval_end)) in enumerate(zip(step_matrix, valid_interval)):"))),
-    Mutation("intervals read one ahead", "refused: loop counter", ((DF, READ_DF, READ_DF.replace("[i]", "[min(i + 1, len(step_matrix) - 1)]")),)),
-    Mutation("intervals read once", "refused: loop counter",
-             ((DF, READ_DF, "pass"), (DF, f"                {LOOP_DF}", f"                {READ_DF.replace('[i]', '[0]')}\n                {LOOP_DF}"))),
+    Mutation(
+        "intervals as lists",
+        "refused: (start, end) pairs",
+        ((DF, FOUR_OF_DF, f"valid_interval = [list(pair) for pair in valid_interval]\n        {FOUR_OF_DF}"),),
+    ),
+    Mutation(
+        "intervals iterated, not indexed",
+        "refused: indexes the intervals",
+        (
+            (DF, READ_DF, "pass"),
+            (
+                DF,
+                LOOP_DF,
+                "for i, (t, (valid_interval_start, valid_interval_end)) in enumerate(zip(step_matrix, valid_interval)):",
+            ),
+        ),
+    ),
+    Mutation(
+        "intervals read one ahead",
+        "refused: loop counter",
+        ((DF, READ_DF, READ_DF.replace("[i]", "[min(i + 1, len(step_matrix) - 1)]")),),
+    ),
+    Mutation(
+        "intervals read once",
+        "refused: loop counter",
+        (
+            (DF, READ_DF, "pass"),
+            (
+                DF,
+                f"                {LOOP_DF}",
+                f"                {READ_DF.replace('[i]', '[0]')}\n                {LOOP_DF}",
+            ),
+        ),
+    ),
     Mutation("intervals read twice", "handled", ((DF, READ_DF, f"{READ_DF}\n                    {READ_DF}"),)),
-    Mutation("latents cut elsewhere", "refused: cuts", ((DF, CUT_DF, "latents[:, :, 0:current_num_latent_frames, :, :]"),)),
-    Mutation("hidden_states renamed", "refused: no parameter hidden_states",
-             ((TRANSFORMER, "        hidden_states: torch.Tensor,\n        timestep: torch.LongTensor,", "        latents: torch.Tensor,\n        timestep: torch.LongTensor,"),
-              (TRANSFORMER, "batch_size, num_channels, num_frames, height, width = hidden_states.shape",
-               "hidden_states = latents\n        batch_size, num_channels, num_frames, height, width = hidden_states.shape"),
-              (DF, "hidden_states=latent_model_input", "latents=latent_model_input"))),
+    Mutation(
+        "latents cut elsewhere", "refused: cuts", ((DF, CUT_DF, "latents[:, :, 0:current_num_latent_frames, :, :]"),)
+    ),
+    Mutation(
+        "hidden_states renamed",
+        "refused: no parameter hidden_states",
+        (
+            (
+                TRANSFORMER,
+                "        hidden_states: torch.Tensor,\n        timestep: torch.LongTensor,",
+                "        latents: torch.Tensor,\n        timestep: torch.LongTensor,",
+            ),
+            (
+                TRANSFORMER,
+                "batch_size, num_channels, num_frames, height, width = hidden_states.shape",
+                "hidden_states = latents\n        batch_size, num_channels, num_frames, height, width = hidden_states.shape",
+            ),
+            (DF, "hidden_states=latent_model_input", "latents=latent_model_input"),
+        ),
+    ),
     Mutation("two things returned", "late: 2 things", ((TRANSFORMER, "return (output,)", "return (output, None)"),)),
     Mutation("blocks renamed", "refused: has blocks", ((TRANSFORMER, "self.blocks", "self.layers"),)),
-    Mutation("another base class", "refused: is a ModelMixin",
-             ((TRANSFORMER, "ModelMixin,", "Other,"), (TRANSFORMER, "import Other,", "import ModelMixin,"),
-              (TRANSFORMER, "class SkyReelsV2Transformer3DModel(", "class Other(torch.nn.Module):\n    dtype = property(lambda self: next(self.parameters()).dtype)\n    device = property(lambda self: next(self.parameters()).device)\n\n\nclass SkyReelsV2Transformer3DModel("))),
+    Mutation(
+        "another base class",
+        "refused: is a ModelMixin",
+        (
+            (TRANSFORMER, "ModelMixin,", "Other,"),
+            (TRANSFORMER, "import Other,", "import ModelMixin,"),
+            (
+                TRANSFORMER,
+                "class SkyReelsV2Transformer3DModel(",
+                "class Other(torch.nn.Module):\n    dtype = property(lambda self: next(self.parameters()).dtype)\n    device = property(lambda self: next(self.parameters()).device)\n\n\nclass SkyReelsV2Transformer3DModel(",
+            ),
+        ),
+    ),
 ]
 
 MATRIX_OFFICIAL = "return step_matrix, step_index, step_update_mask, valid_interval"
@@ -610,22 +757,52 @@ CALLED = "step_matrix, _, step_update_mask, valid_interval = self"
 READ_OFFICIAL = "valid_interval_i = valid_interval[i]"
 CLONE = [
     Mutation("num_pre_ready renamed", "refused: no parameter num_pre_ready", ((PIPE, "num_pre_ready", "num_ready"),)),
-    Mutation("a new parameter", "handled", ((PIPE, "shrink_interval_with_mask=False,", "shrink_interval_with_mask=False,\n        jitter=0.0,"),)),
-    Mutation("a fifth value", "refused: returns 4 things", ((PIPE, MATRIX_OFFICIAL, f"{MATRIX_OFFICIAL}, None"), (PIPE, CALLED, CALLED.replace("interval =", "interval, _ =")))),
-    Mutation("timesteps in float32", "handled", ((PIPE, MATRIX_OFFICIAL, MATRIX_OFFICIAL.replace("step_matrix", "step_matrix.float()")),)),
-    Mutation("intervals read one ahead", "refused: loop counter", ((PIPE, READ_OFFICIAL, READ_OFFICIAL.replace("[i]", "[min(i + 1, len(step_matrix) - 1)]")),)),
-    Mutation("latents cut elsewhere", "refused: cuts", ((PIPE, "latents[0][:, valid_interval_start:valid_interval_end, :, :]", "latents[0][:, 0:latent_length, :, :]"),)),
-    Mutation("a mask that says what is kept", "refused: update mask", ((PIPE, MATRIX_OFFICIAL, MATRIX_OFFICIAL.replace("step_update_mask", "~step_update_mask")),
-             (PIPE, "if update_mask_i[idx].item()", "if not update_mask_i[idx].item()"))),
+    Mutation(
+        "a new parameter",
+        "handled",
+        ((PIPE, "shrink_interval_with_mask=False,", "shrink_interval_with_mask=False,\n        jitter=0.0,"),),
+    ),
+    Mutation(
+        "a fifth value",
+        "refused: returns 4 things",
+        (
+            (PIPE, MATRIX_OFFICIAL, f"{MATRIX_OFFICIAL}, None"),
+            (PIPE, CALLED, CALLED.replace("interval =", "interval, _ =")),
+        ),
+    ),
+    Mutation(
+        "timesteps in float32",
+        "handled",
+        ((PIPE, MATRIX_OFFICIAL, MATRIX_OFFICIAL.replace("step_matrix", "step_matrix.float()")),),
+    ),
+    Mutation(
+        "intervals read one ahead",
+        "refused: loop counter",
+        ((PIPE, READ_OFFICIAL, READ_OFFICIAL.replace("[i]", "[min(i + 1, len(step_matrix) - 1)]")),),
+    ),
+    Mutation(
+        "latents cut elsewhere",
+        "refused: cuts",
+        (
+            (
+                PIPE,
+                "latents[0][:, valid_interval_start:valid_interval_end, :, :]",
+                "latents[0][:, 0:latent_length, :, :]",
+            ),
+        ),
+    ),
+    Mutation(
+        "a mask that says what is kept",
+        "refused: update mask",
+        (
+            (PIPE, MATRIX_OFFICIAL, MATRIX_OFFICIAL.replace("step_update_mask", "~step_update_mask")),
+            (PIPE, "if update_mask_i[idx].item()", "if not update_mask_i[idx].item()"),
+        ),
+    ),
 ]
-CLONE_OF_MAGI = [
-    Mutation("a parameter of the step renamed", "refused: no parameter cur_denoise_step", ((WALK, "cur_denoise_step", "denoise_step"),)),
-]
-
 MUTATIONS = {
     "fake official": OFFICIAL,
     "fake magi": MAGI,
     "diffusers": DIFFUSERS,
     "official": CLONE,
-    "official magi": CLONE_OF_MAGI,
 }

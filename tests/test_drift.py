@@ -13,7 +13,7 @@ from conftest import ROOT
 from drifts import MUTATIONS
 
 SCRIPT = Path(__file__).parent / "drifting.py"
-CLONES = {"official": "SkyReels-V2", "official magi": "MAGI-1"}
+CLONES = {"official": "SkyReels-V2"}
 
 
 @pytest.fixture(scope="module")

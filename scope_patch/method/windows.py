@@ -22,7 +22,7 @@ def build(rows: Sequence[Row], frames: int, noise_level: Callable[[Tensor], Tens
         frames: latent frames a chunk.
         noise_level: the host's timestep -> sigma in 0 (clean) .. 1 (noise).
 
-    Raises ValueError where a row does not have one timestep a chunk, these rise along the window, or it moves backwards.
+    Raises ValueError where a row does not have one timestep a chunk, they rise along the window, or it moves backwards.
     Hosts' timesteps run from 0 (noise) to 1 (clean).
     """
     slots = max((row.end for row in rows), default=0)

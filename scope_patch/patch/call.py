@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..method.history import FRAME_AXIS
 from ..errors import NotApplied
+from ..method.history import FRAME_AXIS
 from .architecture import ForwardNames
 
 
@@ -38,7 +38,7 @@ class ForwardCall:
 def bind(parameters: Sequence[str], names: ForwardNames, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ForwardCall:
     """Bind a call to the forward's parameter names (without self), much faster than `inspect.Signature.bind`.
 
-    Raises NotApplied where it is not a diffusion-forcing call; what else may be wrong with it, the host will say itself.
+    Raises NotApplied where it is no diffusion-forcing call; what else may be wrong with it, the host will say itself.
     """
     arguments = dict(zip(parameters, args, strict=False))
     arguments.update(kwargs)

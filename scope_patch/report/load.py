@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,12 @@ def _generation(place: Place) -> Generation:
 def _omitted(place: Place) -> Omitted:
     seconds = Place(place.get("seconds", dict, {}), f"{place.name}, 'seconds'")
     modes = place.counts("modes")
-    return Omitted(
-        *(place.get(each.name, int, 0) for each in fields(Omitted) if each.name not in ("modes", "seconds")),
+    made = Omitted(
         modes={mode: modes.get(mode, 0) for mode in "CPR"},
         seconds=Seconds(*(seconds.get(name, float, 0.0) for name in ("total", "dit", "overhead"))),
     )
+    counts = [each.name for each in fields(Omitted) if each.name not in ("modes", "seconds")]
+    return replace(made, **{name: place.get(name, int, 0) for name in counts})
 
 
 def _plan(place: Place) -> dict[str, Any]:

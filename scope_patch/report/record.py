@@ -126,8 +126,8 @@ class Generation:
 class Omitted:
     """Sums over generations that a report has no longer in full.
 
-    Attributes: generations, applied, unfinished: how many; modes: iterations by C, P, R; the others as in Generation and
-    Segment.
+    Attributes: generations, applied, unfinished: how many; modes: iterations by C, P, R; the others as in Generation
+    and Segment.
     """
 
     generations: int = 0
