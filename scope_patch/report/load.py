@@ -102,7 +102,8 @@ def _omitted(place: Place) -> Omitted:
         seconds=Seconds(*(seconds.get(name, float, 0.0) for name in ("total", "dit", "overhead"))),
     )
     counts = [each.name for each in fields(Omitted) if each.name not in ("modes", "seconds")]
-    return replace(made, **{name: place.get(name, int, 0) for name in counts})
+    found: dict[str, Any] = {name: place.get(name, int, 0) for name in counts}
+    return replace(made, **found)
 
 
 def _plan(place: Place) -> dict[str, Any]:
