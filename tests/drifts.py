@@ -729,27 +729,14 @@ DIFFUSERS = [
             ),
             (
                 TRANSFORMER,
-                "batch_size, num_channels, num_frames, height, width = hidden_states.shape",
-                "hidden_states = latents\n        batch_size, num_channels, num_frames, height, width = hidden_states.shape",
+                "hidden_states.shape\n        p_t, p_h, p_w = self.config.patch_size\n",
+                "latents.shape\n        hidden_states = latents\n        p_t, p_h, p_w = self.config.patch_size\n",
             ),
             (DF, "hidden_states=latent_model_input", "latents=latent_model_input"),
         ),
     ),
     Mutation("two things returned", "late: 2 things", ((TRANSFORMER, "return (output,)", "return (output, None)"),)),
     Mutation("blocks renamed", "refused: has blocks", ((TRANSFORMER, "self.blocks", "self.layers"),)),
-    Mutation(
-        "another base class",
-        "refused: is a ModelMixin",
-        (
-            (TRANSFORMER, "ModelMixin,", "Other,"),
-            (TRANSFORMER, "import Other,", "import ModelMixin,"),
-            (
-                TRANSFORMER,
-                "class SkyReelsV2Transformer3DModel(",
-                "class Other(torch.nn.Module):\n    dtype = property(lambda self: next(self.parameters()).dtype)\n    device = property(lambda self: next(self.parameters()).device)\n\n\nclass SkyReelsV2Transformer3DModel(",
-            ),
-        ),
-    ),
 ]
 
 MATRIX_OFFICIAL = "return step_matrix, step_index, step_update_mask, valid_interval"
