@@ -34,10 +34,16 @@ def found(run_python, tmp_path_factory, request):
     return of
 
 
+MARKS = {"diffusers": [pytest.mark.long], "official": [pytest.mark.long, pytest.mark.upstream]}
+
+
 @pytest.mark.parametrize(
     ("host", "mutation"),
-    [(host, mutation) for host, table in MUTATIONS.items() for mutation in table],
-    ids=lambda value: value if isinstance(value, str) else value.name,
+    [
+        pytest.param(host, mutation, marks=MARKS.get(host, []), id=f"{host}-{mutation.name}")
+        for host, table in MUTATIONS.items()
+        for mutation in table
+    ],
 )
 def test_what_becomes_of_a_mutation(found, host, mutation):
     assert problems(found(host)[mutation.name], mutation.expected) == []
