@@ -59,10 +59,18 @@ def parser() -> argparse.ArgumentParser:
     )
     shown = actions.add_parser("report", help="what a run did, as text, page or figure", allow_abbrev=False)
     reporting.add_arguments(shown)
-    actions.add_parser("list", help="known architectures, policies and predictors, with their origin")
+    listed = actions.add_parser("list", help="known architectures, policies and predictors, with their origin")
+    _registry_option(listed)
     doctor = actions.add_parser("doctor", help="what matches here, which check failed, can injection work")
     doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
+    _registry_option(doctor)
     return made
+
+
+def _registry_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--registry", metavar="FILE", help="one more architecture: a .py file that defines ARCHITECTURE"
+    )
 
 
 def _running_options(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +81,7 @@ def _running_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long ranks that share a model wait for one another (default: 120)",
     )
+    _registry_option(parser)
     parser.add_argument("--strict", action="store_true", default=None, help="fail instead of running unpatched")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
 

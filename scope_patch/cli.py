@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from . import launcher
 from .arguments import parser
-from .environment import switch
+from .environment import named, switch
 from .errors import UsageError
 from .interpreter import interpreter_of
 from .quality import command as comparing
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.action == "list":
             from .listing import print_list
 
-            return print_list()
+            return print_list(named(options.registry))
         if options.action == "plan":
             from .planning.command import run
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return reporting.run(options)
         from .doctor import print_doctor
 
-        return print_doctor(options.repo)
+        return print_doctor(options.repo, named(options.registry))
     except UsageError as error:
         print(f"scope_patch: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         launcher.check_report_path(path)
     interpreter = interpreter_of(command, os.environ)
     obstacle = "SCOPE_PATCH=0 switches everything off" if off else interpreter.obstacle()
-    environ = dict(os.environ) if off else launcher.child_environment(settings, os.environ, triggers())
+    environ = dict(os.environ) if off else launcher.child_environment(settings, os.environ, triggers(settings.registry))
     if options.dry_run or switch(os.environ.get("SCOPE_PATCH_DRY_RUN") or False, "SCOPE_PATCH_DRY_RUN"):
         from .dry_run import describe
 

@@ -14,10 +14,10 @@ from .launcher import BOOTSTRAP, child_environment
 from .settings import Settings, switched_off
 
 
-def print_doctor(repo: str | None) -> int:
+def print_doctor(repo: str | None, registry: str | None = None) -> int:
     """Print everything; 0 when at least one architecture passes all its checks, else 1.
 
-    Raises UsageError when `repo` is no directory.
+    Raises UsageError when `repo` is no directory, or `registry` no registry file.
     """
     if repo is not None and not Path(repo).is_dir():
         raise UsageError(f"--repo {repo} is not a directory; give the root of a clone")
@@ -27,7 +27,7 @@ def print_doctor(repo: str | None) -> int:
     print("injection:")
     for line in injection():
         print(f"  {line}")
-    return 0 if _architectures(None if repo is None else Path(repo)) else 1
+    return 0 if _architectures(None if repo is None else Path(repo), registry) else 1
 
 
 def injection() -> list[str]:
@@ -62,11 +62,11 @@ def _probe() -> bool:
     return answer.stdout.split()[-1:] == ["True"]
 
 
-def _architectures(repo: Path | None) -> bool:
+def _architectures(repo: Path | None, registry: str | None) -> bool:
     from .patch import known, signature
 
     any_match = False
-    found, problems = known.load()
+    found, problems = known.load(registry)
     for architecture, origin in found:
         print(f"{architecture.name}: {architecture.title} ({origin})")
         checks = signature.check_installed(architecture) if repo is None else signature.check_static(architecture, repo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping
 
 from .errors import UsageError
@@ -23,6 +24,11 @@ _ON = ("1", "on", "true", "yes")
 def variable(name: str) -> str:
     """The environment variable of a setting: `cache_threshold` -> `SCOPE_PATCH_CACHE_THRESHOLD`."""
     return PREFIX + name.upper()
+
+
+def named(registry: str | None) -> str | None:
+    """The registry file that the user names, by an option or else by SCOPE_PATCH_REGISTRY."""
+    return registry or os.environ.get(variable("registry")) or None
 
 
 def switched_off(environ: Mapping[str, str]) -> bool:

@@ -12,11 +12,14 @@ from .settings import Settings
 _METHOD = Path(__file__).parent / "method"
 
 
-def triggers() -> list[str]:
-    """The top-level packages whose import arms us, over all architectures. Imports neither torch nor a host."""
+def triggers(registry: str | None = None) -> list[str]:
+    """The top-level packages whose import arms us, over all architectures. Imports neither torch nor a host.
+
+    Raises UsageError where the registry file that the user names cannot be used.
+    """
     from .patch.known import architectures
 
-    return list(dict.fromkeys(name for architecture, _ in architectures() for name in architecture.triggers))
+    return list(dict.fromkeys(name for architecture, _ in architectures(registry) for name in architecture.triggers))
 
 
 def check_names(settings: Settings) -> None:
@@ -32,7 +35,7 @@ def check_names(settings: Settings) -> None:
         raise unknown("predictor", settings.predictor, _predictors())
 
 
-def print_list() -> int:
+def print_list(registry: str | None = None) -> int:
     """`list`: exit code 1 when a registry file or plugin could not be read.
 
     Raises UsageError, after all else is printed, in an interpreter without torch.
@@ -40,7 +43,7 @@ def print_list() -> int:
     from .method import policies
     from .patch import known
 
-    found, problems = known.load()
+    found, problems = known.load(registry)
     print("architectures:")
     for architecture, origin in found:
         print(f"  {architecture.name:<22} {architecture.title}")

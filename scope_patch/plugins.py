@@ -35,5 +35,5 @@ def find(name: str, built_in: Mapping[str, Any], group: str, kind: str) -> Any:
         raise unknown(kind, name, [*built_in, *points])
     try:
         return points[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"the {kind} {name!r} ({points[name].value}) failed to load: {error!r}") from error

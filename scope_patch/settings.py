@@ -25,7 +25,7 @@ PLACEMENTS = ("error", "threshold")
 SIGNALS = ("timestep", "latent", "expected")
 LEVELS = ("velocity", "residual")
 THRESHOLDS = ("cache_threshold", "predict_threshold")
-FILES = ("profile", "calibrate", "report")
+FILES = ("profile", "calibrate", "report", "registry")
 VERIFY_BOUND = 0.2
 """The relative error of a prediction from which on less is skipped (docs/verify.md)."""
 WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
@@ -53,6 +53,7 @@ _READERS: dict[str, Callable[[object, str], object]] = {
     "calibrate": text,
     "report": text,
     "rank_timeout": number,
+    "registry": text,
     "strict": switch,
 }
 
@@ -85,6 +86,7 @@ class Settings:
     calibrate: str | None = None
     report: str | None = None
     rank_timeout: float = 120.0
+    registry: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:

@@ -18,6 +18,10 @@ settings.register_profile("house", deadline=None)  # a busy machine is no failur
 settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
+OTHER_DIFFUSERS = os.environ.get("CI_DIFFUSERS", "")
+"""A folder with another release of diffusers alone (.ci/diffusers); tests and the processes they start import that."""
+if OTHER_DIFFUSERS:
+    sys.path.insert(0, OTHER_DIFFUSERS)
 
 Command = Callable[..., "tuple[int, str, str]"]
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -27,6 +31,8 @@ def clean_environ(**extra: str) -> dict[str, str]:
     """This process's environment without our variables and without PYTHONPATH; `extra` on top."""
     ours = ("SCOPE_PATCH", "_SCOPE_PATCH")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.startswith("PYTHON")}
+    if OTHER_DIFFUSERS:
+        extra["PYTHONPATH"] = os.pathsep.join(filter(None, [OTHER_DIFFUSERS, extra.get("PYTHONPATH", "")]))
     return {**kept, **extra}
 
 

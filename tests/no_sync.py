@@ -34,6 +34,7 @@ MAY = {
     ("session.py", "_new_segment"),
     ("steps.py", "schedule"),
     ("steps.py", "decider"),
+    ("steps.py", "look"),  # twice a walk
     ("generation.py", "close"),  # after the loop
     ("steps.py", "close"),
 }

@@ -186,7 +186,7 @@ def test_every_setting_has_a_variable() -> None:
     for flags in (
         {"target_speedup": 2},
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
-        {"placement": "error", "profile": "p"},
+        {"placement": "error", "profile": "p", "registry": "r"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
         {"widths": 3, "history_limit": "1GB"},
     ):

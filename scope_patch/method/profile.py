@@ -56,7 +56,7 @@ def read(path: Path | str) -> Profile:
     """A profile from its file. Raises UsageError for a file that is none."""
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"the profile {path} cannot be read: {error}") from error
     if not isinstance(told, dict) or told.get("kind") != KIND or told.get("schema") != SCHEMA:
         raise UsageError(f"{path} is no profile of schema {SCHEMA}; `python -m scope_patch calibrate` writes one")

@@ -158,3 +158,29 @@ def misfit(mask: Tensor, intervals: list[Interval], baseline: list[Interval]) ->
         if len(active) and not (start <= int(active.min()) and int(active.max()) < end):
             return f"iteration {iteration}: an updated latent frame is outside [{start}, {end})"
     return ""
+
+
+LOWEST_START = 0.002
+"""No video starts so near to clean: where this is the highest noise level, timesteps are in another unit."""
+
+
+def contradiction(mask: Tensor, noise_levels: Tensor) -> str:
+    """Why an update mask and noise levels, both [iterations, latent frames], cannot be what they are taken for, or "".
+
+    A latent frame that is updated goes from noise (1) to clean (0). One that is not stays where it is, or has finished.
+    """
+    active = noise_levels[mask]
+    if not active.numel():
+        return ""
+    low, high = float(active.min()), float(active.max())
+    if not (low >= 0 and LOWEST_START < high <= 1):
+        return f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)"
+    change = noise_levels[1:] - noise_levels[:-1]
+    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero()
+    if len(risen):
+        return f"the noise levels rise, at iteration {int(risen[0, 0]) + 1} that of latent frame {int(risen[0, 1])}"
+    fallen = (~mask[1:] & (change < 0) & (noise_levels[1:] > 0)).nonzero()
+    if len(fallen):
+        i, j = int(fallen[0, 0]) + 1, int(fallen[0, 1])
+        return f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls"
+    return ""

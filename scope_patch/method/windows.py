@@ -6,6 +6,7 @@ A slot is a chunk of latent frames, numbered over the whole video; its latent fr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ def build(rows: Sequence[Row], frames: int, noise_level: Callable[[Tensor], Tens
         frames: latent frames a chunk.
         noise_level: the host's timestep -> sigma in 0 (clean) .. 1 (noise).
 
-    Raises ValueError where a row does not have one timestep a chunk, or the window moves backwards.
+    Raises ValueError where a row does not have one timestep a chunk, they rise along the window, or it moves backwards.
+    Hosts' timesteps run from 0 (noise) to 1 (clean).
     """
     slots = max((row.end for row in rows), default=0)
     mask = torch.zeros(len(rows), slots, dtype=torch.bool)
@@ -32,6 +34,8 @@ def build(rows: Sequence[Row], frames: int, noise_level: Callable[[Tensor], Tens
             raise ValueError(f"step {i}: {len(row.timesteps)} timesteps for chunks [{row.start}, {row.end})")
         if row.start < before.start or row.end < before.end:
             raise ValueError(f"step {i}: the window moves back from [{before.start}, {before.end})")
+        if any(after > older for older, after in pairwise(row.timesteps)):
+            raise ValueError(f"step {i}: chunks do not come cleanest first, their timesteps are {row.timesteps}")
         mask[i, row.start : row.end] = True
         timesteps[i, row.start : row.end] = torch.tensor(row.timesteps, dtype=torch.float64)
         before = row

@@ -217,7 +217,7 @@ class Binding:
             if stepwise is None
             else StepGeneration(self.architecture, stepwise, scope, pipeline, record, self.quorum)
         )
-        scope.run.generations.append(record)
+        scope.run.begin(record)
         if self.architecture.name not in scope.run.hosts:
             scope.run.hosts.append(self.architecture.name)
         outer = self.architecture.model(pipeline)

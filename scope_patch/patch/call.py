@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import NotApplied
 from ..method.history import FRAME_AXIS
 from .architecture import ForwardNames
 
@@ -37,24 +38,37 @@ class ForwardCall:
 def bind(parameters: Sequence[str], names: ForwardNames, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ForwardCall:
     """Bind a call to the forward's parameter names (without self), much faster than `inspect.Signature.bind`.
 
-    Raises TypeError where it is not a diffusion-forcing call; what else may be wrong with it, the host will say itself.
+    Raises NotApplied where it is no diffusion-forcing call; what else may be wrong with it, the host will say itself.
     """
     arguments = dict(zip(parameters, args, strict=False))
     arguments.update(kwargs)
     latents, timestep = arguments.get(names.latents), arguments.get(names.timestep)
     if not isinstance(latents, Tensor) or latents.dim() != 5:
-        raise TypeError(f"{names.latents} is not a [batch, channels, latent frames, height, width] tensor")
+        raise NotApplied(f"the DiT's {names.latents} is no [batch, channels, latent frames, height, width] tensor")
     if not isinstance(timestep, Tensor) or timestep.dim() != 2:
-        raise TypeError(f"{names.timestep} is not a [batch, latent frames] tensor")
+        raise NotApplied(f"the DiT's {names.timestep} is no [batch, latent frames] tensor")
     return ForwardCall(arguments, latents, timestep, arguments.get(names.condition))
 
 
-def velocity_of(output: Any) -> Tensor | None:
-    """The velocity in a forward's output: a tensor, a tuple that begins with one, or a model output's `sample`."""
+def velocity_of(output: Any) -> Tensor:
+    """The velocity in a forward's output: a tensor, a tuple of one, or a model output that holds a `sample` alone.
+
+    Raises NotApplied where it is more than that: `like_output` could not make another one.
+    """
     if isinstance(output, Tensor):
         return output
-    first = output[0] if isinstance(output, tuple) and output else getattr(output, "sample", None)
-    return first if isinstance(first, Tensor) else None
+    if isinstance(output, tuple):
+        if type(output) is not tuple or len(output) != 1:
+            raise NotApplied(f"the DiT returned {len(output)} things, expected one velocity")
+        held = output[0]
+    else:
+        more = ", ".join(name for name in getattr(output, "__dict__", ()) if name != "sample")
+        if more:
+            raise NotApplied(f"the DiT returned a {type(output).__name__} with more than a sample in it: {more}")
+        held = getattr(output, "sample", None)
+    if not isinstance(held, Tensor):
+        raise NotApplied(f"the DiT returned a {type(output).__name__}, in which we find no velocity")
+    return held
 
 
 def like_output(velocity: Tensor, output_type: type[Any]) -> Any:

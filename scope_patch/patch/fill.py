@@ -25,6 +25,7 @@ class Pending:
 
     Attributes:
         slots: what it computes velocities of.
+        size: (batch, height, width) of the latents.
         lead: slots in front of them that it computes too, of which nothing is kept.
         whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
             forward. None where the forward's own output is what the host gets.
@@ -36,6 +37,7 @@ class Pending:
     branch: Branch
     iteration: int
     slots: Interval
+    size: tuple[int, ...]
     lead: int = 0
     whole: Tensor | None = None
     arguments: dict[str, Any] | None = None

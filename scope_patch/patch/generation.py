@@ -83,8 +83,6 @@ class Generation:
         """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""
         if self._consensus is None or self._consensus.agree(what):
             return
-        self.off = True
-        self.forget()
         raise NotApplied(
             "the ranks that share the model did not agree to leave anything out, so all run unpatched: one of them is "
             "not patched, has other settings, has failed, or took longer than "

@@ -87,9 +87,7 @@ class Guard:
     def _refuse(self, generation: Generation | None, reason: NotApplied) -> None:
         logger.warning("%s runs unpatched: %s", self.name, reason)
         if generation is not None:
-            generation.record.applied = generation.record.forwards_skipped > 0
-            generation.record.reasons.append(str(reason))
-            generation.leave()
+            generation.switch_off(str(reason))
 
     def _fail(self, generation: Generation | None, error: Exception) -> None:
         memory = isinstance(error, OUT_OF_MEMORY)

@@ -63,7 +63,7 @@ def apply(target: Any, **settings: Any) -> Handle:
         return Handle(run, None, None)
     if resolved.profile is not None:
         read(resolved.profile)
-    binding = _binding_of(target)
+    binding = _binding_of(target, resolved.registry)
     binding.refused.clear()
     binding.guard.broken = False
     binding.quorum.forgive()
@@ -87,9 +87,9 @@ def patched(target: Any, **settings: Any) -> Iterator[Run]:
         handle.remove()
 
 
-def _binding_of(target: Any) -> Binding:
+def _binding_of(target: Any, registry: str | None) -> Binding:
     model = unwrap(target)
-    for binding in bindings().values():
+    for binding in bindings(registry).values():
         for seams in binding.architecture.groups.values():
             for seam in seams:
                 owner = getattr(sys.modules.get(seam.module), seam.owner, None)

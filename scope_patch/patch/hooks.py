@@ -23,14 +23,24 @@ logger = logging.getLogger("scope_patch")
 
 _bindings: dict[str, Binding] = {}
 """One per architecture and process, whoever asks: seams are never wrapped twice."""
+_files: set[str] = set()
+"""Where they come from."""
 _armed: Scope | None = None
 _imported: set[str] = set()
 
 
-def bindings() -> dict[str, Binding]:
-    """Every known architecture's binding, by name; made at the first call, attached to nothing by that."""
-    if not _bindings:
-        _bindings.update((architecture.name, Binding(architecture)) for architecture, _ in architectures())
+def bindings(registry: str | None = None) -> dict[str, Binding]:
+    """Every known architecture's binding, by name; made at the first call, attached to nothing by that.
+
+    Args:
+        registry: a file with one more, read once a process.
+
+    Raises UsageError where it cannot be used.
+    """
+    if not _bindings or (registry is not None and registry not in _files):
+        for architecture, origin in architectures(registry):
+            _bindings.setdefault(architecture.name, Binding(architecture))
+            _files.add(origin)
     return _bindings
 
 
@@ -52,7 +62,7 @@ def arm(settings: Settings | None = None) -> Run | None:
         run = Run(settings)
         sink = Sink(run)
         _armed = Scope.of(run, tell=sink.write)
-        for binding in bindings().values():
+        for binding in bindings(settings.registry).values():
             binding.scopes.append(_armed)
             for module in binding.architecture.modules:
                 wrapt.register_post_import_hook(_when_imported(binding, _armed), module)

@@ -16,7 +16,7 @@ from ..errors import NotApplied
 from ..method.asked import placing
 from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.discrepancy import Feature
-from ..method.schedule import Interval, Schedule, build, by_step
+from ..method.schedule import Interval, Schedule, build, by_step, contradiction
 from ..method.stability import Limits
 from ..method.widths import Widths
 from ..report.record import Generation as Record
@@ -86,6 +86,9 @@ class SegmentGeneration(Generation):
         def schedule() -> Schedule:
             levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
             made = build(mask, matrix, levels, host, selective=self._selective, widths=self._widths)
+            problem = contradiction(made.mask, made.noise_levels)
+            if problem:
+                raise NotApplied(f"the schedule function's tables are not what we know: {problem}")
             if made.intervals != host and not self.architecture.block_causal(self.model):
                 self.record.remark(SHORTER_CLIP)
             if self.settings.widths is None and self._widths.limited:
@@ -168,8 +171,8 @@ class SegmentGeneration(Generation):
 def _four_things(result: Any) -> tuple[Tensor, Tensor, Tensor, Sequence[Interval]]:
     """Check what a schedule function returned. Raises NotApplied with what was found instead."""
     known = "(timestep matrix, step index, update mask, intervals)"
-    if not isinstance(result, tuple) or len(result) != 4:
-        found = f"{len(result)} things" if isinstance(result, tuple) else type(result).__name__
+    if type(result) is not tuple or len(result) != 4:  # what is more than a tuple would come back as less
+        found = f"{len(result)} things" if type(result) is tuple else f"a {type(result).__name__}"
         raise NotApplied(f"the schedule function returned {found}, expected {known}")
     matrix, index, mask, intervals = result
     for name, tensor in (("timestep matrix", matrix), ("step index", index), ("update mask", mask)):

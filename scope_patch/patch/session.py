@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import NotApplied
 from ..method import stability
 from ..method.calibration import Calibration
 from ..method.fold import Verdict
@@ -27,6 +28,9 @@ from .host import Host
 from .verification import Verification
 
 LOST = "some forwards belonged to no iteration that the loop was seen to enter: they were the host's own"
+
+MOST_STRANGERS = 6
+"""Calls in a row that shall be skipped and have no history; a callback that changes the text makes one a branch."""
 
 
 class Session:
@@ -70,6 +74,7 @@ class Session:
         self.schedule: Schedule | None = None
         self._forecast: Forecast | None = None
         self._tally = Tally()
+        self._called, self._strangers = False, 0
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +85,16 @@ class Session:
         self.branches = Branches(self.predictor.keeps, self.host.chunked, self._memory)
 
     def enter(self, iteration: int) -> Interval:
-        """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped."""
+        """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped.
+
+        Raises NotApplied where it does not go through its iterations in order, or does not call the DiT in them.
+        """
+        before = -1 if self._last is None else self._last
+        if iteration and (iteration < before or before < 0):
+            after = "at the start" if before < 0 else f"after {before}"
+            raise NotApplied(f"the loop reads its intervals out of order: iteration {iteration} {after}")
+        if before >= 0 and iteration != before and not self._called:
+            raise NotApplied(f"the loop went on to iteration {iteration} before the DiT was called in a way we know")
         if self._verification is not None and iteration != self.iteration:
             self._verification.settle()
         if self.schedule is None:
@@ -121,6 +135,7 @@ class Session:
         schedule, iteration = self.schedule, self.iteration
         if schedule is None or iteration is None:
             return None, None
+        self._called = True
         slots = self.host.layout.slots(call.latents)
         extra = self.host.unscheduled(call.arguments)
         if extra:
@@ -162,9 +177,14 @@ class Session:
                 self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
             self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
             return
-        velocity = velocity_of(output)
-        if velocity is None or self.schedule is None or not self._keep:
+        if self.schedule is None or not self._keep:
             return
+        velocity = velocity_of(output)
+        frames = self.host.layout.frames * (pending.slots[1] - pending.slots[0] + pending.lead)
+        batch, height, width = pending.size
+        if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
+            wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
+            raise NotApplied(f"the DiT returned a velocity of shape {list(velocity.shape)}, expected {wanted}")
         if pending.predicted is not None and self._verification is not None:
             self._verification.compare(*map(self.host.layout.unpack, (pending.predicted, velocity)))
         keep(pending, velocity, self.schedule, self.host.layout)
@@ -177,12 +197,10 @@ class Session:
     def complete(self, pending: Pending, output: Any) -> Tensor:
         """What the host gets for a forward of some of its slots: the velocity of all.
 
-        Raises TypeError or ValueError where the output is not what we know.
+        Raises NotApplied, or RuntimeError of torch's, where the output is not what we know.
         """
-        velocity = velocity_of(output)
-        if velocity is None or self.schedule is None:
-            raise TypeError(f"a forward returned {type(output).__name__}, expected a velocity")
-        return complete(pending, velocity, self.schedule, self.host.layout)
+        assert self.schedule is not None
+        return complete(pending, velocity_of(output), self.schedule, self.host.layout)
 
     def close(self) -> None:
         """The loop is over: let go of every tensor, and read what was counted on the device."""
@@ -242,7 +260,8 @@ class Session:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         assert self.schedule is not None and self.iteration is not None
         lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
-        whole_forward = Pending(branch, self.iteration, interval, lead)
+        size = (call.latents.shape[0], *call.latents.shape[3:])
+        whole_forward = Pending(branch, self.iteration, interval, size, lead)
         if self._bypass is not None:
             return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
         if verdict.instead is not None:
@@ -253,8 +272,15 @@ class Session:
         whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)
         if whole is None:
             self.record.guard("branch")
+            self._strangers += 1
+            if self._strangers >= MOST_STRANGERS:
+                raise NotApplied(
+                    f"{self._strangers} calls of the DiT in a row had a conditioning that was not there before, so "
+                    "nothing is known of their guidance branches"
+                )
             return None, whole_forward
+        self._strangers = 0
         if last == interval[0] and not lead:
             return like_output(whole, branch.output_type), None
         arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
-        return None, Pending(branch, self.iteration, verdict.forwarded, lead, whole, arguments)
+        return None, Pending(branch, self.iteration, verdict.forwarded, size, lead, whole, arguments)

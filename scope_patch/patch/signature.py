@@ -18,7 +18,8 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from . import source
-from .architecture import GENERATION, SCHEDULE, Architecture, Seam
+from .architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Fact, Seam
+from .loops import ScheduleLoop
 
 SCHEDULE_PARTS = 4
 INTERVALS = 3
@@ -56,11 +57,15 @@ def check_static(architecture: Architecture, root: Path) -> list[Check]:
                 checks.extend(_check_seam_text(tree, seam, group, _schedule_name(seams)))
     for fact in architecture.facts:
         tree, _ = _parse(root, fact.module)
-        owner = source.find_class(tree, fact.owner) if tree else None
-        made = source.find_method(owner, "__init__") if owner else None
-        found = made is not None and source.assigns_call(made, fact.attribute, fact.made_by)
-        checks.append(Check(str(fact), found, "" if found else "no such assignment in __init__"))
+        checks.append(_check_fact(tree, fact, fact.owner))
     return _once(checks)
+
+
+def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
+    owner = source.find_class(tree, name) if tree else None
+    made = source.find_method(owner, "__init__") if owner else None
+    found = made is not None and source.assigns_call(made, fact.attribute, fact.made_by)
+    return Check(str(fact), found, "" if found else "no such assignment in __init__")
 
 
 def check_installed(architecture: Architecture) -> list[Check]:
@@ -92,19 +97,35 @@ def check_live(architecture: Architecture, group: str) -> list[Check]:
         function = getattr(owner, seam.attribute, None)
         checks.append(Check(f"method {seam.owner}.{seam.attribute}", callable(function)))
         if callable(function):
-            names = list(inspect.signature(inspect.unwrap(function)).parameters)
-            checks.append(_check_parameters(seam, names))
-    for seam, tree in _texts(seams):
-        checks.extend(_check_text_facts(tree, seam, _schedule_name(seams)))
+            found = inspect.signature(inspect.unwrap(function)).parameters
+            checks.append(_check_parameters(seam, list(found)))
+            fixed = [p.name for p in found.values() if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
+            checks.extend(_check_keywords(seam, fixed))
+    texts = {seam.module: _text(seam.module) for seam in seams}
+    for module, tree in texts.items():
+        # What a loop does with an interval shows in its text alone.
+        checks.append(Check(f"the text of {module} can be read", tree is not None))
+    for seam in seams:
+        tree = texts[seam.module]
+        if tree is not None:
+            checks.extend(_check_text_facts(tree, seam, _schedule_name(seams), _own_name(seam.module, seam.owner)))
+    for fact in architecture.facts:
+        tree = texts.get(fact.module)
+        if tree is not None:
+            checks.append(_check_fact(tree, fact, _own_name(fact.module, fact.owner)))
     return _once(checks)
 
 
-def _texts(seams: tuple[Seam, ...]) -> Iterator[tuple[Seam, ast.Module]]:
-    for seam in seams:
-        try:
-            yield seam, ast.parse(inspect.getsource(sys.modules[seam.module]))
-        except (OSError, KeyError, TypeError, SyntaxError):
-            continue  # no text to read (a frozen or generated module): the same facts are checked when they happen
+def _text(module: str) -> ast.Module | None:
+    try:
+        return ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, KeyError, TypeError, SyntaxError):
+        return None
+
+
+def _own_name(module: str, owner: str) -> str:
+    """What a class calls itself, where we know it by an alias."""
+    return getattr(getattr(sys.modules.get(module), owner, None), "__name__", owner)
 
 
 def _check_versions(architecture: Architecture) -> Iterator[Check]:
@@ -140,13 +161,15 @@ def _check_seam_text(tree: ast.Module, seam: Seam, group: str, schedule: str) ->
     if method is None:
         return
     yield _check_parameters(seam, source.parameters(method))
-    yield from _check_text_facts(tree, seam, schedule)
+    yield from _check_keywords(seam, source.positional(method))
+    yield from _check_text_facts(tree, seam, schedule, seam.owner)
 
 
-def _check_text_facts(tree: ast.Module, seam: Seam, schedule: str) -> Iterator[Check]:
-    owner = source.find_class(tree, seam.owner)
+def _check_text_facts(tree: ast.Module, seam: Seam, schedule: str, name: str) -> Iterator[Check]:
+    owner = source.find_class(tree, name)
     method = source.find_method(owner, seam.attribute) if owner else None
-    if method is None:
+    if owner is None or method is None:
+        yield Check(f"{seam.owner}.{seam.attribute} stands in the text of {seam.module}", False)
         return
     if seam.role == SCHEDULE:
         lengths = source.returned_lengths(method)
@@ -158,10 +181,14 @@ def _check_text_facts(tree: ast.Module, seam: Seam, schedule: str) -> Iterator[C
         missing = [word for word in seam.mentions if word not in source.words(method)]
         detail = f"no {', '.join(missing)} in its text" if missing else ", ".join(seam.mentions)
         yield Check(f"{seam.owner}.{seam.attribute} passes on what we read", not missing, detail)
-    if seam.role == GENERATION and schedule and owner is not None:
+    if seam.role == GENERATION and schedule:
         # Anywhere in the class: the loop position is known from nothing else.
         indexed = source.indexes_result(owner, schedule, INTERVALS)
         yield Check(f"{seam.owner} indexes the intervals of {schedule}", indexed)
+        loops = [ScheduleLoop(found, schedule, INTERVALS) for found in source.methods(owner)]
+        counted = all(loop.by_its_counter for loop in loops)
+        yield Check(f"{seam.owner} reads an interval in its loop over them, by the loop counter", counted)
+        yield Check(f"{seam.owner} cuts latents and timesteps by the interval", all(loop.cuts_both for loop in loops))
 
 
 def _check_parameters(seam: Seam, found: list[str]) -> Check:
@@ -174,6 +201,13 @@ def _check_parameters(seam: Seam, found: list[str]) -> Check:
     if order != list(seam.parameters):
         return Check(name, False, f"expected the order ({', '.join(seam.parameters)}), found ({', '.join(order)})")
     return Check(name, True, ", ".join(seam.parameters))
+
+
+def _check_keywords(seam: Seam, positional: list[str]) -> Iterator[Check]:
+    if seam.role == FORWARD:  # we call it by keyword, where only some slots are forwarded or its signal is traced
+        wrong = [name for name in positional if name != "self"]
+        detail = f"not {', '.join(wrong)}" if wrong else ""
+        yield Check(f"arguments of {seam.owner}.{seam.attribute} can be given by keyword", not wrong, detail)
 
 
 def _schedule_name(seams: tuple[Seam, ...]) -> str:

@@ -11,6 +11,12 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     return [argument.arg for argument in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]]
 
 
+def positional(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Parameter names that cannot be given by keyword."""
+    spec = function.args
+    return [argument.arg for argument in [*spec.posonlyargs, *([spec.vararg] if spec.vararg else [])]]
+
+
 def find_class(tree: ast.Module, name: str) -> ast.ClassDef | None:
     """The class of that name at the top level of a module."""
     return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
@@ -20,6 +26,11 @@ def find_method(owner: ast.ClassDef, name: str) -> ast.FunctionDef | ast.AsyncFu
     """The method of that name in a class body."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     return next((node for node in owner.body if isinstance(node, kinds) and node.name == name), None)
+
+
+def methods(owner: ast.ClassDef) -> list[ast.FunctionDef]:
+    """The methods in a class body."""
+    return [node for node in owner.body if isinstance(node, ast.FunctionDef)]
 
 
 def base_names(owner: ast.ClassDef) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,16 +56,22 @@ class StandIn(nn.Module):
         self._thread = threading.get_ident()
         return Place(model._modules, own, nn.ModuleList([*blocks[:first], self, *blocks[last:]]))
 
-    def forward(self, hidden: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            return self._forward(lambda block, hidden: block(hidden, *args[1:], **kwargs), args[0])
+        name, hidden = next(iter(kwargs.items()))  # all by keyword, as the blocks' own first parameter is called
+        return self._forward(lambda block, hidden: block(**{**kwargs, name: hidden}), hidden)
+
+    def _forward(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
         if threading.get_ident() != self._thread:
-            return self._run(hidden, args, kwargs)  # another thread uses the model meanwhile, and is not served by us
+            return self._run(call, hidden)  # another thread uses the model meanwhile, and is not served by us
         if self.added is not None:
             try:
                 if self.added.shape == hidden.shape:
                     return (hidden + self.added).to(hidden.dtype)
             except Exception as error:  # out of memory, for one: the host shall not suffer from it
                 self.error = error
-        out = self._run(hidden, args, kwargs)
+        out = self._run(call, hidden)
         self.ran = True
         try:
             # No block of these hosts writes into its input; the host itself holds on to it meanwhile.
@@ -73,7 +80,7 @@ class StandIn(nn.Module):
             self.error = error
         return out
 
-    def _run(self, hidden: Any, args: Any, kwargs: Any) -> Any:
+    def _run(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
         for block in self.blocks:
-            hidden = block(hidden, *args, **kwargs)
+            hidden = call(block, hidden)
         return hidden

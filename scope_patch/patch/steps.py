@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from ..errors import NotApplied
 from ..method import windows
 from ..method.asked import placing
 from ..method.changes import EXPECTED, expected, of_feature, unasked
-from ..method.fold import Fold
+from ..method.fold import Fold, Verdict
 from ..method.schedule import Schedule, by_step
 from ..method.stability import Limits
 from ..report.record import Generation as Record
@@ -45,7 +47,6 @@ class StepGeneration(Generation):
         super().__init__(architecture, scope, pipeline, record, quorum)
         self.stepwise = stepwise
         self._sessions: dict[int, Session] = {}
-        self._refused = False
         if self.settings.widths is not None:
             record.remark(NO_WIDTHS)
 
@@ -57,7 +58,7 @@ class StepGeneration(Generation):
         arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
         index, step = (int(arguments[name]) for name in self.stepwise.position)
         self.started = True
-        if self._refused:
+        if self.off:
             return
         if index not in self._sessions:
             self._sessions[index] = self._start(index)
@@ -80,12 +81,10 @@ class StepGeneration(Generation):
         self.gather()
         reason = self.architecture.refuse(self.pipeline, self.model) or self.obstacle()
         if reason:
-            self._refused = True
             raise NotApplied(reason)
         frames, ranks = self.stepwise.frames(self.pipeline), self.ranks
         if self.scope.calibration is not None and ranks > 1:
-            self._refused = True  # a rank that is not the last sees no velocities
-            raise NotApplied(
+            raise NotApplied(  # a rank that is not the last sees no velocities
                 "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
             )
         host = Host(
@@ -97,12 +96,15 @@ class StepGeneration(Generation):
         )
 
         def schedule() -> Schedule:
-            rows = self.stepwise.rows(self.pipeline, index)
-            made = windows.build(rows, frames, self.architecture.noise_level)
+            try:
+                rows = self.stepwise.rows(self.pipeline, index)
+                made = windows.build(rows, frames, self.architecture.noise_level)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise NotApplied(f"the schedule cannot be read from the host's own methods: {error!r}") from error
             return by_step(made) if self.traits.by_step else made
 
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
-            return self._decider(call, schedule, index, ranks)
+            return Attentive(self._decider(call, schedule, index, ranks), schedule)
 
         self.agree(f"input {index} under {self.settings.fingerprint}")
         return Session(
@@ -150,3 +152,32 @@ class StepGeneration(Generation):
         each = self.settings.per_chunk and self.traits.each
         fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
         return Online(fold, LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames)))
+
+
+class Attentive:
+    """A decider that looks twice whether the DiT gets the timesteps of the schedule, chunk by chunk.
+
+    Before the first that may be skipped, and where the window is at its widest, so that the order of its chunks shows.
+    """
+
+    def __init__(self, decider: Decider, schedule: Schedule) -> None:
+        widths = [end - start for start, end in schedule.intervals]
+        self._decider, self._schedule = decider, schedule
+        self._looks = {1, widths.index(max(widths))}
+
+    def verdict(self, call: ForwardCall, iteration: int) -> Verdict:
+        """Raises NotApplied where they are others."""
+        if iteration in self._looks:
+            self.look(call, iteration)
+        return self._decider.verdict(call, iteration)
+
+    def look(self, call: ForwardCall, iteration: int) -> None:
+        schedule = self._schedule
+        start, end = schedule.intervals[iteration]
+        wanted = schedule.timesteps[iteration, start:end]
+        found = call.timestep[0, schedule.lead(iteration) :].to("cpu", wanted.dtype)
+        if not torch.allclose(found, wanted, rtol=0.01, atol=1e-4):  # some hosts round them
+            raise NotApplied(
+                f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "
+                f"but the host's own methods say {wanted.tolist()}"
+            )

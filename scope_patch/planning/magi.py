@@ -31,7 +31,7 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     try:
         config = json.loads(Path(options.config).read_text(encoding="utf-8"))
         return _job(config, options, settings)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"--config {options.config} cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(

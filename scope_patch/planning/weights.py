@@ -94,7 +94,7 @@ def _shards(index: Path) -> dict[str, Path]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--weights: {path} cannot be read: {error}") from error
 
 

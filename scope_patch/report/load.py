@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..settings import NAMES, Settings
 from .checks import Place, clean, kind
-from .record import SCHEMA, Generation, Run, Seconds, Segment, Verified
+from .record import SCHEMA, Generation, Omitted, Run, Seconds, Segment, Verified
 
 MOST_CELLS = 20_000_000
 """Iterations times latent frames of a segment; more is no video, but a damaged file."""
@@ -60,6 +60,7 @@ def loaded(values: object) -> Loaded:
         hosts=[host] if host else [],
         reasons=report.items("reasons", str),
         generations=[_generation(Place(each, f"generation {k}")) for k, each in enumerate(generations, start=1)],
+        omitted=_omitted(Place(report.get("omitted", dict, {}), "'omitted'")),
     )
     return Loaded(run, {clean(name): value for name, value in settings.items()})
 
@@ -94,6 +95,18 @@ def _generation(place: Place) -> Generation:
     )
 
 
+def _omitted(place: Place) -> Omitted:
+    seconds = Place(place.get("seconds", dict, {}), f"{place.name}, 'seconds'")
+    modes = place.counts("modes")
+    made = Omitted(
+        modes={mode: modes.get(mode, 0) for mode in "CPR"},
+        seconds=Seconds(*(seconds.get(name, float, 0.0) for name in ("total", "dit", "overhead"))),
+    )
+    counts = [each.name for each in fields(Omitted) if each.name not in ("modes", "seconds")]
+    found: dict[str, Any] = {name: place.get(name, int, 0) for name in counts}
+    return replace(made, **found)
+
+
 def _plan(place: Place) -> dict[str, Any]:
     aimed = place.values.get("target") is not None
     return {
@@ -122,7 +135,7 @@ def _segment(place: Place) -> Segment:
         place.same_length("'active'", "'iterations'", (len(active), iterations))
     if any(len(bounds) != 2 for bounds in intervals):
         raise UsageError(f"{place.name}: an interval is no [start, end]")
-    if (frames or max((end for _, end in intervals), default=0)) * iterations > MOST_CELLS:
+    if max(frames, *(end for _, end in intervals), 1) * iterations > MOST_CELLS:
         raise UsageError(f"{place.name}: {iterations} iterations x {frames} latent frames are more than can be drawn")
     made = Segment(
         iterations,

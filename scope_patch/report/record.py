@@ -79,7 +79,7 @@ class Seconds:
     overhead: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Generation:
     """One call of a pipeline."""
 
@@ -97,6 +97,11 @@ class Generation:
     remarks: list[str] = field(default_factory=list)
     finished: bool = False
     error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has returned or raised."""
+        return self.finished or self.error is not None
 
     def guard(self, name: str, times: int = 1) -> None:
         self.guards[name] = self.guards.get(name, 0) + times
@@ -137,6 +142,48 @@ class Generation:
 
 
 @dataclass
+class Omitted:
+    """Sums over generations that a report has no longer in full.
+
+    Attributes: generations, applied, unfinished: how many; modes: iterations by C, P, R; the others as in Generation
+    and Segment.
+    """
+
+    generations: int = 0
+    applied: int = 0
+    unfinished: int = 0
+    forwards_run: int = 0
+    forwards_skipped: int = 0
+    slots_baseline: int = 0
+    slots_computed: int = 0
+    modes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("CPR", 0))
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def add(self, generation: Generation) -> None:
+        self.generations += 1
+        self.unfinished += not generation.finished
+        if not (generation.applied and generation.segments):
+            return
+        self.applied += 1
+        self.forwards_run += generation.forwards_run
+        self.forwards_skipped += generation.forwards_skipped
+        for segment in generation.segments:
+            self.slots_baseline += segment.slots_baseline
+            self.slots_computed += segment.slots_computed
+            for mode in self.modes:
+                self.modes[mode] += segment.modes.count(mode)
+        for name, value in asdict(generation.seconds).items():
+            setattr(self.seconds, name, getattr(self.seconds, name) + value)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": {name: round(value, 6) for name, value in asdict(self.seconds).items()}}
+
+
+FIRST_KEPT, LAST_KEPT = 8, 24
+"""Generations that a run keeps in full; a server makes videos without end, and its report is written after each."""
+
+
+@dataclass
 class Run:
     """Everything one `run`, `apply` or `patched` did."""
 
@@ -144,11 +191,21 @@ class Run:
     hosts: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
+    omitted: Omitted = field(default_factory=Omitted)
+
+    def begin(self, generation: Generation) -> None:
+        """A generation begins. Of many, those between the first and the last become sums."""
+        self.generations.append(generation)
+        for old in self.generations[FIRST_KEPT:-LAST_KEPT]:
+            if old.ended:  # one that is under way, in another thread, stays
+                self.generations.remove(old)
+                self.omitted.add(old)
 
     @property
     def applied(self) -> bool:
         """Whether at least one generation ran under our decisions."""
-        return any(generation.applied and generation.segments for generation in self.generations)
+        kept = any(generation.applied and generation.segments for generation in self.generations)
+        return kept or self.omitted.applied > 0
 
     @property
     def told(self) -> list[str]:
@@ -176,4 +233,5 @@ class Run:
             "settings": asdict(self.settings),
             "signal": self.signal,
             "generations": [generation.as_dict() for generation in self.generations],
+            **({"omitted": self.omitted.as_dict()} if self.omitted.generations else {}),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -75,7 +76,7 @@ def put(path: Path, text: str) -> None:
     """Write a text to `path` in one step, through a symlink if it is one; rank 0 only. Raises OSError."""
     if not _is_rank_zero():
         return
-    target = path.resolve()
+    target = _target(path)
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
     part = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -84,6 +85,16 @@ def put(path: Path, text: str) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Where a path leads. Raises OSError, also where `resolve` would say it otherwise."""
+    try:
+        return path.resolve()
+    except RuntimeError:  # before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except ValueError as error:  # a NUL
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
 
 
 def _is_rank_zero() -> bool:

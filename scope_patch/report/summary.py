@@ -13,10 +13,12 @@ def lines(run: Run) -> list[str]:
     if not run.applied:
         return [f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.told)}", *_where(run)]
     done = patched(run.generations)
-    sums = totals(done)
+    omitted = run.omitted
+    sums = totals(done).plus(omitted)
     frames = f"latent frames {sums.frames_before} -> {sums.frames_after}"
     modes = ", ".join(f"{sums.modes[letter]} {word}" for letter, word in MODES.items())
-    videos = f"{len(done)} generation{'s' if len(done) != 1 else ''}"
+    made = len(done) + omitted.applied
+    videos = f"{made} generation{'s' if made != 1 else ''}"
     out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
     if sums.after < sums.before:
         out.append(f"  DiT forwards {sums.before} -> {sums.after}, {frames} ({modes})")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .record import Generation, Seconds
+from .record import Generation, Omitted, Seconds
 
 MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
 
@@ -42,6 +42,19 @@ class Totals:
     def rest(self) -> float:
         """Seconds outside both the DiT and our own code: text encoder, VAE, the host's solver."""
         return max(0.0, self.seconds.total - self.seconds.dit - self.seconds.overhead)
+
+    def plus(self, omitted: Omitted) -> Totals:
+        """With generations of which there are only sums: all but reasons, guards and the speed-up by the cost model."""
+        mine, theirs = self.seconds, omitted.seconds
+        return replace(
+            self,
+            before=self.before + omitted.forwards_run + omitted.forwards_skipped,
+            after=self.after + omitted.forwards_run,
+            frames_before=self.frames_before + omitted.slots_baseline,
+            frames_after=self.frames_after + omitted.slots_computed,
+            modes=self.modes + Counter(omitted.modes),
+            seconds=Seconds(mine.total + theirs.total, mine.dit + theirs.dit, mine.overhead + theirs.overhead),
+        )
 
 
 def totals(generations: Sequence[Generation]) -> Totals:
