@@ -57,8 +57,8 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         made, alive = BranchHistory.__init__, self.alive
 
-        def watched(history, keeps):
-            made(history, keeps)
+        def watched(history, *args):
+            made(history, *args)
             alive.add(history)
 
         self.patch.setattr(BranchHistory, "__init__", watched)
@@ -274,11 +274,11 @@ class ChangingLoop(fake_pipeline().__class__):
         for i, timesteps in enumerate(matrix):
             if i == self.at:
                 latents = self.change(latents)
+                contexts = [context.expand(len(latents), -1, -1) for context in contexts]
             start, end = intervals[i]
             x, batch = latents[:, :, start:end], len(latents)
             t = timesteps[None, start:end].expand(batch, -1)
-            given = [context.expand(batch, -1, -1) if batch > 1 else context for context in contexts]
-            v = sum(self.transformer(x.float(), t=t, context=c, fps=[1] * batch) for c in given)
+            v = sum(self.transformer(x.float(), t=t, context=c, fps=[1] * batch) for c in contexts)
             latents = latents - 0.05 * v.to(latents.dtype) * mask[i, start:end].view(1, 1, -1, 1, 1)
         return latents
 

@@ -20,6 +20,7 @@ CASES = {
     "skyreels": (
         "unpatched",
         "plain",
+        "plain verify",
         "absent 1",  # one rank is not patched at all
         "other settings",
         "fails Session serve 5 1",  # our own code fails on one rank: at a skipped call, ...
@@ -32,6 +33,7 @@ CASES = {
         "unpatched",
         "plain",
         "plain latent",
+        "plain verify",
         "absent 0",
         "fails Session serve 30 1",
         "fails Session serve 11 0",
@@ -102,6 +104,10 @@ def test_ranks_skip_alike_or_not_at_all(name, ranks, run_python, tmp_path, reque
         assert expected["latents"] == pytest.approx(unpatched, rel=exact, abs=0)
         assert found[0]["plain"]["latents"] == pytest.approx(patched, rel=exact, abs=0)
         assert found[0]["plain"]["modes"] == modes
+    if "plain verify" in found[0]:  # a rank may not see the velocity
+        verified = found[0]["plain verify"]
+        assert any(f"verified: {ranks} ranks share the model" in each for each in verified["remarks"])
+        assert verified["latents"] == found[0]["plain"]["latents"]
     if name == "magi":  # ranks may see other latents: their change decides nothing
         (remark,) = found[0]["plain latent"]["remarks"]
         assert f"{ranks} ranks share the model" in remark

@@ -220,19 +220,6 @@ def test_where_it_cannot_be_had_the_run_goes_on_without_and_says_why(case):
     assert generation["segments"][0]["modes"] == plain["segments"][0]["modes"]
 
 
-def test_ranks_do_not_verify(monkeypatch):
-    from inference.infra.distributed import parallel_state
-
-    model = tiny.make_model()
-    with scope_patch.patched(model, **ALWAYS_PREDICT) as run:
-        expected = tiny.generate(model)
-    monkeypatch.setattr(parallel_state, "CP_WORLD_SIZE", 2)
-    with scope_patch.patched(model, **ALWAYS_PREDICT, verify=1) as run:
-        assert torch.equal(tiny.generate(model), expected)
-    (generation,) = run.report["generations"]
-    assert verified(generation) == [] and any("2 ranks share the model" in each for each in generation["remarks"])
-
-
 def test_too_few_skips_are_said():
     pipe = fake_pipeline()
     _, generation = report_of(pipe, lambda: pipe("a disc"), **ALWAYS_PREDICT, verify=1000)
