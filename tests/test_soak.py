@@ -17,7 +17,8 @@ import scope_patch
 from scope_patch.report.record import FIRST_KEPT, LAST_KEPT, Generation, Run, Segment
 from scope_patch.settings import Settings
 
-MANY, EDGE, WARM_UP = 200, 50, 20
+MANY, EDGE = 200, 50
+WARM_UP = 200  # until then the allocator's arenas grow by some 10 MB, in steps, and never again
 LONGEST_SLOWDOWN = 1.25
 """Of the median; the machine has other work."""
 MOST_GROWTH = 4e6

@@ -111,7 +111,9 @@ def _names(axis: Any, panel: Panel, drawn: dict[str, Look]) -> None:
         axis.annotate(
             name, (x, y), (1.045, height), xycoords="data", textcoords="axes fraction", va="center", color=INK,
             fontweight="bold" if look.wide > 1 else "normal", fontsize=7.2, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 7, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 10, "shrinkB": 3,
+            },
         )  # fmt: skip
         axis.plot(
             [1.03], [height], marker=look.marker, color=look.colour, transform=axis.transAxes, clip_on=False,
