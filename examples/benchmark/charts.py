@@ -112,7 +112,8 @@ def _names(axis: Any, panel: Panel, drawn: dict[str, Look]) -> None:
             name, (x, y), (1.045, height), xycoords="data", textcoords="axes fraction", va="center", color=INK,
             fontweight="bold" if look.wide > 1 else "normal", fontsize=7.2, annotation_clip=False,
             arrowprops={
-                "arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 10, "shrinkB": 3,
+                "arrowstyle": "-", "color": look.colour, "linewidth": 0.5,
+                "relpos": (0, 0.5), "shrinkA": 10, "shrinkB": 3,
             },
         )  # fmt: skip
         axis.plot(
