@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import statistics
 import sys
 import time
@@ -99,7 +100,9 @@ def test_nothing_of_ours_piles_up(host, once, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("once", [True, False], ids=["patched once", "patched each time"])
 @pytest.mark.parametrize("host", HOSTS)
-def test_two_hundred_generations(host, once, tmp_path):
+def test_two_hundred_generations(host, once, tmp_path, request):
+    logging.disable(logging.CRITICAL)  # pytest would keep what is logged, some records a generation
+    request.addfinalizer(lambda: logging.disable(logging.NOTSET))
     target, make = HOSTS[host]()
     run, handle = one(target, make, tmp_path / "run.json", once)
     process, seconds, resident = psutil.Process(), [], []
@@ -112,7 +115,8 @@ def test_two_hundred_generations(host, once, tmp_path):
             before = tensors(), containers()
     after = tensors(), containers()
     assert after[0] <= before[0] and after[1] == before[1]
-    first, last = (statistics.median(part) for part in (seconds[WARM_UP:][:EDGE], seconds[-EDGE:]))
+    # The fast ones: other work on the machine slows some of them down.
+    first, last = (statistics.quantiles(part, n=10)[0] for part in (seconds[WARM_UP:][:EDGE], seconds[-EDGE:]))
     half = [statistics.median(part) for part in (resident[-120:-100], resident[-20:])]
     print(f"{host}: {first * 1e3:.1f} ms -> {last * 1e3:.1f} ms, {(half[1] - half[0]) / 1e3:.0f} kB more in 100")
     assert last <= LONGEST_SLOWDOWN * first
