@@ -40,6 +40,13 @@ def gathered(forward, axis):
     return shared
 
 
+def counted(module):
+    """A function that says how often the module was called."""
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return lambda: len(calls)
+
+
 class SkyReels:
     """The fake official pipeline under a stand-in for `use_usp`: the instance's forward is another."""
 
@@ -78,12 +85,7 @@ class Diffusers:
             with mock.patch("torch.accelerator.device_count", return_value=1):  # it counts GPUs, and divides by them
                 transformer.enable_parallelism(config=degree, cp_plan=plan)
         self.pipe = self.model = tiny_pipeline(transformer=transformer)
-        self._forwards = 0
-        transformer.patch_embedding.register_forward_hook(self._count)
-        self.forwards = lambda: self._forwards
-
-    def _count(self, *_):
-        self._forwards += 1
+        self.forwards = counted(transformer.patch_embedding)
 
     def generate(self):
         return generate(self.pipe)
@@ -128,12 +130,7 @@ class Official:
         self.pipe.sp_size = dist.get_world_size()
         transformer = self.pipe.transformer
         transformer.forward = types.MethodType(gathered(type(transformer).forward, axis=3), transformer)
-        self._forwards = 0
-        transformer.patch_embedding.register_forward_hook(self._count)
-        self.forwards = lambda: self._forwards
-
-    def _count(self, *_):
-        self._forwards += 1
+        self.forwards = counted(transformer.patch_embedding)
 
     def generate(self):
         return self.official.generate(self.pipe)
