@@ -26,11 +26,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--targets", type=float, nargs="+", default=[2, 3, 4, 5, 6])
     args = parser.parse_args(argv)
 
+    import torch
+
     import scope_patch
     from demo_model import pipeline
     from evaluate import PROMPTS
     from scope_patch.quality.metrics import psnr, ssim
 
+    torch.set_num_threads(1)  # on a busy machine two are many times slower
     pipe = pipeline.build_pipeline()
     pipe.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as folder:
