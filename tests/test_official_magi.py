@@ -95,7 +95,7 @@ def test_verifying_every_skipped_step_is_the_host_itself(results, case):
     assert found["run"] == found["counted"] == found["baseline"]
 
 
-@pytest.mark.parametrize("mode", RANKS)
+@pytest.mark.parametrize("mode", ["pipeline stages", pytest.param("context parallel", marks=pytest.mark.long)])
 def test_ranks_decide_alike_and_give_the_result_of_one_process(results, upstream, run_python, mode):
     cases = [f"ranks {each}" for each in RANKS[mode]]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
