@@ -175,7 +175,7 @@ class Session:
         if self._bypass is not None and self.schedule is not None:
             if self._bypass.note(pending, self.schedule, self.record):
                 self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
-            self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
+            self._note_memory()
             return
         if self.schedule is None or not self._keep:
             return
@@ -192,7 +192,7 @@ class Session:
         if self._calibration is not None:
             for part in pending.branch.parts(pending.slots):
                 self._calibration.note(list(part.history.anchors), self.schedule.mask[pending.iteration])
-        self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
+        self._note_memory()
 
     def complete(self, pending: Pending, output: Any) -> Tensor:
         """What the host gets for a forward of some of its slots: the velocity of all.
@@ -219,6 +219,9 @@ class Session:
         self.record.segments.append(self.segment)
         if self._verification is not None:
             self._verification.begin(schedule, self.segment)
+
+    def _note_memory(self) -> None:
+        self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
         frames = self.host.layout.frames
