@@ -1,23 +1,20 @@
-"""SkyReels-V2, the official repository: diffusion forcing, short, long and extended videos."""
+"""SkyReels-V2, the official repository: diffusion forcing (short, long, extended), and the synchronous pipelines."""
 
 import sys
 
-from scope_patch.patch.architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Fact, ForwardNames, Seam
+from scope_patch.hosts.wan import asynchronous_table, official_cost
+from scope_patch.patch.host import Dit, Entry, Host
+from scope_patch.patch.loops import Clock, Watched
 
-PIPELINES = "skyreels_v2_infer.pipelines.diffusion_forcing_pipeline"
-TRANSFORMER = "skyreels_v2_infer.modules.transformer"
-SCHEDULE_PARAMETERS = (
-    "self",
-    "num_frames",
-    "step_template",
-    "base_num_frames",
-    "ar_step",
-    "num_pre_ready",
-    "casual_block_size",
+PIPELINES = "skyreels_v2_infer.pipelines"
+STAIRCASE = Watched(
+    "generate_timestep_matrix",
+    ("self", "num_frames", "step_template", "base_num_frames", "ar_step", "num_pre_ready", "casual_block_size"),
+    asynchronous_table,
 )
 
 
-def refuse(pipeline, model):
+def refuse(pipeline, model, arguments):
     """Two accelerators that skip forwards independently would each believe the other's output."""
     if getattr(model, "enable_teacache", False):
         return "upstream's own TeaCache is switched on; drop --teacache, or run without scope_patch"
@@ -42,49 +39,39 @@ def ranks(pipeline):
     return range(dist.get_world_size())
 
 
-def cost(pipeline, arguments, schedule, index):
-    """FLOPs of one branch's forward over an interval of latent frames."""
-    from scope_patch.cost.wan import WanShape, forward_flops
-
-    shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
-    *_, height, width = arguments["x"].shape
-    return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)
-
-
-ARCHITECTURE = Architecture(
+HOST = Host(
     name="skyreels-v2",
-    title="SkyReels-V2 diffusion forcing (official repository)",
+    title="SkyReels-V2, diffusion forcing and synchronous (official repository)",
     source="github.com/SkyworkAI/SkyReels-V2 @ abed76f",
     triggers=("skyreels_v2_infer",),
-    groups={
-        "diffusion forcing": (
-            Seam(GENERATION, PIPELINES, "DiffusionForcingPipeline", "__call__", ("self", "prompt")),
-            Seam(GENERATION, PIPELINES, "DiffusionForcingPipeline", "extend_video", ("self", "prompt")),
-            Seam(SCHEDULE, PIPELINES, "DiffusionForcingPipeline", "generate_timestep_matrix", SCHEDULE_PARAMETERS),
-            Seam(
-                FORWARD,
-                TRANSFORMER,
-                "WanModel",
-                "forward",
-                ("self", "x", "t", "context", "fps"),
-                bases=("ModelMixin",),
-                patched="__call__",
-            ),
-        )
-    },
-    facts=(Fact(TRANSFORMER, "WanModel", "blocks", "ModuleList"),),
-    versions={"torch": ">=2.4"},
-    forward=ForwardNames(
-        "x", "t", "context", per_sample=("context", "fps"), modulation=("e", 1), embedding="time_projection"
+    videos=(
+        Entry(
+            f"{PIPELINES}.diffusion_forcing_pipeline",
+            "DiffusionForcingPipeline",
+            ("__call__", "extend_video"),
+            title="diffusion forcing",
+            loop=STAIRCASE,
+        ),
+        Entry(f"{PIPELINES}.text2video_pipeline", "Text2VideoPipeline", title="text to video", loop=Clock()),
+        Entry(f"{PIPELINES}.image2video_pipeline", "Image2VideoPipeline", title="image to video", loop=Clock()),
     ),
-    model=lambda pipeline: pipeline.transformer,
-    noise_level=lambda timestep: timestep / 1000.0,
+    dit=Dit(
+        "skyreels_v2_infer.modules.transformer",
+        "WanModel",
+        latents="x",
+        timestep="t",
+        condition="context",
+        more=("fps",),
+        per_sample=("context", "fps"),
+        modulation=("e", 1),
+        embedding="time_projection",
+        # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.
+        neutral={"flag_causal_attention": False, "enable_teacache": False},
+    ),
+    versions={"torch": ">=2.4"},
     refuse=refuse,
-    cost=cost,
+    cost=official_cost,
     bypass=bypass,
     ranks=ranks,
-    size=lambda model: (model.dim, len(model.blocks)),
-    block_causal=lambda model: bool(model.flag_causal_attention),
-    # The block-causal mask depends on shapes alone, is large, and has no part in the timestep signal.
-    neutral={"flag_causal_attention": False, "enable_teacache": False},
+    independent=lambda model: bool(model.flag_causal_attention),
 )

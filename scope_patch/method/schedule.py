@@ -57,6 +57,37 @@ def interval_ends(mask: Tensor) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a host's denoise loop does, iteration by iteration, as the loop kinds read it.
+
+    Attributes:
+        timesteps: the host's, [iterations, slots], whatever their direction.
+        levels: sigma in 0..1, float64 of the same shape.
+        mask: booleans: a slot is integrated.
+        intervals: slots that the host forwards, less its clean prefix.
+        clean_prefixes: clean slots right before them that are forwarded along.
+        contexts: what velocities hang on beside latents and timesteps.
+        slot_frames: latent frames a slot.
+        moving: slots are chunks of a moving window.
+    """
+
+    timesteps: Tensor
+    levels: Tensor
+    mask: Tensor
+    intervals: list[Interval]
+    clean_prefixes: Sequence[int] = ()
+    contexts: Sequence[Hashable] = ()
+    slot_frames: int = 1
+    moving: bool = False
+
+    def check(self) -> None:
+        """Raises ValueError where it contradicts itself."""
+        problem = "" if self.moving else contradiction(self.mask, self.levels)
+        if problem:
+            raise ValueError(problem)
+
+
+@dataclass(frozen=True)
 class Schedule:
     """One segment: what is updated when, at which timestep, and what is forwarded.
 
@@ -71,6 +102,7 @@ class Schedule:
         leads: clean slots right before the interval that the host forwards along to cache their keys and values.
         contexts: what velocities hang on beside latents and timesteps; a history is of one context.
         frames: latent frames a slot.
+        moving: slots are chunks of a moving window.
     """
 
     mask: Tensor
@@ -84,7 +116,43 @@ class Schedule:
     leads: Sequence[int] = ()
     contexts: Sequence[Hashable] = ()
     frames: int = 1
+    moving: bool = False
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, table: Table, *, selective: bool = False, widths: Widths | None = None) -> Schedule:
+        """Equation 9 against the host's own intervals: [max(e - W, 0), e) with W the host's window.
+
+        Where widths shall be few, an end within the window is rounded up; behind it, intervals are W wide as they are.
+
+        Falls back to the host's intervals, with a note, where SCOPE's would leave out a latent frame that is integrated
+        or reach outside what the host itself would have forwarded. Raises ValueError where the table contradicts itself.
+        """
+        table.check()
+        mask, baseline = table.mask, table.intervals
+        ends = [end for _, end in baseline] if table.moving else interval_ends(mask)
+        window = max((end - start for start, end in baseline), default=0)
+        intervals, note, selective = baseline, "", selective and not table.moving
+        if selective:
+            width = (widths or Widths()).of_segment(Counter(min(end, window) for end in ends))
+            ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
+            note = misfit(mask, ours, baseline)
+            intervals = baseline if note else ours
+        leads = list(table.clean_prefixes) or [0] * len(baseline)
+        return cls(
+            mask,
+            table.timesteps,
+            table.levels,
+            ends,
+            intervals,
+            [(start - lead, end) for (start, end), lead in zip(baseline, leads, strict=True)],
+            selective and not note,
+            note,
+            table.clean_prefixes,
+            table.contexts,
+            table.slot_frames,
+            table.moving,
+        )
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -116,37 +184,6 @@ def by_step(schedule: Schedule) -> Schedule:
     """The same, with the number of the iteration in the place of every noise level: for forecasts in step numbers."""
     steps = torch.arange(len(schedule), dtype=torch.float64)
     return replace(schedule, noise_levels=steps[:, None].expand_as(schedule.noise_levels).contiguous())
-
-
-def build(
-    mask: Tensor,
-    timesteps: Tensor,
-    noise_levels: Tensor,
-    baseline: list[Interval],
-    *,
-    selective: bool,
-    widths: Widths | None = None,
-) -> Schedule:
-    """Equation 9 against the host's own intervals: [max(e - W, 0), e) with W the host's window.
-
-    Where widths shall be few, an end within the window is rounded up; behind it, intervals are W wide as they are.
-
-    Falls back to the host's intervals, with a note, where SCOPE's would leave out a latent frame that is integrated
-    or reach outside what the host itself would have forwarded.
-    """
-    mask = mask.detach().to("cpu", torch.bool)
-    timesteps = timesteps.detach().to("cpu")
-    ends = interval_ends(mask)
-    window = max((end - start for start, end in baseline), default=0)
-    intervals, note = baseline, ""
-    if selective:
-        width = (widths or Widths()).of_segment(Counter(min(end, window) for end in ends))
-        ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
-        note = misfit(mask, ours, baseline)
-        if not note:
-            intervals = ours
-    levels = noise_levels.detach().to("cpu", torch.float64)
-    return Schedule(mask, timesteps, levels, ends, intervals, baseline, selective and not note, note)
 
 
 def misfit(mask: Tensor, intervals: list[Interval], baseline: list[Interval]) -> str:

@@ -6,10 +6,14 @@ predictors and forecasts are the very same.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..method.decision import Mode
 from ..method.fold import Verdict
@@ -17,8 +21,84 @@ from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation as Record
 from .branches import Branch
-from .fill import Pending
-from .standin import StandIn
+
+if TYPE_CHECKING:
+    from .generation import Generation
+    from .velocity import PendingForward
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stand-in goes: a model's modules, its own blocks, and what replaces them for the length of a forward."""
+
+    modules: dict[str, nn.Module | None]
+    own: nn.ModuleList
+    replaced: nn.ModuleList
+
+
+class StandIn(nn.Module):
+    """Stands for consecutive blocks, which the host calls with the hidden states first, and which return them.
+
+    Whatever goes wrong in it, the blocks run and the host gets what they make.
+
+    Args:
+        added: the residual (what comes out of the last block less what goes into the first), which is added in place of
+            running them; None: they are run, and theirs is noted.
+        span: which blocks [first, last); None: all.
+
+    Attributes:
+        noted: the residual of the blocks that ran, a new tensor; None where none ran.
+        ran: the blocks have run.
+        error: what went wrong.
+    """
+
+    def __init__(self, added: Tensor | None, span: Interval | None = None) -> None:
+        super().__init__()
+        self.added, self.span = added, span
+        self.noted: Tensor | None = None
+        self.ran = False
+        self.error: Exception | None = None
+        self.blocks = nn.ModuleList()
+        self._thread = 0
+
+    def place(self, model: nn.Module, name: str) -> Place:
+        """What is to be put where to take the place of the model's blocks; nothing is put there yet."""
+        own = model._modules[name]
+        assert isinstance(own, nn.ModuleList)
+        first, last = self.span or (0, len(own))
+        blocks = list(own)
+        self.blocks = nn.ModuleList(blocks[first:last])  # so that the model keeps all its parameters meanwhile
+        self._thread = threading.get_ident()
+        return Place(model._modules, own, nn.ModuleList([*blocks[:first], self, *blocks[last:]]))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            return self._forward(lambda block, hidden: block(hidden, *args[1:], **kwargs), args[0])
+        name, hidden = next(iter(kwargs.items()))  # all by keyword, as the blocks' own first parameter is called
+        return self._forward(lambda block, hidden: block(**{**kwargs, name: hidden}), hidden)
+
+    def _forward(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return self._run(call, hidden)  # another thread uses the model meanwhile, and is not served by us
+        if self.added is not None:
+            try:
+                if self.added.shape == hidden.shape:
+                    return (hidden + self.added).to(hidden.dtype)
+            except Exception as error:  # out of memory, for one: the host shall not suffer from it
+                self.error = error
+        out = self._run(call, hidden)
+        self.ran = True
+        try:
+            # No block of these hosts writes into its input; the host itself holds on to it meanwhile.
+            self.noted = (out - hidden).detach()
+        except Exception as error:
+            self.error = error
+        return out
+
+    def _run(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
+        for block in self.blocks:
+            hidden = call(block, hidden)
+        return hidden
 
 Span = Callable[[int, int], "Interval | None"]
 """(iteration, iterations) -> the blocks [first, last) that are bypassed; None: all."""
@@ -39,8 +119,8 @@ class Bypass:
         self._span = span
 
     def pending(
-        self, plain: Pending, schedule: Schedule, verdict: Verdict, forecast: Forecast | None, record: Record
-    ) -> Pending:
+        self, plain: PendingForward, schedule: Schedule, verdict: Verdict, forecast: Forecast | None, record: Record
+    ) -> PendingForward:
         """A forward with a stand-in that does what the verdict says, or notes a residual where there is none yet."""
         added = None
         if verdict.forwarded[0] == verdict.forwarded[1]:
@@ -50,7 +130,7 @@ class Bypass:
         plain.standin = StandIn(added, self._span(plain.iteration, len(schedule)))
         return plain
 
-    def note(self, pending: Pending, schedule: Schedule, record: Record) -> bool:
+    def note(self, pending: PendingForward, schedule: Schedule, record: Record) -> bool:
         """After such a forward: keep the residual of blocks that ran. Returns whether they ran and should not have.
 
         Raises what went wrong in the stand-in, where nobody could be told.
@@ -65,7 +145,7 @@ class Bypass:
         return standin.ran and pending.bypassed
 
 
-def _keep(pending: Pending, noted: Tensor | None, schedule: Schedule) -> bool:
+def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> bool:
     """Put a residual [batch, tokens, channels] into the history; where it does not fit, drop what is there."""
     (part,) = pending.branch.parts(pending.slots)
     slots = pending.slots[1] - pending.slots[0]
@@ -86,3 +166,26 @@ def _residual(branch: Branch, slots: Interval, verdict: Verdict, forecast: Forec
     with torch.no_grad():
         made = forecast.predict(part) if verdict.mode is Mode.PREDICT else forecast.hold(part)
         return made.squeeze(1).flatten(1, 2)
+
+_lock = threading.Lock()
+_claims: WeakKeyDictionary[Any, ReferenceType[Generation]] = WeakKeyDictionary()
+"""Model -> who has it. A generation that is gone, or was switched off, has let it go."""
+
+
+def claim(model: Any, owner: Generation) -> bool:
+    """Take a model, unless another generation has it. Returns whether it is the owner's now."""
+    with _lock:
+        found = _claims.get(model)
+        holder = None if found is None else found()
+        if holder is None or (holder.off and not holder.inside):
+            _claims[model] = ref(owner)
+            return True
+        return holder is owner
+
+
+def release(model: Any, owner: Generation) -> None:
+    """Let it go, if it is the owner's."""
+    with _lock:
+        found = _claims.get(model)
+        if found is not None and found() is owner:
+            del _claims[model]

@@ -1,4 +1,4 @@
-"""How a host's DiT is compiled, as far as widths are concerned: what torch compiles anew for every width."""
+"""Around `torch.compile`: the model inside its wrapper, and how many widths of latents it stands."""
 
 from __future__ import annotations
 
@@ -56,3 +56,8 @@ def _static(made: Any, config: Any) -> bool:
         context = inspect.getclosurevars(made).nonlocals.get("self")
     dynamic = getattr(context, "_dynamic", False)
     return dynamic is False or (dynamic is None and not config.automatic_dynamic_shapes)
+
+
+def unwrap(model: Any) -> Any:
+    """The module inside `torch.compile`'s wrapper; anything else is itself."""
+    return getattr(model, "_orig_mod", model)

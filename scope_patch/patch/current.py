@@ -1,13 +1,66 @@
-"""Which generation the present line of execution is in: a thread, a greenlet, an asyncio task."""
+"""Who asked for what, and which generation the present line of execution is in: a thread, a greenlet, an asyncio task."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from typing import Any
-from weakref import ref
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
-from .generation import Generation
-from .stretch import Stretch
+from ..method.calibration import Calibration
+from ..report.record import Run
+from .compiled import unwrap
+
+if TYPE_CHECKING:
+    from .generation import Generation
+
+
+@dataclass(eq=False)
+class Request:
+    """One request.
+
+    Attributes:
+        run: its settings, and the record it fills.
+        target: a weak reference to the pipeline or model it is for; None for every one of the architecture.
+        tell: called whenever a generation has ended (the report is written then).
+        calibration: what all its generations add to, where a profile was asked for.
+    """
+
+    run: Run
+    target: ReferenceType[Any] | None = None
+    tell: Any = None
+    calibration: Calibration | None = None
+
+    @classmethod
+    def of(cls, run: Run, target: Any = None, tell: Any = None) -> Request:
+        calibration = Calibration() if run.settings.calibrate is not None else None
+        return cls(run, None if target is None else ref(unwrap(target)), tell, calibration)
+
+    def covers(self, pipeline: Any, model: Any) -> bool:
+        """Whether a generation of this pipeline with this DiT falls under it."""
+        return self.target is None or self.target() in (pipeline, model)
+
+
+@dataclass(eq=False)
+class Stretch:
+    """Attributes:
+    generation: which one it is part of, by a weak reference; None: a pipeline's that runs without us, maybe inside of
+        one that does not.
+    over: it has ended. It is enough to set this: contexts (and copies of them) may outlive it.
+    thread: where it goes on. A new thread may start with a copy of this one's context, but does other work.
+    """
+
+    generation: ReferenceType[Any] | None
+    over: bool = False
+    thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is what the calling thread does."""
+        return not self.over and self.thread == threading.get_ident()
 
 
 class Current:
@@ -50,3 +103,48 @@ class Current:
     @property
     def _under_way(self) -> tuple[Stretch, ...]:
         return tuple(each for each in self._stretches.get() if each.under_way)
+
+
+def relayed(
+    inner: Generator[Any, Any, Any],
+    resumed: Callable[[], Stretch | None],
+    ended: Callable[[BaseException | None], Any],
+) -> Generator[Any, Any, Any]:
+    """`yield from inner`, with us told when it works and when its consumer does.
+
+    Args:
+        resumed: called before every stretch of its work, which is said to be over when its consumer works again.
+        ended: called once when it has returned (None), raised, or was closed by its consumer.
+    """
+    error: BaseException | None = None
+    resume: Callable[[], Any] = partial(next, inner)
+    try:
+        while True:
+            stretch = resumed()
+            try:
+                made = resume()
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                if stretch is not None:
+                    stretch.over = True
+            try:
+                sent = yield made
+                resume = partial(inner.send, sent)
+            except GeneratorExit:
+                stretch = resumed()
+                try:
+                    inner.close()
+                finally:
+                    if stretch is not None:
+                        stretch.over = True
+                raise
+            except BaseException as thrown:
+                resume = partial(inner.throw, thrown)
+            del made  # it is the consumer's now
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        ended(error)
+        del error, resume  # a traceback that holds this frame must not be held by it

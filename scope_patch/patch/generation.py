@@ -1,87 +1,183 @@
-"""One call of a pipeline: its sessions, its record, and what is torn down when it ends, however it ends."""
+"""One call of a pipeline: its sections, its record, and what is torn down when it ends, however it ends."""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from ..errors import NotApplied, UsageError
 from ..method import policies, predictors
-from ..method.asked import asked, planner, unverifiable, verified
+from ..method.asked import asked, placing, planner, unverifiable, verified
 from ..method.calibration import Calibration
-from ..method.changes import Changes, placed_by, unasked
+from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by, unasked
+from ..method.discrepancy import Feature
+from ..method.fold import Verdict
 from ..method.memory import Memory
 from ..method.plan import Work
 from ..method.policies.traits import Size, traits
 from ..method.profile import Profile, assumed, read
-from ..method.schedule import Schedule
+from ..method.schedule import Schedule, Table, by_step
+from ..method.stability import Limits
 from ..method.verifying import longest
+from ..method.widths import Widths
 from ..report.record import Generation as Record
 from ..report.sink import put
-from .architecture import Architecture
-from .call import ForwardCall
-from .clock import Clock
-from .consensus import Consensus, Quorum
-from .deciding import Planned
-from .scope import Scope, unwrap
-from .session import Session
-from .terms import terms
+from . import defaults
+from .agreement import Agreements, RankAgreement
+from .bypass import Bypass, claim, release, whole
+from .compiled import few_enough, told, unwrap
+from .current import Request
+from .host import NO_WIDTHS, Host
+from .loops import Loop
+from .session import LOST, Session
+from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
+from .timing import Stopwatch
+from .velocity import ForwardCall
 from .verification import Verification
 
 logger = logging.getLogger("scope_patch")
+
+SHORTER_CLIP = (
+    "latent frames that had not started were left out, and the attention is not block-causal: the others see a shorter "
+    "clip (--no-selective keeps them)"
+)
+SHARED = "another generation skips blocks of the same model at this moment; run them in turn, or take --level velocity"
+CONDITION = "timestep embedding"
+
+_tracing = threading.Lock()
+_slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
+"""Traced signals outlive a generation: tracing costs more than a forward of a small model."""
 
 
 class Generation:
     """State of one pipeline call.
 
     Attributes:
-        scope: the request it runs under.
+        loop: the kind of its denoise loop.
+        place: what the loop kind remembers of it.
+        request: what it runs under.
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
         level: where it is skipped, "velocity" or "residual".
         memory: of its histories.
-        session: the segment or input under way, if any.
+        sections: runs of the denoise loop that are under way, by key: one, or one an input whose steps take turns.
+        session: the section that the next forward belongs to, if any.
         started: its loop has begun. The same pipeline called before that is a part of it; called then (by a callback of
             the host), it is another generation.
+        strays: calls of the DiT that belonged to no section.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
         off: it runs unpatched from now on.
     """
 
     def __init__(
-        self, architecture: Architecture, scope: Scope, pipeline: Any, record: Record, quorum: Quorum | None = None
+        self,
+        host: Host,
+        loop: Loop,
+        request: Request,
+        pipeline: Any,
+        record: Record,
+        agreements: Agreements,
+        arguments: Mapping[str, Any],
     ) -> None:
-        self.architecture, self.scope, self.record = architecture, scope, record
-        self._quorum = quorum or Quorum(architecture.name)
-        self._consensus: Consensus | None = None
-        self.settings = scope.run.settings
+        self.host, self.loop, self.request, self.record = host, loop, request, record
+        self.place: Any = None
+        self._arguments, self._agreements = arguments, agreements
+        self._agreement: RankAgreement | None = None
+        self.settings = request.run.settings
         self.pipeline = pipeline
-        self.model = unwrap(architecture.model(pipeline))
-        size = Size(*architecture.size(self.model), chunked=architecture.stepwise is not None)
-        self.terms = terms(architecture, self.settings, size)
+        self.model = unwrap(host.model(pipeline))
+        size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
+        self.terms = host.terms(self.settings, size)
         self.policy = policies.create(self.settings, size)
         self.traits = traits(self.policy)
         self.level = self.settings.level or self.traits.level
-        self.signal_name = self.settings.signal or self.traits.signal or architecture.signal
+        self.signal_name = self.settings.signal or self.traits.signal or host.signal
         self.predictor = predictors.create(self.traits.predictor or self.settings.predictor)
         if self.traits.left:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
+        self.sections: dict[int, Session] = {}
         self.session: Session | None = None
+        self._widths = Widths(few_enough(host.model(pipeline), self.settings))
         self._verifications: dict[int, Verification | None] = {}
-        self.memory = Memory(self.settings.limit if scope.calibration is None else None)
-        self.clock = Clock(record.seconds)
+        self.memory = Memory(self.settings.limit if request.calibration is None else None)
+        self.stopwatch = Stopwatch(record.seconds)
         self.started = self.inside = self.off = False
+        self.strays = 0
+        if host.moving and self.settings.widths is not None:
+            record.remark(NO_WIDTHS)
 
-    def gather(self) -> None:
-        """Know the ranks that share the DiT, so that whatever fails from here on is told to them."""
-        if self._consensus is None and self.policy.active:
-            self._consensus = self._quorum.of(self.architecture.ranks(self.pipeline), self.settings.rank_timeout)
+    def begin(self, table: Callable[[], Table], what: str, key: int = 0) -> Session:
+        """A section of the loop begins; one of the same key that is under way has ended.
+
+        Args:
+            table: makes its table, at the loop's first iteration.
+            what: the section, for ranks that must agree on it.
+
+        Raises NotApplied where it must run unpatched.
+        """
+        self.started = True
+        if key in self.sections:
+            self.end_section(key)
+        if self._agreement is None and self.policy.active:
+            # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
+            self._agreement = self._agreements.of(self._sharing, self.settings.rank_timeout)
+        # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
+        reason = self.host.refuse(self.pipeline, self.model, self._arguments) or self._obstacle()
+        if reason:
+            raise NotApplied(reason)
+        verification = self.verification(key)
+        session = Session(
+            self.host,
+            self.model,
+            lambda: self._schedule(table),
+            lambda call, schedule: self._plan(call, schedule, key),
+            self.predictor,
+            self.record,
+            keep=self.policy.active,
+            calibration=self.request.calibration,
+            limits=Limits.none() if self.traits.by_step else None,
+            memory=self.memory,
+            bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
+            agree=self.agree,
+            verification=verification,
+            looks=self.loop.looks,
+        )
+        self.agree(f"{what} under {self.settings.fingerprint}")
+        self.sections[key] = session
+        return session
+
+    def end_section(self, key: int = 0) -> None:
+        """The loop has left it: let go of its tensors, and read what was counted on the device."""
+        session, self.session = self.sections.pop(key, None), None
+        if session is not None:
+            session.close()
+
+    def lost(self) -> None:
+        """The loop is where we do not know: forwards are the host's own until it is seen again."""
+        if self.session is not None:
+            self.session.leave()
+        self.record.remark(LOST)
+
+    def extra(self, why: str, call: ForwardCall) -> None:
+        """A forward that is none of a denoise step's own: it runs, and is counted."""
+        runs, _ = self.host.runs(self.model, call.arguments, call.slots)
+        self.record.force(why, runs)
+        if self.session is not None and self.session.schedule is not None:
+            self.session.count_extra(call)
+        else:
+            self.record.forwards_run += runs
 
     def agree(self, what: str) -> None:
         """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""
-        if self._consensus is None or self._consensus.agree(what):
+        if self._agreement is None or self._agreement.agree(what):
             return
         raise NotApplied(
             "the ranks that share the model did not agree to leave anything out, so all run unpatched: one of them is "
@@ -89,74 +185,129 @@ class Generation:
             f"{self.settings.rank_timeout:g} s (--rank-timeout)"
         )
 
-    def leave(self) -> None:
-        """This rank goes on unpatched, and so must those that share the DiT with it."""
-        if self._consensus is not None:
-            self._consensus.leave()
-
     def switch_off(self, reason: str) -> None:
-        """Run unpatched from now on, and let go of the history."""
+        """Run unpatched from now on, and let go of the history; ranks that share the DiT must do so too."""
         if self.off:
             return
         self.off = True
         self.record.applied = self.record.forwards_skipped > 0
         self.record.reasons.append(reason)
-        self.leave()
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of every tensor."""
-        if self.session is not None:
-            self.session.forget()
-
-    def obstacle(self) -> str:
-        """Why the level that was asked for cannot be had, or ""."""
-        if self.level == "velocity" or not self.policy.active:
-            return ""
-        outer = self.architecture.model(self.pipeline)
-        compiled = outer is not self.model or getattr(self.model, "_compiled_call_impl", None) is not None
-        reason = "the model is compiled" if compiled else self.architecture.bypass(self.pipeline)
-        return reason and f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
-
-    def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0) -> Planned:
-        """Everything that will be decided, told to the record."""
-        work = self._work(call, schedule, index)
-        plans = planner(self.settings, self.terms, schedule, changes, work)
-        told = made = asked(self.settings, self.terms, plans, self._profile)
-        verification = self.verification(index)
-        if verification is not None:
-            told, _ = verified(made, plans, verification.every, verification.state)
-        planned = {"target": told.target, **told.plan.summary}
-        if verification is not None:
-            verification.follow(longest(told.plan.verdicts), planned, work)
-        self.record.planned.append(planned)
-        if made.remark:
-            self.record.remark(made.remark)
-        return Planned(made.plan.verdicts)
-
-    def placed(self, call: ForwardCall, schedule: Schedule, index: int = 0) -> Planned:
-        """The same where no signal is asked: recomputes are placed by noise levels alone."""
-        self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
-        return self.planned(call, schedule, unasked, index)
+        if self._agreement is not None:
+            self._agreement.leave()
+        for session in self.sections.values():
+            session.forget()
 
     @property
-    def ranks(self) -> int:
-        """How many processes share the DiT."""
-        return max(1, len(self.architecture.ranks(self.pipeline)))
+    def _sharing(self) -> Sequence[int]:
+        """The ranks that share the DiT."""
+        return self.host.ranks(self.pipeline)
 
-    def verification(self, index: int = 0) -> Verification | None:
+    @property
+    def _bypasses(self) -> bool:
+        return self.level != "velocity" and self.policy.active
+
+    def _obstacle(self) -> str:
+        """Why what was asked for cannot be had, or ""."""
+        if self.request.calibration is not None and self.host.moving and len(self._sharing) > 1:
+            # a rank that is not the last sees no velocities
+            return "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
+        if not self._bypasses:
+            return ""
+        compiled = self.host.model(self.pipeline) is not self.model or getattr(self.model, "_compiled_call_impl", None)
+        reason = "the model is compiled" if compiled else self.host.bypass(self.pipeline)
+        if reason:
+            return f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
+        return "" if claim(self.model, self) else SHARED
+
+    def _schedule(self, table: Callable[[], Table]) -> Schedule:
+        """The schedule of a section. Raises NotApplied where its table is not what we know."""
+        selective = self.settings.selective and self.policy.active and not self.traits.own
+        try:
+            schedule = Schedule.of(table(), selective=selective, widths=self._widths)
+        except ValueError as problem:
+            raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
+        if schedule.intervals != schedule.baseline and schedule.selective and not self.host.independent(self.model):
+            self.record.remark(SHORTER_CLIP)
+        if self.settings.widths is None and self._widths.limited:
+            self.record.remark(told(self._widths.most or 1))
+        return by_step(schedule) if self.traits.by_step else schedule
+
+    def _plan(self, call: ForwardCall, schedule: Schedule, key: int) -> Sequence[Verdict]:
+        """Everything that will be decided, noted in the record."""
+        work, unit = self._work(call, schedule, key)
+        plans = planner(self.settings, self.terms, schedule, self._changes(call, schedule, key), work)
+        shown = resolved = asked(self.settings, self.terms, plans, self._profile)
+        verification = self.verification(key)
+        if verification is not None:
+            shown, _ = verified(resolved, plans, verification.every, verification.state)
+        planned = {"target": shown.target, "unit": unit, **shown.plan.summary}
+        if verification is not None:
+            verification.follow(longest(shown.plan.verdicts), planned, work)
+        self.record.planned.append(planned)
+        if resolved.remark:
+            self.record.remark(resolved.remark)
+        return resolved.plan.verdicts
+
+    def _changes(self, call: ForwardCall, schedule: Schedule, key: int) -> Changes:
+        """What decisions are made from, named in the record."""
+        if placing(self.settings, self.terms):
+            self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
+            return unasked
+        if not self.policy.active or self.signal_name == "none":
+            return unasked
+        if self.signal_name == "expected":
+            self.record.signal = EXPECTED
+            return expected(schedule)
+        return of_feature(self._feature(call, schedule, key), schedule)
+
+    def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature:
+        """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed.
+
+        Or, where the policy wants that, the time embedding that the modulation is made from.
+        """
+        if self.host.feature is not None:
+            self.record.signal = CONDITION
+            return self.host.feature(self.pipeline, key, self.model)
+        of, dit = self.signal_name, self.host.dit
+        width = max(end - start for start, end in schedule.baseline)
+        try:
+            # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
+            with _tracing:
+                slices = _slices.setdefault(self.model, {})
+                known = slices.get(of)
+                if known is None or not known.fits(dit, self.model, call, width):
+                    known = slices[of] = slice_signal(dit, self.model, call, width, of=of)
+        except SignalError as error:
+            self.record.signal = TIMESTEP
+            logger.warning("decisions are made from the timestep itself, because %s", error)
+            return timestep_signal
+        self.record.signal = SLICED[of]
+        return known
+
+    def _work(self, call: ForwardCall, schedule: Schedule, key: int) -> tuple[Work, str]:
+        """FLOPs by the host's cost model, or by parameters and tokens; latent frames where neither can be had."""
+        try:
+            if self.host.cost is not None:
+                return cache(self.host.cost(self.pipeline, call.arguments, schedule, key)), "flops"
+            if not self.host.moving:
+                return cache(defaults.cost(self.model, self.host.dit.blocks, call.latents.shape)), "flops"
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.info("%s: work is counted in latent frames: %r", self.host.name, error)
+        return lambda iteration, slots: float(slots[1] - slots[0]), "latent frames"
+
+    def verification(self, key: int = 0) -> Verification | None:
         """What runs some skipped forwards all the same, one a video (an input); None where that is not asked for.
 
         Where it is asked for and cannot be had, the record says why.
         """
-        if index not in self._verifications:
-            self._verifications[index] = self._verification()
-        return self._verifications[index]
+        if key not in self._verifications:
+            self._verifications[key] = self._verification()
+        return self._verifications[key]
 
     def _verification(self) -> Verification | None:
         if not self.settings.verify:
             return None
-        reason = unverifiable(self.settings, self.terms, self.ranks)
+        reason = unverifiable(self.settings, self.terms, max(1, len(self._sharing)))
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None
@@ -173,43 +324,45 @@ class Generation:
         except UsageError as error:
             self.record.remark(f"{error}; recomputes are placed without it")
             return None
-        if found.host not in ("", self.architecture.name):
+        if found.host not in ("", self.host.name):
             self.record.remark(f"the profile {self.settings.profile} was measured on {found.host}; it is not used")
             return None
         return found
 
-    def _work(self, call: ForwardCall, schedule: Schedule, index: int) -> Work:
-        """FLOPs by the host's cost model; slots where it has none, or the model is not as it expects."""
-        try:
-            if self.architecture.cost is not None:
-                return cache(self.architecture.cost(self.pipeline, call.arguments, schedule, index))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            logger.info("%s: work is counted in latent frames: %r", self.architecture.name, error)
-        return lambda iteration, slots: float(slots[1] - slots[0])
-
     def close(self, error: BaseException | None) -> None:
-        """The pipeline returned or raised."""
-        session, self.session = self.session, None
+        """The pipeline returned or raised.
+
+        Raises NotApplied where the DiT was called, and the loop never seen: nothing was done, and that must be said.
+        """
         self.record.finished = error is None
+        sessions = list(self.sections.values())
+        self.sections.clear()
+        self.session = None
+        release(self.model, self)
         if error is None and any(each is not None and not each.compared for each in self._verifications.values()):
             self.record.remark(f"no skipped step was verified: fewer than {self.settings.verify} were skipped")
         if isinstance(error, GeneratorExit):
             self.record.error = "given up by its caller before the end"
         elif error is not None:
             self.record.error = f"{type(error).__name__}: {error}"
-        if session is not None:
+        for session in sessions:
             session.close()
         for remark in self.memory.remarks():
             self.record.remark(remark)
-        self.clock.close()
-        if error is None and self.scope.calibration is not None and self.record.applied:
-            self._write_profile(self.scope.calibration)
+        self.stopwatch.close()
+        if error is None and self.request.calibration is not None and self.record.applied:
+            self._write_profile(self.request.calibration)
+        if error is None and not self.off and not self.started and self.strays:
+            raise NotApplied(
+                f"bound but idle: the DiT was called {self.strays} times, and the denoise loop was never seen to begin "
+                f"(the file says it is {self.loop}); see `Bound but idle` in docs/patching.md"
+            )
 
     def _write_profile(self, calibration: Calibration) -> None:
         """After every generation that ended well: a job that is cut short has lost nothing."""
         path = self.settings.calibrate
         assert path is not None
-        profile = calibration.profile(self.architecture.name)
+        profile = calibration.profile(self.host.name)
         if profile is None:
             self.record.remark("no profile was written: no latent frame was denoised for three steps in a row")
             return

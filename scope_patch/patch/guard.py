@@ -1,6 +1,6 @@
 """The one guard around every entry from the host into us: our failure is never the host's.
 
-Whatever fails is logged once, and the host goes on with its own forward. A failure switches the architecture off until
+Whatever fails is logged once, and the host goes on with its own forward. A failure switches the host off until
 the next `apply`: a bug fails again. Memory that we could not have switches off one generation, which lets go of its
 history: the next one, or a shorter video, may do well. `strict` raises instead, unless the host is raising already.
 Interrupts (KeyboardInterrupt, SystemExit) are the host's and pass. Time spent in here is our overhead.
@@ -17,9 +17,8 @@ from typing import TypeVar
 import torch
 
 from ..errors import NotApplied, ScopePatchError
-from .current import Current
+from .current import Current, Request
 from .generation import Generation
-from .scope import Scope
 
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
@@ -28,40 +27,40 @@ OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 
 
 class Guard:
-    """Runs our own code on behalf of the host, for one architecture.
+    """Runs our own code on behalf of the host, for one host.
 
     Attributes:
         broken: something of ours failed; nothing more is done until the next `apply`.
         cause: what that was, in one sentence.
     """
 
-    def __init__(self, name: str, current: Current, scopes: list[Scope]) -> None:
+    def __init__(self, name: str, current: Current, requests: list[Request]) -> None:
         self.name, self.broken, self.cause = name, False, ""
-        self._current, self._scopes = current, scopes
+        self._current, self._requests = current, requests
 
     def __call__(
         self,
         generation: Generation | None,
         work: Callable[[], T],
-        scope: Scope | None = None,
+        request: Request | None = None,
         *,
         quiet: bool = False,
     ) -> T | None:
         """The result of `work`, or None where it failed and the host shall go on without us.
 
         Args:
-            generation: the one under way; before there is one, `scope` (or else any scope) says whether to be strict.
+            generation: the one under way; before there is one, `request` (or else any request) says whether to be strict.
             quiet: the host's own error is under way, which ours must not take the place of.
         """
         before = time.perf_counter()
         try:
             return work()
         except NotApplied as reason:
-            if self._strict(generation, scope) and not quiet:
+            if self._strict(generation, request) and not quiet:
                 raise
             self._refuse(generation, reason)
         except Exception as error:
-            if self._strict(generation, scope) and not quiet:
+            if self._strict(generation, request) and not quiet:
                 if isinstance(error, ScopePatchError):
                     raise  # of a guard further in
                 raise ScopePatchError(f"scope_patch failed on {self.name}: {error!r}") from error
@@ -74,15 +73,15 @@ class Guard:
     def live(self, generation: Generation) -> bool:
         """Whether it is still ours: nothing failed, here or in another thread, and its request was not removed."""
         if self.broken:
-            # For good, also if an `apply` in another thread switches the architecture on again in mid-loop.
+            # For good, also if an `apply` in another thread switches the host on again in mid-loop.
             generation.switch_off(self.cause)
-        elif generation.scope not in self._scopes:
+        elif generation.request not in self._requests:
             generation.switch_off("removed in the middle of this generation")
         return not generation.off
 
-    def _strict(self, generation: Generation | None, scope: Scope | None) -> bool:
-        asked = generation.scope if generation is not None else scope
-        return any(each.run.settings.strict for each in ([*self._scopes] if asked is None else [asked]))
+    def _strict(self, generation: Generation | None, request: Request | None) -> bool:
+        asked = generation.request if generation is not None else request
+        return any(each.run.settings.strict for each in ([*self._requests] if asked is None else [asked]))
 
     def _refuse(self, generation: Generation | None, reason: NotApplied) -> None:
         logger.warning("%s runs unpatched: %s", self.name, reason)

@@ -16,18 +16,18 @@ from ..method.profile import read
 from ..report.record import Run
 from ..report.sink import write_or_warn
 from ..settings import Settings, switched_off
-from .architecture import FORWARD, GENERATION
 from .bind import Binding
 from .hooks import attach_ready, bindings
-from .scope import Scope, unwrap
+from .compiled import unwrap
+from .current import Request
 
 
 class Handle:
     """What `apply` returns. Attributes: run, the record (its `report` is the report of design §6)."""
 
-    def __init__(self, run: Run, binding: Binding | None, scope: Scope | None) -> None:
+    def __init__(self, run: Run, binding: Binding | None, request: Request | None) -> None:
         self.run = run
-        self._binding, self._scope = binding, scope
+        self._binding, self._request = binding, request
 
     @property
     def report(self) -> dict[str, Any]:
@@ -36,12 +36,12 @@ class Handle:
 
     def remove(self) -> None:
         """Undo `apply`; the host's attributes are the very objects they were. A second call does nothing."""
-        binding, scope = self._binding, self._scope
-        self._binding = self._scope = None
-        if binding is None or scope is None:
+        binding, request = self._binding, self._request
+        self._binding = self._request = None
+        if binding is None or request is None:
             return
-        binding.scopes.remove(scope)
-        if not binding.scopes:
+        binding.requests.remove(request)
+        if not binding.requests:
             binding.detach()
 
 
@@ -49,12 +49,12 @@ def apply(target: Any, **settings: Any) -> Handle:
     """Accelerate one pipeline (or every pipeline that uses this DiT) until the handle is removed.
 
     Args:
-        target: a pipeline or a DiT of a known architecture.
+        target: a pipeline or a DiT of a known host.
         settings: as the options of `run`, with underscores: preset, cache_threshold, max_skip, report, strict, ...
             `SCOPE_PATCH_*` variables fill in what is not given.
 
     Raises UsageError for a setting or a profile that cannot be used, NotApplied where the target is of no known
-    architecture or one of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
+    host or one of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
     """
     resolved = Settings.resolve(settings, os.environ, policies=policies.names(), predictors=predictors.names())
     run = Run(resolved)
@@ -66,15 +66,15 @@ def apply(target: Any, **settings: Any) -> Handle:
     binding = _binding_of(target, resolved.registry)
     binding.refused.clear()
     binding.guard.broken = False
-    binding.quorum.forgive()
+    binding.agreements.forgive()
     reasons = attach_ready(binding, strict=False)
     if not binding.bound:
-        raise NotApplied("; ".join(reasons) or f"no group of {binding.architecture.name} is imported as a whole")
+        raise NotApplied("; ".join(reasons) or f"no entry of {binding.host.name} is imported as a whole")
     tell = None if resolved.report is None else partial(write_or_warn, Path(resolved.report), run)
-    scope = Scope.of(run, target, tell)
-    binding.scopes.append(scope)
-    run.hosts.append(binding.architecture.name)
-    return Handle(run, binding, scope)
+    request = Request.of(run, target, tell)
+    binding.requests.append(request)
+    run.hosts.append(binding.host.name)
+    return Handle(run, binding, request)
 
 
 @contextmanager
@@ -90,12 +90,12 @@ def patched(target: Any, **settings: Any) -> Iterator[Run]:
 def _binding_of(target: Any, registry: str | None) -> Binding:
     model = unwrap(target)
     for binding in bindings(registry).values():
-        for seams in binding.architecture.groups.values():
-            for seam in seams:
-                owner = getattr(sys.modules.get(seam.module), seam.owner, None)
-                if isinstance(owner, type) and seam.role in (GENERATION, FORWARD) and isinstance(model, owner):
-                    return binding
+        owners = [(entry.module, entry.owner) for entry in binding.host.videos]
+        for module, name in [*owners, (binding.host.dit.module, binding.host.dit.owner)]:
+            owner = getattr(sys.modules.get(module), name, None)
+            if isinstance(owner, type) and isinstance(model, owner):
+                return binding
     known = ", ".join(bindings())
     raise NotApplied(
-        f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known architecture ({known})"
+        f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known host ({known})"
     )

@@ -17,20 +17,20 @@ from ..report.sink import Sink
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .known import architectures
-from .scope import Scope
+from .current import Request
 
 logger = logging.getLogger("scope_patch")
 
 _bindings: dict[str, Binding] = {}
-"""One per architecture and process, whoever asks: seams are never wrapped twice."""
+"""One per host and process, whoever asks: seams are never wrapped twice."""
 _files: set[str] = set()
 """Where they come from."""
-_armed: Scope | None = None
+_armed: Request | None = None
 _imported: set[str] = set()
 
 
 def bindings(registry: str | None = None) -> dict[str, Binding]:
-    """Every known architecture's binding, by name; made at the first call, attached to nothing by that.
+    """Every known host's binding, by name; made at the first call, attached to nothing by that.
 
     Args:
         registry: a file with one more, read once a process.
@@ -38,8 +38,8 @@ def bindings(registry: str | None = None) -> dict[str, Binding]:
     Raises UsageError where it cannot be used.
     """
     if not _bindings or (registry is not None and registry not in _files):
-        for architecture, origin in architectures(registry):
-            _bindings.setdefault(architecture.name, Binding(architecture))
+        for host, origin in architectures(registry):
+            _bindings.setdefault(host.name, Binding(host))
             _files.add(origin)
     return _bindings
 
@@ -61,22 +61,23 @@ def arm(settings: Settings | None = None) -> Run | None:
         predictors.create(settings.predictor)  # an unknown name must be said now, not in the middle of a generation
         run = Run(settings)
         sink = Sink(run)
-        _armed = Scope.of(run, tell=sink.write)
+        _armed = Request.of(run, tell=sink.write)
         for binding in bindings(settings.registry).values():
-            binding.scopes.append(_armed)
-            for module in binding.architecture.modules:
+            binding.requests.append(_armed)
+            for module in binding.host.modules:
                 wrapt.register_post_import_hook(_when_imported(binding, _armed), module)
     return _armed.run
 
 
 def attach_ready(binding: Binding, strict: bool) -> list[str]:
-    """Attach the groups whose modules are all imported. Returns why a group was left alone; `strict` raises."""
+    """Attach the entries whose modules are all imported. Returns why one was left alone; `strict` raises."""
     reasons = []
-    for group, seams in binding.architecture.groups.items():
-        if group in binding.bound or group in binding.refused or not all(_executed(seam.module) for seam in seams):
+    for entry in binding.host.videos:
+        known = entry.name in binding.bound | binding.refused
+        if known or not all(_executed(seam.module) for seam in binding.host.seams(entry)):
             continue
         try:
-            binding.attach(group)
+            binding.attach(entry)
         except NotApplied as reason:
             if strict:
                 raise
@@ -91,18 +92,18 @@ def _executed(name: str) -> bool:
     return name in _imported or (name in sys.modules and not getattr(spec, "_initializing", False))
 
 
-def _when_imported(binding: Binding, scope: Scope) -> Callable[[Any], None]:
+def _when_imported(binding: Binding, request: Request) -> Callable[[Any], None]:
     """A post-import hook; whatever goes wrong in it must not break the host's import, unless strict."""
 
     def imported(module: Any) -> None:
-        strict = scope.run.settings.strict
+        strict = request.run.settings.strict
         try:
             _imported.add(module.__name__)
-            scope.run.reasons.extend(attach_ready(binding, strict))
+            request.run.reasons.extend(attach_ready(binding, strict))
         except Exception as error:
             if strict:
                 raise
-            logger.warning("%s runs unpatched: attaching failed", binding.architecture.name, exc_info=True)
-            scope.run.reasons.append(f"{binding.architecture.name}: attaching failed: {error!r}")
+            logger.warning("%s runs unpatched: attaching failed", binding.host.name, exc_info=True)
+            request.run.reasons.append(f"{binding.host.name}: attaching failed: {error!r}")
 
     return imported

@@ -1,38 +1,219 @@
-"""What a session must know about the host whose forwards it decides, beside its schedule."""
+"""What a host is: the questions that a registry file answers about somebody else's model.
+
+Declarative; imports neither torch nor a host. Everything with a sensible default has one, so that a file says only what
+is particular to its model: where a video is made, which class is the DiT, and what its denoise loop is (`loops`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .layout import Frames, Layout
+from ..settings import PRESETS, Settings
+from . import defaults
+from .loops import Loop
+from .seams import FORWARD, VIDEO, Fact, Seam
 
+if TYPE_CHECKING:
+    from ..method.asked import Terms
+    from ..method.policies.traits import Size
 
-def _scheduled(arguments: Mapping[str, Any]) -> str:
-    return ""
-
-
-def _whole(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
-    raise NotImplementedError("this host's forwards cannot be narrowed")
+PAGE = "see `Add your model` in docs/patching.md"
+NO_WIDTHS = "--widths has no say here: the host itself says which chunks are forwarded, and all of them are"
+Cost = Callable[[int, tuple[int, int]], float]
+"""(iteration, slots) -> FLOPs of forwarding them, of one call of the DiT."""
 
 
 @dataclass(frozen=True)
-class Host:
-    """Attributes:
-    layout: how its velocities are laid out.
-    chunked: slots are chunks of a moving window, and each has a history of its own.
-    work: forward arguments -> (runs of the network, slots in them); None where a forward is one run over its slots.
-    unscheduled: forward arguments -> why the call is none of a denoise step's own, or "".
-    narrow: (forward arguments, first, last) -> arguments that forward only these slots of the call.
+class Dit:
+    """The network whose forwards are skipped.
+
+    Attributes:
+        module, owner: where its class is defined, and what it is called there.
+        latents: parameter name of the latents, [batch, channels, latent frames, height, width].
+        timestep: parameter name of the timestep, [batch] or [batch, latent frames] (or one a chunk).
+        condition: parameter name of what tells the CFG branches apart (the text embedding).
+        more: further parameters relied on, which must be there, behind the condition.
+        names: all parameters relied on, in their order, where it is another one.
+        method: the method that is the forward.
+        bases: class names in its MRO.
+        blocks: attribute that lists its blocks.
+        made_by: the class that list is.
+        per_sample: arguments with one entry a sample of the batch, beside the latents.
+        modulation: the time modulation among the arguments of a block: its name and its position; ("", 0): not known,
+            and thresholds on the timestep signal are not offered. This, `per_sample`, `embedding` and `neutral` are for
+            tracing the timestep signal out of the forward.
+        embedding: the submodule whose first input is the time embedding, from which the modulation is made.
+        neutral: attributes of the DiT set to these values while its timestep signal is traced.
     """
 
-    layout: Layout = field(default_factory=Frames)
-    chunked: bool = False
-    work: Callable[[Mapping[str, Any]], tuple[int, int]] | None = None
-    unscheduled: Callable[[Mapping[str, Any]], str] = _scheduled
-    narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]] = _whole
+    module: str
+    owner: str
+    latents: str
+    timestep: str
+    condition: str
+    more: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    method: str = "forward"
+    bases: tuple[str, ...] = ("ModelMixin",)
+    blocks: str = "blocks"
+    made_by: str = "ModuleList"
+    per_sample: tuple[str, ...] = ()
+    modulation: tuple[str, int] = ("", 0)
+    embedding: str = ""
+    neutral: Mapping[str, Any] = field(default_factory=dict)
 
-    def cost(self, arguments: Mapping[str, Any], slots: int) -> tuple[int, int]:
+    @property
+    def seam(self) -> Seam:
+        names = self.names or ("self", self.latents, self.timestep, self.condition, *self.more)
+        patched = "__call__" if self.method == "forward" else ""
+        return Seam(FORWARD, self.module, self.owner, self.method, names, self.bases, patched)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a video is made: methods of one class, each call of which makes one. A generator or not is seen at run time.
+
+    Attributes:
+        title: for people; the class's name where it says enough.
+        loop: the denoise loop in these methods, where it is not the host's.
+    """
+
+    module: str
+    owner: str
+    methods: tuple[str, ...] = ("__call__",)
+    bases: tuple[str, ...] = ()
+    title: str = ""
+    loop: Loop | None = None
+
+    @property
+    def name(self) -> str:
+        return self.title or self.owner
+
+    @property
+    def seams(self) -> tuple[Seam, ...]:
+        return tuple(Seam(VIDEO, self.module, self.owner, method, bases=self.bases) for method in self.methods)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One family of models, whatever its kind of loop.
+
+    Attributes:
+        name: as `list` prints it.
+        title: for people.
+        source: where the code lives, with the commit or versions it was read at.
+        triggers: top-level packages whose import makes us look.
+        videos: where videos are made; each entry is bound whole (with its loop and the DiT) or not at all.
+        dit: the network.
+        loop: of all entries that name none.
+        versions: distribution -> version specifier, for torch and diffusers only.
+        facts: structural facts, beside the DiT's list of blocks.
+        model: pipeline -> the DiT (possibly inside a compiled wrapper).
+        refuse: (pipeline, DiT, arguments of the call that makes the video) -> why it must run unpatched, or "".
+        extra: forward arguments -> why this call is none of a denoise step's own (it fills a cache), or "": such a
+            forward always runs and is never a history point.
+        narrow: (forward arguments, first, last) -> arguments that forward the call's slots [first, last) alone.
+        work: (DiT, forward arguments) -> (runs of the network, slots in them) of one call; None: one run, its slots.
+        moving: slots are chunks of a window that moves along the video; else they are latent frames.
+        independent: DiT -> whether older slots are blind to younger ones now, so that leaving out those that have not
+            started changes nothing for the others.
+        bypass: pipeline -> why its blocks cannot be bypassed (the residual level), or "". The blocks must be called
+            one after the other with the hidden states first, and return them; tokens are slot by slot.
+        size: (DiT, name of its blocks) -> (channels, blocks); (0, 0) where that is not known.
+        cost: (pipeline, first forward arguments, schedule, section) -> the FLOPs of forwarding slots at an iteration.
+        ranks: pipeline -> the global ranks that share its DiT, in whatever way: one must not skip a forward that
+            another one enters. Empty, or one, where each rank has a DiT of its own.
+        presets: name -> speed-up of the DiT's work that is aimed at.
+        preset_limit: the highest predict threshold that a preset may take to get there; a target that the user names
+            has no such limit.
+        placement: how recomputes are chosen for a speed-up unless the user says otherwise: "error" (placed where
+            skipping would err most) or "threshold" (by thresholds on the signal).
+        signal: what thresholds look at unless the user says otherwise: "timestep" or "expected".
+        feature: (pipeline, section, DiT) -> the timestep signal, timesteps [n] -> features [n, ...]; None: it is traced
+            out of the forward.
+
+    Raises ValueError for a file that leaves out an answer, which it names.
+    """
+
+    name: str
+    title: str
+    source: str
+    triggers: tuple[str, ...]
+    videos: tuple[Entry, ...]
+    dit: Dit
+    loop: Loop | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
+    model: Callable[[Any], Any] = lambda pipeline: pipeline.transformer
+    refuse: Callable[[Any, Any, Mapping[str, Any]], str] = defaults.refuse
+    extra: Callable[[Mapping[str, Any]], str] = lambda arguments: ""
+    narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]] | None = None
+    work: Callable[[Any, Mapping[str, Any]], tuple[int, int]] | None = None
+    moving: bool = False
+    independent: Callable[[Any], bool] = lambda model: True
+    bypass: Callable[[Any], str] = lambda pipeline: "its blocks are called in a way that we do not know"
+    size: Callable[[Any, str], tuple[int, int]] = defaults.size
+    cost: Callable[[Any, Mapping[str, Any], Any, int], Cost] | None = None
+    ranks: Callable[[Any], Sequence[int]] = defaults.ranks
+    presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
+    preset_limit: float = math.inf
+    placement: str = "error"
+    signal: str = ""
+    feature: Callable[[Any, int, Any], Callable[[Any], Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            raise ValueError(f"{self.name}: `videos` names no entry where a video is made; {PAGE}")
+        for entry in self.videos:
+            loop = entry.loop or self.loop
+            if loop is None:
+                raise ValueError(
+                    f"{self.name}: `loop` is not said: a Clock, a Watched list or Called steps, for {entry.name}; {PAGE}"
+                )
+            problem = loop.problem()
+            if problem:
+                raise ValueError(f"{self.name}: {problem}; {PAGE}")
+        if not self.signal:
+            object.__setattr__(self, "signal", "timestep" if self.dit.modulation[0] or self.feature else "expected")
+
+    def loop_of(self, entry: Entry) -> Loop:
+        """The denoise loop of an entry."""
+        loop = entry.loop or self.loop
+        assert loop is not None  # looked at when it was made
+        return loop
+
+    def seams(self, entry: Entry) -> tuple[Seam, ...]:
+        """All places where an entry is entered."""
+        return (*entry.seams, *self.loop_of(entry).seams(entry), self.dit.seam)
+
+    @property
+    def all_facts(self) -> tuple[Fact, ...]:
+        """Structural facts, the DiT's list of blocks among them."""
+        return (Fact(self.dit.module, self.dit.owner, self.dit.blocks, self.dit.made_by), *self.facts)
+
+    def runs(self, model: Any, arguments: Mapping[str, Any], slots: int) -> tuple[int, int]:
         """(runs of the network, slots in them) of one forward over so many slots."""
-        return (1, slots) if self.work is None else self.work(arguments)
+        return (1, slots) if self.work is None else self.work(model, arguments)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Every module that defines a seam, in the order of the entries."""
+        return tuple(dict.fromkeys(seam.module for entry in self.videos for seam in self.seams(entry)))
+
+    def terms(self, settings: Settings, size: Size) -> Terms:
+        """What presets and settings mean here: the same for a run and for a plan without one."""
+        from ..method.asked import Terms
+        from ..method.plan import EVERYTHING
+
+        own = settings.signal in (None, self.signal)  # the limit of presets is in units of that signal
+        return Terms(
+            self.presets,
+            self.placement,
+            self.preset_limit if own else EVERYTHING,
+            each=self.moving and settings.per_chunk,
+            patient=self.moving,
+            size=size,
+        )

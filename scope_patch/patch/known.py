@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import registry
 from ..errors import UsageError
-from .architecture import Architecture
+from .host import Host
 
 GROUP = "scope_patch.architectures"
 logger = logging.getLogger("scope_patch")
@@ -30,7 +30,7 @@ class Problem:
         return f"{self.origin}: {self.reason}"
 
 
-def load(named: str | None = None) -> tuple[list[tuple[Architecture, str]], list[Problem]]:
+def load(named: str | None = None) -> tuple[list[tuple[Host, str]], list[Problem]]:
     """Every usable architecture with its origin, and what could not be read.
 
     Args:
@@ -38,13 +38,13 @@ def load(named: str | None = None) -> tuple[list[tuple[Architecture, str]], list
 
     Raises UsageError for that file alone, where it cannot be used; never for ours or a plugin.
     """
-    found: list[tuple[Architecture, str]] = []
+    found: list[tuple[Host, str]] = []
     problems: list[Problem] = []
     for info in sorted(pkgutil.iter_modules(registry.__path__), key=lambda info: info.name):
         origin = f"{registry.__path__[0]}/{info.name}.py"
         try:
             module = importlib.import_module(f"scope_patch.registry.{info.name}")
-            found.append((_checked(module.ARCHITECTURE, found), origin))
+            found.append((_checked(module.HOST, found), origin))
         except Exception as error:
             problems.append(Problem(origin, f"{type(error).__name__}: {error}"))
     for point in entry_points(group=GROUP):
@@ -61,7 +61,7 @@ def load(named: str | None = None) -> tuple[list[tuple[Architecture, str]], list
     return found, problems
 
 
-def architectures(named: str | None = None) -> list[tuple[Architecture, str]]:
+def architectures(named: str | None = None) -> list[tuple[Host, str]]:
     """Every usable architecture with its origin; what cannot be read is named in a warning and left out.
 
     Raises UsageError as `load` does.
@@ -73,20 +73,20 @@ def architectures(named: str | None = None) -> list[tuple[Architecture, str]]:
 
 
 def _of_file(path: str) -> object:
-    """What a file calls ARCHITECTURE. Raises whatever may be wrong with it."""
+    """What a file calls HOST. Raises whatever may be wrong with it."""
     spec = importlib.util.spec_from_file_location(f"_scope_patch_registry_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError("it is no .py file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "ARCHITECTURE"):
-        raise AttributeError("it defines no ARCHITECTURE; see `Adding a model` in docs/patching.md")
-    return module.ARCHITECTURE
+    if not hasattr(module, "HOST"):
+        raise AttributeError("it defines no HOST; see `Add your model` in docs/patching.md")
+    return module.HOST
 
 
-def _checked(thing: object, found: list[tuple[Architecture, str]]) -> Architecture:
-    if not isinstance(thing, Architecture):
-        raise TypeError(f"ARCHITECTURE is a {type(thing).__name__}, not a scope_patch.patch.architecture.Architecture")
+def _checked(thing: object, found: list[tuple[Host, str]]) -> Host:
+    if not isinstance(thing, Host):
+        raise TypeError(f"HOST is a {type(thing).__name__}, not a scope_patch.patch.host.Host")
     for other, origin in found:
         if other.name == thing.name:
             raise ValueError(f"the name {thing.name!r} is taken by {origin}")

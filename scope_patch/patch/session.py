@@ -1,8 +1,8 @@
-"""One segment at run time: the only place where "forward or not" is decided."""
+"""One section at run time: the only place where "forward or not" is decided."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +21,17 @@ from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
 from .bypass import Bypass
-from .call import ForwardCall, like_output, velocity_of
-from .deciding import Decider
-from .fill import Pending, complete, fill, keep
 from .host import Host
+from .velocity import (
+    ForwardCall,
+    Layout,
+    PendingForward,
+    assemble_velocity,
+    complete_velocity,
+    keep_velocity,
+    like_output,
+    velocity_of,
+)
 from .verification import Verification
 
 LOST = "some forwards belonged to no iteration that the loop was seen to enter: they were the host's own"
@@ -37,9 +44,10 @@ class Session:
     """Decides once an iteration, for all CFG branches alike, and serves skipped forwards from the history.
 
     Args:
-        schedule: makes the segment's schedule; called at the first iteration, since callers edit the matrices that the
+        host, model: whose forwards these are.
+        schedule: makes the section's schedule; called at the first iteration, since callers edit the matrices that a
             schedule function returned before they enter the loop.
-        decider: makes what decides; called with the first DiT call.
+        plan: (first call, schedule) -> every iteration's decision; called with the first DiT call.
         keep: whether velocities are kept.
         calibration: gets the velocities of every forward.
         limits: of a usable prediction.
@@ -47,15 +55,17 @@ class Session:
         bypass: for the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
         verification: runs some skipped forwards all the same; None: none.
+        looks: schedule -> iterations at which the DiT's timesteps are compared with the schedule's.
     """
 
     def __init__(
         self,
+        host: Host,
+        model: Any,
         schedule: Callable[[], Schedule],
-        decider: Callable[[ForwardCall, Schedule], Decider],
+        plan: Callable[[ForwardCall, Schedule], Sequence[Verdict]],
         predictor: Predictor,
         record: Generation,
-        host: Host | None = None,
         *,
         keep: bool = True,
         calibration: Calibration | None = None,
@@ -64,14 +74,17 @@ class Session:
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
         verification: Verification | None = None,
+        looks: Callable[[Schedule], set[int]] = lambda schedule: set(),
     ) -> None:
-        self._bypass, self._agree, self._verification = bypass, agree, verification
-        self._memory = memory or Memory()
-        self._make_schedule, self._make_decider = schedule, decider
+        self.host, self.model = host, model
+        self._make_schedule, self._make_plan, self._find_looks = schedule, plan, looks
         self.predictor, self.record = predictor, record
-        self.host, self.limits = host or Host(), limits or stability.Limits()
         self._keep, self._calibration = keep or calibration is not None, calibration
+        self.limits, self._memory = limits or stability.Limits(), memory or Memory()
+        self._bypass, self._agree, self._verification = bypass, agree, verification
         self.schedule: Schedule | None = None
+        self.layout = Layout()
+        self._looks: set[int] = set()
         self._forecast: Forecast | None = None
         self._tally = Tally()
         self._called, self._strangers = False, 0
@@ -81,8 +94,12 @@ class Session:
         self.iteration: int | None = None
         self._last: int | None = None
         self.verdict: Verdict | None = None
-        self.decider: Decider | None = None
-        self.branches = Branches(self.predictor.keeps, self.host.chunked, self._memory)
+        self.plan: Sequence[Verdict] | None = None
+        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory)
+
+    def __len__(self) -> int:
+        """Iterations; 0 as long as none was entered."""
+        return 0 if self.schedule is None else len(self.schedule)
 
     def enter(self, iteration: int) -> Interval:
         """The loop is at an iteration now. Returns the slots that shall be forwarded, unless they are skipped.
@@ -99,6 +116,9 @@ class Session:
             self._verification.settle()
         if self.schedule is None:
             self.schedule = self._make_schedule()
+            self.layout = Layout(self.schedule.frames, self.schedule.moving)
+            self._looks = self._find_looks(self.schedule)
+            self._begin()
             self._new_segment(self.schedule)
         elif self._last is not None and iteration < self._last:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
@@ -114,6 +134,11 @@ class Session:
             self._agree(f"iteration {iteration}: latent frames {interval}")
         return interval
 
+    def count_extra(self, call: ForwardCall) -> None:
+        """A forward that is none of a denoise step's own ran."""
+        runs, size = self.host.runs(self.model, call.arguments, self.layout.slots(call.latents))
+        self._count(size, size, run=runs)
+
     def leave(self) -> None:
         """It is not known any more where the loop is: forwards are the host's own until an interval is read again.
 
@@ -127,7 +152,7 @@ class Session:
         self._begin()
         self._forecast = None
 
-    def serve(self, call: ForwardCall) -> tuple[Any, Pending | None]:
+    def serve(self, call: ForwardCall) -> tuple[Any, PendingForward | None]:
         """Before a forward: (output, None) to return instead of it, or (None, pending) to run it.
 
         (None, None) means the call is none of ours: it is outside the loop, or not over the slots we know of.
@@ -136,15 +161,10 @@ class Session:
         if schedule is None or iteration is None:
             return None, None
         self._called = True
-        slots = self.host.layout.slots(call.latents)
-        extra = self.host.unscheduled(call.arguments)
-        if extra:
-            runs, size = self.host.cost(call.arguments, slots)
-            self.record.force(extra, runs)
-            self._count(size, size, run=runs)
-            return None, None
+        slots = self.layout.slots(call.latents)
         interval, lead = schedule.intervals[iteration], schedule.lead(iteration)
-        if slots != interval[1] - interval[0] + lead or call.timestep.shape[1] != slots:
+        per_slot = call.timestep.dim() == 2
+        if slots != interval[1] - interval[0] + lead or (per_slot and call.timestep.shape[1] != slots):
             self.record.guard("shape")
             return None, None
         branch = self.branches.find(call.condition)
@@ -159,18 +179,18 @@ class Session:
         if pending is None or pending.bypassed or pending.arguments is not None:
             self._agree(f"iteration {iteration}: {self.verdict.forwarded} forwarded")
         host = schedule.baseline[iteration]
-        runs, baseline = self.host.cost(call.arguments, host[1] - host[0])
+        runs, baseline = self.host.runs(self.model, call.arguments, host[1] - host[0])
         if pending is None:
             self._count(baseline, 0, skipped=runs)
             return output, None
         if pending.bypassed:
             self._count(baseline, 0, skipped=runs)
             return None, pending
-        runs, size = self.host.cost(pending.arguments or call.arguments, slots)
+        runs, size = self.host.runs(self.model, pending.arguments or call.arguments, slots)
         self._count(baseline, size, run=runs)
         return None, pending
 
-    def observe(self, pending: Pending, output: Any) -> None:
+    def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
         if self._bypass is not None and self.schedule is not None:
             if self._bypass.note(pending, self.schedule, self.record):
@@ -180,27 +200,27 @@ class Session:
         if self.schedule is None or not self._keep:
             return
         velocity = velocity_of(output)
-        frames = self.host.layout.frames * (pending.slots[1] - pending.slots[0] + pending.lead)
+        frames = self.layout.frames * (pending.slots[1] - pending.slots[0] + pending.lead)
         batch, height, width = pending.size
         if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
             wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
             raise NotApplied(f"the DiT returned a velocity of shape {list(velocity.shape)}, expected {wanted}")
         if pending.predicted is not None and self._verification is not None:
-            self._verification.compare(*map(self.host.layout.unpack, (pending.predicted, velocity)))
-        keep(pending, velocity, self.schedule, self.host.layout)
+            self._verification.compare(*map(self.layout.unpack, (pending.predicted, velocity)))
+        keep_velocity(pending, velocity, self.schedule, self.layout)
         pending.branch.output_type = type(output)
         if self._calibration is not None:
             for part in pending.branch.parts(pending.slots):
                 self._calibration.note(list(part.history.anchors), self.schedule.mask[pending.iteration])
         self._note_memory()
 
-    def complete(self, pending: Pending, output: Any) -> Tensor:
+    def complete(self, pending: PendingForward, output: Any) -> Tensor:
         """What the host gets for a forward of some of its slots: the velocity of all.
 
         Raises NotApplied, or RuntimeError of torch's, where the output is not what we know.
         """
         assert self.schedule is not None
-        return complete(pending, velocity_of(output), self.schedule, self.host.layout)
+        return complete_velocity(pending, velocity_of(output), self.schedule, self.layout)
 
     def close(self) -> None:
         """The loop is over: let go of every tensor, and read what was counted on the device."""
@@ -215,7 +235,7 @@ class Session:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
         self.segment.frames = schedule.mask.shape[1] * schedule.frames
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
-        self.segment.chunk = schedule.frames if self.host.chunked else 0
+        self.segment.chunk = schedule.frames if self.layout.moving else 0
         self.record.segments.append(self.segment)
         if self._verification is not None:
             self._verification.begin(schedule, self.segment)
@@ -224,23 +244,25 @@ class Session:
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
-        frames = self.host.layout.frames
+        frames = self.layout.frames
         self.segment.slots_baseline += frames * baseline
         self.segment.slots_computed += frames * computed
         self.record.forwards_run += run
         self.record.forwards_skipped += skipped
 
     def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Verdict:
-        if self.decider is None:
-            self.decider = self._make_decider(call, schedule)
-        verdict = self.decider.verdict(call, iteration)
+        if iteration in self._looks:
+            check_timestep(call, schedule, iteration)
+        if self.plan is None:
+            self.plan = self._make_plan(call, schedule)
+        verdict = self.plan[iteration]
         if self._verification is not None:
             verdict = self._verification.step(iteration, verdict)
         if verdict.forwarded != interval or verdict.instead is not None:
             self._forecast = self._foreseen(schedule, iteration, interval)
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
-        if self.host.chunked:
+        if self.layout.moving:
             each = "".join(verdict.mode_of(slot).value for slot in range(*interval))
             self.segment.slots.append("F" * schedule.lead(iteration) + each)
         start, last = interval[0] - schedule.lead(iteration), verdict.forwarded[1]
@@ -259,20 +281,20 @@ class Session:
 
     def _carry_out(
         self, call: ForwardCall, verdict: Verdict, branch: Branch, interval: Interval
-    ) -> tuple[Any, Pending | None]:
+    ) -> tuple[Any, PendingForward | None]:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         assert self.schedule is not None and self.iteration is not None
         lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
         size = (call.latents.shape[0], *call.latents.shape[3:])
-        whole_forward = Pending(branch, self.iteration, interval, size, lead)
+        whole_forward = PendingForward(branch, self.iteration, interval, size, lead)
         if self._bypass is not None:
             return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
         if verdict.instead is not None:
-            given = (interval, lead, interval[0], self.host.layout, self._forecast, verdict.instead)
-            whole_forward.predicted = fill(call, branch, *given)
+            given = (interval, lead, interval[0], self.layout, self._forecast, verdict.instead)
+            whole_forward.predicted = assemble_velocity(call, branch, *given)
         if last == interval[1]:
             return None, whole_forward
-        whole = fill(call, branch, interval, lead, last, self.host.layout, self._forecast, verdict)
+        whole = assemble_velocity(call, branch, interval, lead, last, self.layout, self._forecast, verdict)
         if whole is None:
             self.record.guard("branch")
             self._strangers += 1
@@ -285,5 +307,28 @@ class Session:
         self._strangers = 0
         if last == interval[0] and not lead:
             return like_output(whole, branch.output_type), None
+        if self.host.narrow is None:
+            raise NotImplementedError("this host's forwards cannot be narrowed")
         arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
-        return None, Pending(branch, self.iteration, verdict.forwarded, size, lead, whole, arguments)
+        return None, PendingForward(branch, self.iteration, verdict.forwarded, size, lead, whole, arguments)
+
+
+def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> None:
+    """Look whether the DiT gets the timesteps of the schedule; waits for the device.
+
+    Where slots are chunks of a window, each is compared; else all are in step, and the last is: those in front may be
+    given, at timestep 0. Raises NotApplied where they are others.
+    """
+    start, end = schedule.intervals[iteration]
+    wanted = schedule.timesteps[iteration, start:end]
+    given = call.timestep if call.timestep.dim() == 2 else call.timestep[:, None]
+    found = given[0, schedule.lead(iteration) :].to("cpu", wanted.dtype)
+    if not schedule.moving:
+        wanted, found = wanted[-1:], found[-1:]
+    rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
+    unit = 0.0 if given.is_floating_point() else 1.0
+    if not torch.allclose(found, wanted, rtol=max(rounding, 1e-4), atol=max(unit, 1e-4)):
+        raise NotApplied(
+            f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "
+            f"but the host's own methods say {wanted.tolist()}"
+        )

@@ -7,7 +7,7 @@ from latent frames to tokens is cut off, so the signal stays per slot and small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .architecture import Architecture
-from .call import ForwardCall
-from .structure import Structure, structure
+from .host import Dit
+from .velocity import ForwardCall
 
 SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
 TIMESTEP = "timestep"
@@ -30,6 +29,9 @@ LAYOUT_ONLY = {
     )
     if hasattr(torch.ops.aten, name)
 }
+
+
+Structure = tuple[tuple[str, type, tuple[int, ...], str], ...]
 
 
 class SignalError(Exception):
@@ -83,13 +85,13 @@ class Slice:
             portions = [self.graph(portion[None]).reshape(self.width, -1) for portion in torch.split(row, self.width)]
         return torch.cat(portions)[: len(timestep)]
 
-    def fits(self, architecture: Architecture, model: nn.Module, call: ForwardCall, width: int) -> bool:
+    def fits(self, dit: Dit, model: nn.Module, call: ForwardCall, width: int) -> bool:
         """Whether it can still be used: wide enough, same device and fps, and the model is built as it was."""
         return (
             width <= self.width
-            and self.constants == _constants(architecture, call)
+            and self.constants == _constants(dit, call)
             and self.device == device_of(model)
-            and self.structure == structure(model, without=architecture.blocks)
+            and self.structure == structure(model, without=dit.blocks)
         )
 
 
@@ -109,7 +111,7 @@ def _on_disk(module: nn.Module) -> bool:
 
 
 def slice_signal(
-    architecture: Architecture, model: nn.Module, call: ForwardCall, width: int, of: str = "timestep"
+    dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: str = "timestep"
 ) -> Slice:
     """Trace a signal of a model (a name of SLICED) for `width` latent frames.
 
@@ -118,7 +120,7 @@ def slice_signal(
     device = device_of(model)
     example = call.timestep[:1, :1].to(device).expand(1, width).clone()
     try:
-        prologue = _prologue(architecture, _STOPPED[of](architecture, model), call, width, device)
+        prologue = _prologue(dit, _STOPPED[of](dit, model), call, width, device)
         with torch.no_grad():
             traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
@@ -126,8 +128,8 @@ def slice_signal(
     graph = _cut_layout_tail(traced)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
-    built = structure(model, without=architecture.blocks)
-    sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(architecture, call))
+    built = structure(model, without=dit.blocks)
+    sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(dit, call))
     try:
         modulation = sliced(example[0])
     except Exception as error:  # weights in a storage dtype that only the host's hooks make numbers of, for one
@@ -142,25 +144,25 @@ def timestep_signal(timestep: Tensor) -> Tensor:
     return timestep[:, None]
 
 
-def _constants(architecture: Architecture, call: ForwardCall) -> str:
-    given = {name: call.arguments.get(name) for name in architecture.forward.per_sample}
+def _constants(dit: Dit, call: ForwardCall) -> str:
+    given = {name: call.arguments.get(name) for name in dit.per_sample}
     return repr({name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))})
 
 
-def _stopped_at_first_block(architecture: Architecture, model: nn.Module) -> nn.Module:
+def _stopped_at_first_block(dit: Dit, model: nn.Module) -> nn.Module:
     """A copy of the model that stops at its first block. It shares every tensor; the host's own is not touched."""
-    prefix = _bare_copy(model, without=architecture.blocks)
-    prefix._modules[architecture.blocks] = nn.ModuleList([_FirstBlock(*architecture.forward.modulation)])
-    prefix.__dict__.update(architecture.neutral)
+    prefix = _bare_copy(model, without=dit.blocks)
+    prefix._modules[dit.blocks] = nn.ModuleList([_FirstBlock(*dit.modulation)])
+    prefix.__dict__.update(dit.neutral)
     return prefix
 
 
-def _stopped_at_embedding(architecture: Architecture, model: nn.Module) -> nn.Module:
+def _stopped_at_embedding(dit: Dit, model: nn.Module) -> nn.Module:
     """The same, stopped where the modulation is made from the time embedding."""
     prefix = _bare_copy(model)
-    path, _, name = architecture.forward.embedding.rpartition(".")
+    path, _, name = dit.embedding.rpartition(".")
     prefix.get_submodule(path)._modules[name] = _FirstBlock("", 0)
-    prefix.__dict__.update(architecture.neutral)
+    prefix.__dict__.update(dit.neutral)
     return prefix
 
 
@@ -182,21 +184,20 @@ def _bare_copy(module: nn.Module, without: str = "") -> nn.Module:
 
 
 def _prologue(
-    architecture: Architecture, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device
+    dit: Dit, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device
 ) -> Callable[[Tensor], Any]:
-    names = architecture.forward
     arguments = {name: value for name, value in call.arguments.items() if not isinstance(value, dict)}
     shape = (1, call.latents.shape[1], width, *call.latents.shape[3:])
     forward = type(prefix).forward  # the class's own: an instance's may shard, offload or compile
 
     def prologue(timestep: Tensor) -> Any:
         given = dict(arguments)
-        for name in names.per_sample:
+        for name in dit.per_sample:
             if given.get(name) is not None:
                 first = given[name][:1]
                 given[name] = first.to(device) if isinstance(first, Tensor) else first
-        given[names.latents] = torch.empty(shape, dtype=call.latents.dtype, device=device)
-        given[names.timestep] = timestep
+        given[dit.latents] = torch.empty(shape, dtype=call.latents.dtype, device=device)
+        given[dit.timestep] = timestep
         try:
             forward(prefix, **given)
         except _ReachedFirstBlock as reached:
@@ -222,3 +223,31 @@ def _attributes(traced: fx.GraphModule) -> list[Tensor]:
     """Tensors the graph reads."""
     names = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
     return [value for value in (getattr(traced, name, None) for name in names) if isinstance(value, Tensor)]
+
+
+# What a model computes with beside the numbers in its tensors: modules, which tensors they hold, plain attributes.
+# Adapters change it (LoRA): they come and go as modules, are switched by lists of names, and scaled by numbers.
+def structure(model: nn.Module, without: str) -> Structure:
+    """Compares equal as long as nothing of it changes. Tensors count by identity: their numbers may change.
+
+    Args:
+        without: a submodule that is left out (the blocks: nearly all of the model, and of no account before them).
+    """
+    return tuple(_each(model, without))
+
+
+def _each(module: nn.Module, without: str = "", path: str = "") -> Iterator[tuple[str, type, tuple[int, ...], str]]:
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    plain = {name: value for name, value in vars(module).items() if _plain(value)}
+    yield path, type(module), tuple(map(id, tensors)), repr(plain)
+    for name, child in module._modules.items():
+        if child is not None and name != without:
+            yield from _each(child, path=f"{path}.{name}")
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_plain(key) and _plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -11,54 +11,46 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
 from . import source
-from .architecture import FORWARD, GENERATION, SCHEDULE, Architecture, Fact, Seam
-from .loops import ScheduleLoop
-
-SCHEDULE_PARTS = 4
-INTERVALS = 3
-"""Position of the intervals among the four things a schedule function returns."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question to the host's code, whether the answer is the expected one, and what was found."""
-
-    name: str
-    ok: bool
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.detail}" if self.detail else self.name
-
+from .host import Entry, Host
+from .seams import FORWARD, Check, Fact, Seam
 
 def failures(checks: list[Check]) -> list[str]:
     """The failed checks as sentences."""
     return [str(check) for check in checks if not check.ok]
 
 
-def check_static(architecture: Architecture, root: Path) -> list[Check]:
+def check_static(host: Host, root: Path) -> list[Check]:
     """Check a checkout by its source text alone; nothing of it is imported or run."""
     checks: list[Check] = []
-    for group, seams in architecture.groups.items():
-        trees: dict[str, ast.Module | None] = {}
-        for seam in seams:
+    trees: dict[str, ast.Module | None] = {}
+    for entry in host.videos:
+        for seam in host.seams(entry):
             if seam.module not in trees:
                 trees[seam.module], check = _parse(root, seam.module)
                 checks.append(check)
             tree = trees[seam.module]
             if tree is not None:
-                checks.extend(_check_seam_text(tree, seam, group, _schedule_name(seams)))
-    for fact in architecture.facts:
-        tree, _ = _parse(root, fact.module)
+                checks.extend(_check_seam_text(tree, seam))
+        tree = trees[entry.module]
+        if tree is not None:
+            checks.extend(_check_loop(tree, host, entry, entry.owner))
+    for fact in host.all_facts:
+        tree = trees[fact.module] if fact.module in trees else _parse(root, fact.module)[0]
         checks.append(_check_fact(tree, fact, fact.owner))
     return _once(checks)
+
+
+def _check_loop(tree: ast.Module, host: Host, entry: Entry, name: str) -> Iterator[Check]:
+    """What the denoise loop must be like, in the text of the class that makes the video."""
+    owner = source.find_class(tree, name)
+    if owner is not None:
+        yield from host.loop_of(entry).checks(entry, owner)
 
 
 def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
@@ -68,23 +60,23 @@ def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
     return Check(str(fact), found, "" if found else "no such assignment in __init__")
 
 
-def check_installed(architecture: Architecture) -> list[Check]:
+def check_installed(host: Host) -> list[Check]:
     """Check what this interpreter would import, by its source text, and the versions of torch and diffusers."""
-    checks = list(_check_versions(architecture))
-    for name in dict.fromkeys(module.partition(".")[0] for module in architecture.modules):
+    checks = list(_check_versions(host))
+    for name in dict.fromkeys(module.partition(".")[0] for module in host.modules):
         spec = importlib.util.find_spec(name) if name not in sys.modules else sys.modules[name].__spec__
         if spec is None or not spec.submodule_search_locations:
             return [*checks, Check(f"package {name} is importable", False, "not found on sys.path")]
         folders = [Path(folder) for folder in spec.submodule_search_locations]
         checks.append(Check(f"package {name} is importable", True, spec.origin or str(folders[0])))
-        checks.extend(check_static(architecture, folders[0].parent))
+        checks.extend(check_static(host, folders[0].parent))
     return checks
 
 
-def check_live(architecture: Architecture, group: str) -> list[Check]:
-    """Check the imported classes of one group: what is about to be patched, as it is now."""
-    checks = list(_check_versions(architecture))
-    seams = architecture.groups[group]
+def check_live(host: Host, entry: Entry) -> list[Check]:
+    """Check the imported classes of one entry: what is about to be patched, as it is now."""
+    checks = list(_check_versions(host))
+    seams = host.seams(entry)
     for seam in seams:
         owner = getattr(sys.modules.get(seam.module), seam.owner, None)
         known = isinstance(owner, type)
@@ -105,14 +97,14 @@ def check_live(architecture: Architecture, group: str) -> list[Check]:
     for module, tree in texts.items():
         # What a loop does with an interval shows in its text alone.
         checks.append(Check(f"the text of {module} can be read", tree is not None))
-    for seam in seams:
-        tree = texts[seam.module]
-        if tree is not None:
-            checks.extend(_check_text_facts(tree, seam, _schedule_name(seams), _own_name(seam.module, seam.owner)))
-    for fact in architecture.facts:
-        tree = texts.get(fact.module)
-        if tree is not None:
-            checks.append(_check_fact(tree, fact, _own_name(fact.module, fact.owner)))
+        if tree is None:
+            continue
+        for seam in [seam for seam in seams if seam.module == module]:
+            checks.extend(_check_method_text(tree, seam, _own_name(module, seam.owner)))
+        for fact in [fact for fact in host.all_facts if fact.module == module]:
+            checks.append(_check_fact(tree, fact, _own_name(module, fact.owner)))
+        if module == entry.module:
+            checks.extend(_check_loop(tree, host, entry, _own_name(module, entry.owner)))
     return _once(checks)
 
 
@@ -128,8 +120,8 @@ def _own_name(module: str, owner: str) -> str:
     return getattr(getattr(sys.modules.get(module), owner, None), "__name__", owner)
 
 
-def _check_versions(architecture: Architecture) -> Iterator[Check]:
-    for name, wanted in architecture.versions.items():
+def _check_versions(host: Host) -> Iterator[Check]:
+    for name, wanted in host.versions.items():
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -149,7 +141,7 @@ def _parse(root: Path, module: str) -> tuple[ast.Module | None, Check]:
         return None, Check(name, False, f"{path} cannot be read: {error}")
 
 
-def _check_seam_text(tree: ast.Module, seam: Seam, group: str, schedule: str) -> Iterator[Check]:
+def _check_seam_text(tree: ast.Module, seam: Seam) -> Iterator[Check]:
     owner = source.find_class(tree, seam.owner)
     yield Check(f"class {seam.owner}", owner is not None, f"in {seam.module}")
     if owner is None:
@@ -162,33 +154,18 @@ def _check_seam_text(tree: ast.Module, seam: Seam, group: str, schedule: str) ->
         return
     yield _check_parameters(seam, source.parameters(method))
     yield from _check_keywords(seam, source.positional(method))
-    yield from _check_text_facts(tree, seam, schedule, seam.owner)
+    yield from _check_method_text(tree, seam, seam.owner)
 
 
-def _check_text_facts(tree: ast.Module, seam: Seam, schedule: str, name: str) -> Iterator[Check]:
+def _check_method_text(tree: ast.Module, seam: Seam, name: str) -> Iterator[Check]:
     owner = source.find_class(tree, name)
     method = source.find_method(owner, seam.attribute) if owner else None
-    if owner is None or method is None:
+    if method is None:
         yield Check(f"{seam.owner}.{seam.attribute} stands in the text of {seam.module}", False)
-        return
-    if seam.role == SCHEDULE:
-        lengths = source.returned_lengths(method)
-        fine = lengths == {SCHEDULE_PARTS}
-        yield Check(
-            f"{seam.owner}.{seam.attribute} returns {SCHEDULE_PARTS} things", fine, "" if fine else f"found {lengths}"
-        )
-    if seam.mentions:
+    elif seam.mentions:
         missing = [word for word in seam.mentions if word not in source.words(method)]
         detail = f"no {', '.join(missing)} in its text" if missing else ", ".join(seam.mentions)
         yield Check(f"{seam.owner}.{seam.attribute} passes on what we read", not missing, detail)
-    if seam.role == GENERATION and schedule:
-        # Anywhere in the class: the loop position is known from nothing else.
-        indexed = source.indexes_result(owner, schedule, INTERVALS)
-        yield Check(f"{seam.owner} indexes the intervals of {schedule}", indexed)
-        loops = [ScheduleLoop(found, schedule, INTERVALS) for found in source.methods(owner)]
-        counted = all(loop.by_its_counter for loop in loops)
-        yield Check(f"{seam.owner} reads an interval in its loop over them, by the loop counter", counted)
-        yield Check(f"{seam.owner} cuts latents and timesteps by the interval", all(loop.cuts_both for loop in loops))
 
 
 def _check_parameters(seam: Seam, found: list[str]) -> Check:
@@ -208,10 +185,6 @@ def _check_keywords(seam: Seam, positional: list[str]) -> Iterator[Check]:
         wrong = [name for name in positional if name != "self"]
         detail = f"not {', '.join(wrong)}" if wrong else ""
         yield Check(f"arguments of {seam.owner}.{seam.attribute} can be given by keyword", not wrong, detail)
-
-
-def _schedule_name(seams: tuple[Seam, ...]) -> str:
-    return next((seam.attribute for seam in seams if seam.role == SCHEDULE), "")
 
 
 def _once(checks: list[Check]) -> list[Check]:

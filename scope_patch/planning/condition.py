@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..method import chunkwise
 from ..method.discrepancy import Feature
-from ..patch.architecture import Architecture
+from ..patch.host import Host
 from .weights import Checkpoint
 
 CONDITION = "timestep embedding (from the weights)"
@@ -42,7 +42,7 @@ class TimestepEmbedder(nn.Module):
 
 
 def condition(
-    architecture: Architecture, checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool
+    architecture: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool
 ) -> Feature:
     """The feature of a chunk's timesteps, [n] -> [n, condition channels].
 
@@ -61,8 +61,8 @@ def condition(
         time_interval=[torch.tensor(_sizes(steps, shortcut_mode))],
         transport_inputs=[SimpleNamespace(num_steps=steps)],
     )
-    assert architecture.stepwise is not None
-    feature = architecture.stepwise.feature(transport, 0, model)
+    assert architecture.feature is not None
+    feature = architecture.feature(transport, 0, model)
     try:
         feature(torch.zeros(1))
     except RuntimeError as error:

@@ -17,7 +17,7 @@ from ..method.policies.traits import traits
 from ..method.profile import read
 from ..method.schedule import Interval, Schedule
 from ..method.verifying import State
-from ..patch.architecture import Architecture
+from ..patch.host import Host
 from ..patch.known import architectures
 from ..settings import NO_LIMIT, Settings
 
@@ -101,7 +101,7 @@ class Outlook:
     limit: Limit | None = None
 
 
-def known_architecture(name: str) -> Architecture:
+def known_architecture(name: str) -> Host:
     """An architecture of `registry/` by its name."""
     return next(architecture for architecture, _ in architectures() if architecture.name == name)
 

@@ -12,11 +12,12 @@ from typing import Any
 from ..cost.magi import NULL_TOKENS, MagiShape, dispatch_flops
 from ..cost.window import duplicated, window_flops
 from ..errors import UsageError
-from ..method import chunkwise, policies, windows
+from ..method import chunkwise, policies
 from ..method.asked import placing
 from ..method.policies.traits import Size, traits
-from ..method.schedule import Interval
-from ..patch.terms import NO_WIDTHS, terms
+from ..method.schedule import Interval, Schedule
+from ..hosts.magi import window_table
+from ..patch.host import NO_WIDTHS
 from ..settings import Settings
 from .condition import CONDITION, condition
 from .job import Job, Known, Part, known_architecture
@@ -64,7 +65,7 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
         nearly_clean=engine["distill_nearly_clean_chunk_threshold"],
     )
     architecture = known_architecture(options.host)
-    schedule = windows.build(rows, width, architecture.noise_level)
+    schedule = Schedule.of(window_table([(r.start, r.end, r.timesteps, r.context, r.lead) for r in rows], width))
     seen = chunkwise.kv_ranges(chunks, window, steps, offset, ranges=ranges, clean=clean)
     pixels = options.height or runtime["video_size_h"], options.width or runtime["video_size_w"]
     size = [side // LATENT for side in pixels]
@@ -87,7 +88,7 @@ def _job(config: Mapping[str, Any], options: argparse.Namespace, settings: Setti
         raise UsageError(f"magi-1: the residual level is not to be had: {architecture.bypass(None)}")
     signal = settings.signal or wanted.signal or architecture.signal
     signal = "timestep" if signal == "embedding" else signal  # the condition is the embedding there
-    agreed, timestep = terms(architecture, settings, chunked), None
+    agreed, timestep = architecture.terms(settings, chunked), None
     if signal == "timestep" and options.weights is not None and not placing(settings, agreed):
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))

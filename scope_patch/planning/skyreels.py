@@ -13,9 +13,8 @@ from ..errors import UsageError
 from ..method import policies, predictors
 from ..method.asynchronous import progress
 from ..method.policies.traits import Size, traits
-from ..method.schedule import Interval, build
+from ..method.schedule import Interval, Schedule, Table
 from ..method.widths import Widths
-from ..patch.terms import terms
 from ..settings import Settings
 from .job import Job, Known, Part, known_architecture
 from .modulation import TIME_MODULATION, modulation
@@ -57,7 +56,7 @@ def job(options: argparse.Namespace, settings: Settings) -> Job:
     kept *= points * branches * slots
     return Job(
         parts,
-        terms(architecture, settings, Size(shape.dim, shape.layers)),
+        architecture.terms(settings, Size(shape.dim, shape.layers)),
         signal,
         kept,
         points,
@@ -125,7 +124,8 @@ def _part(
     times = made.timesteps(TIMESTEPS[options.host](options.steps, options.shift))
     policy = policies.create(settings)
     selective = settings.selective and policy.active and not traits(policy).own
-    schedule = build(made.mask, times, times / 1000, made.intervals, selective=selective, widths=widths)
+    table = Table(times, times.double() / 1000, made.mask, made.intervals)
+    schedule = Schedule.of(table, selective=selective, widths=widths)
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     branches = 2 if options.guidance_scale > 1 else 1
     costs: dict[int, int] = {}

@@ -19,7 +19,7 @@ class Mark:
 
 
 @dataclass
-class Clock:
+class Stopwatch:
     """Adds up the seconds of one generation.
 
     Attributes:

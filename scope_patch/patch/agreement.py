@@ -22,7 +22,7 @@ PATIENCE = 15
 """A rank that has answered once may take so many times longer afterwards: it may be in a long forward."""
 
 
-class Consensus:
+class RankAgreement:
     """The agreements of one generation, in order; the outcome of each is the same on all ranks.
 
     The first to say NO, or to have waited too long, settles an agreement for all; else the last to say YES does.
@@ -100,24 +100,24 @@ class Consensus:
         return bool(self._store.get(outcome).decode() == YES)
 
 
-class Quorum:
-    """Makes the consensus of every generation of an architecture.
+class Agreements:
+    """Makes the agreement of every generation of a host.
 
     Ranks that did not agree once leave nothing out until the next `apply`: one that is not there would be waited for
     at every generation.
     """
 
-    def __init__(self, architecture: str) -> None:
-        self._architecture = architecture
-        self._newest: dict[tuple[int, ...], Consensus] = {}
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._newest: dict[tuple[int, ...], RankAgreement] = {}
 
-    def of(self, ranks: Sequence[int], timeout: float) -> Consensus | None:
-        """The consensus of a new generation; None where the DiT is one rank's alone."""
+    def of(self, ranks: Sequence[int], timeout: float) -> RankAgreement | None:
+        """The agreement of a new generation; None where the DiT is one rank's alone."""
         if len(ranks) < 2:
             return None
         members = tuple(sorted(ranks))
-        name = f"scope_patch/{self._architecture}/{'-'.join(map(str, members))}"
-        made = Consensus(_default_store(), name, len(members), timeout)
+        name = f"scope_patch/{self._host}/{'-'.join(map(str, members))}"
+        made = RankAgreement(_default_store(), name, len(members), timeout)
         if members in self._newest and self._newest[members].over:
             made.leave()
         self._newest[members] = made

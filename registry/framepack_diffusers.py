@@ -1,0 +1,30 @@
+"""FramePack in diffusers: a video section by section, each denoised in step."""
+
+from scope_patch.patch.host import Dit, Entry, Host
+from scope_patch.patch.loops import Clock
+
+HOST = Host(
+    name="framepack-diffusers",
+    title="FramePack, section by section (diffusers)",
+    source="diffusers 0.35 - 0.42 (Apache-2.0)",
+    triggers=("diffusers",),
+    videos=(
+        Entry(
+            "diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack",
+            "HunyuanVideoFramepackPipeline",
+            bases=("DiffusionPipeline",),
+        ),
+    ),
+    loop=Clock(),
+    dit=Dit(
+        "diffusers.models.transformers.transformer_hunyuan_video_framepack",
+        "HunyuanVideoFramepackTransformer3DModel",
+        latents="hidden_states",
+        timestep="timestep",
+        condition="encoder_hidden_states",
+        more=("return_dict",),
+        blocks="transformer_blocks",
+    ),
+    versions={"torch": ">=2.4", "diffusers": ">=0.35"},
+    bypass=lambda pipeline: "there are two lists of blocks, which return pairs",
+)

@@ -1,0 +1,80 @@
+"""What is answered for a host whose file does not say it: read off the objects that are there, whoever made them.
+
+Imports neither torch nor a host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+FRAME_AXIS = 2
+PATCH = (1, 2, 2)
+
+
+def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
+    """Two accelerators that skip forwards independently would each believe the other's output."""
+    if getattr(model, "is_cache_enabled", False):
+        return "a diffusers cache is enabled on the transformer; call disable_cache() first, or run without scope_patch"
+    return ""
+
+
+def ranks(pipeline: Any) -> Sequence[int]:
+    """The ranks of the mesh that diffusers' context or tensor parallelism runs over."""
+    config = getattr(getattr(pipeline, "transformer", None), "_parallel_config", None)
+    for name in ("context_parallel_config", "tensor_parallel_config"):
+        mesh = getattr(getattr(config, name, None), "_mesh", None)
+        if mesh is not None:
+            found: list[int] = mesh.mesh.flatten().tolist()
+            return found
+    return ()
+
+
+def size(model: Any, blocks: str) -> tuple[int, int]:
+    """(channels, blocks) of a DiT, from its attributes or its configuration; 0 where they are not found."""
+    config = getattr(model, "config", {})
+    get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
+    heads, head_dim = get("num_attention_heads"), get("attention_head_dim")
+    width = heads * head_dim if heads and head_dim else 0
+    for name in ("inner_dim", "dim", "hidden_size"):
+        found = getattr(model, name, None) or get(name)
+        width = width or (found if isinstance(found, int) else 0)
+    return width, len(getattr(model, blocks, ()))
+
+
+def cost(model: Any, blocks: str, shape: Sequence[int]) -> Callable[[int, tuple[int, int]], float]:
+    """FLOPs of one forward over an interval of latent frames: 2 P n + 4 L w n^2 a sample.
+
+    P parameters in L blocks of w channels, n tokens; embeddings and heads are left out. Against the exact count of the
+    1.3B model at 540P: within 0.005 of the whole over 5 to 25 latent frames; worse on tiny pictures.
+
+    Args:
+        shape: of the latents, [batch, channels, latent frames, height, width].
+
+    Raises ValueError where the channels or the blocks are not found, or hold no parameter.
+    """
+    width, layers = size(model, blocks)
+    parameters = sum(parameter.numel() for parameter in getattr(model, blocks).parameters()) if layers else 0
+    if not width or not parameters:
+        raise ValueError(f"no channels, or no blocks in `{blocks}`, were found on {type(model).__name__}")
+    patch = _patch(model)
+    batch, _, _, *picture = shape
+    tokens = prod(side // edge for side, edge in zip(picture, patch[1:], strict=True))
+
+    def flops(iteration: int, slots: tuple[int, int]) -> float:
+        count = (slots[1] - slots[0]) * tokens // patch[0]
+        return float(batch * (2 * parameters * count + 4 * layers * width * count**2))
+
+    return flops
+
+
+def _patch(model: Any) -> tuple[int, int, int]:
+    """(latent frames, rows, columns) a token."""
+    config = getattr(model, "config", None)
+    for found in (getattr(model, "patch_size", None), getattr(config, "patch_size", None)):
+        if isinstance(found, int):
+            return int(getattr(config, "patch_size_t", None) or 1), found, found
+        if isinstance(found, (tuple, list)) and len(found) == 3:
+            return found[0], found[1], found[2]
+    return PATCH

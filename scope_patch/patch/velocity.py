@@ -1,0 +1,214 @@
+"""Between the host's tensors and ours: a call of the DiT by meaning, its output as a velocity, and a velocity as output.
+
+We keep velocities as [batch, channels, slots, height, width], whatever a slot is on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NotApplied
+from ..method.decision import Mode
+from ..method.fold import Verdict
+from ..method.forecast import Forecast
+from ..method.history import FRAME_AXIS
+from ..method.schedule import Interval, Schedule
+from .branches import Branch
+from .bypass import StandIn
+from .host import Dit
+
+
+@dataclass(frozen=True)
+class ForwardCall:
+    """Bound arguments of a DiT forward.
+
+    Attributes:
+        arguments: every given argument by parameter name, without self.
+        latents: [batch, channels, latent frames, height, width].
+        timestep: [batch], or [batch, latent frames] or one a chunk.
+        condition: the object that tells the CFG branches apart.
+    """
+
+    arguments: Mapping[str, Any]
+    latents: Tensor
+    timestep: Tensor
+    condition: Any
+
+    @property
+    def slots(self) -> int:
+        """Latent frames."""
+        return int(self.latents.shape[FRAME_AXIS])
+
+
+def bind(parameters: Sequence[str], dit: Dit, ranks: tuple[int, ...], args: Any, kwargs: Any) -> ForwardCall:
+    """Bind a call to the forward's parameter names (without self), much faster than `inspect.Signature.bind`.
+
+    Args:
+        ranks: dimensions that the timestep may have.
+
+    Raises NotApplied where it is no call of a video DiT; what else may be wrong with it, the host will say itself.
+    """
+    arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
+    latents, timestep = arguments.get(dit.latents), arguments.get(dit.timestep)
+    if not isinstance(latents, Tensor) or latents.dim() != 5:
+        raise NotApplied(f"the DiT's {dit.latents} is no [batch, channels, latent frames, height, width] tensor")
+    if not isinstance(timestep, Tensor) or timestep.dim() not in ranks:
+        wanted = " or ".join(("[batch]", "[batch, latent frames]")[rank - 1] for rank in ranks)
+        raise NotApplied(f"the DiT's {dit.timestep} is no {wanted} tensor")
+    return ForwardCall(arguments, latents, timestep, arguments.get(dit.condition))
+
+
+def velocity_of(output: Any) -> Tensor:
+    """The velocity in a forward's output: a tensor, a tuple of one, or a model output that holds a `sample` alone.
+
+    Raises NotApplied where it is more than that: `like_output` could not make another one.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple):
+        if type(output) is not tuple or len(output) != 1:
+            raise NotApplied(f"the DiT returned {len(output)} things, expected one velocity")
+        held = output[0]
+    else:
+        more = ", ".join(name for name in getattr(output, "__dict__", ()) if name != "sample")
+        if more:
+            raise NotApplied(f"the DiT returned a {type(output).__name__} with more than a sample in it: {more}")
+        held = getattr(output, "sample", None)
+    if not isinstance(held, Tensor):
+        raise NotApplied(f"the DiT returned a {type(output).__name__}, in which we find no velocity")
+    return held
+
+
+def like_output(velocity: Tensor, output_type: type[Any]) -> Any:
+    """The velocity in the form the host's forward returned it last time."""
+    if issubclass(output_type, torch.Tensor):
+        return velocity
+    return (velocity,) if issubclass(output_type, tuple) else output_type(sample=velocity)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a host lays out velocities. Attributes: frames, latent frames a slot; moving, slots are chunks of a window.
+
+    Where they are (MAGI-1), the rows of the batch are equal, and one of them is kept.
+    """
+
+    frames: int = 1
+    moving: bool = False
+
+    def slots(self, latents: Tensor) -> int:
+        """Slots in the host's latents or velocity."""
+        return int(latents.shape[FRAME_AXIS]) // self.frames
+
+    def unpack(self, velocity: Tensor) -> Tensor:
+        """The host's velocity as [batch, channels, slots, height, width], a view where possible."""
+        if not self.moving:
+            return velocity
+        _, channels, frames, height, width = velocity.shape
+        return velocity[:1].reshape(1, channels, frames // self.frames, self.frames * height, width)
+
+    def pack(self, velocity: Tensor, like: Tensor) -> Tensor:
+        """A velocity of ours as a new tensor of the host's, for latents `like`."""
+        if not self.moving:
+            return velocity
+        _, channels, slots, *_ = velocity.shape
+        one = velocity.reshape(1, channels, slots * self.frames, *like.shape[3:])
+        return one.expand(like.shape[0], -1, -1, -1, -1).contiguous()
+
+
+@dataclass
+class PendingForward:
+    """A forward that is about to run.
+
+    Attributes:
+        slots: what it computes velocities of.
+        size: (batch, height, width) of the latents.
+        lead: clean slots in front of them that it computes too, of which nothing is kept.
+        whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
+            forward. None where the forward's own output is what the host gets.
+        arguments: what it runs with in that case.
+        standin: stands for its blocks meanwhile, at the residual level.
+        predicted: what the host would have got in its place, to be compared with what it makes.
+    """
+
+    branch: Branch
+    iteration: int
+    slots: Interval
+    size: tuple[int, ...]
+    lead: int = 0
+    whole: Tensor | None = None
+    arguments: dict[str, Any] | None = None
+    standin: StandIn | None = None
+    predicted: Tensor | None = None
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether its blocks shall not run."""
+        return self.standin is not None and self.standin.added is not None
+
+
+def assemble_velocity(
+    call: ForwardCall,
+    branch: Branch,
+    interval: Interval,
+    lead: int,
+    last: int,
+    layout: Layout,
+    forecast: Forecast | None,
+    verdict: Verdict,
+) -> Tensor | None:
+    """A velocity in the host's layout, over the lead and the interval; None where the branch lacks a history.
+
+    Args:
+        last: slots before it (and the lead) will be computed; what stands in their places means nothing.
+    """
+    expected = layout.unpack(call.latents).shape
+    pieces = []
+    with torch.no_grad():
+        for part in branch.parts(interval):
+            if part.interval[1] <= last:
+                continue
+            if forecast is None or not part.history.covers(part.interval):
+                return None
+            newest = part.history.anchors[0].velocity
+            if newest.shape[0] != expected[0] or newest.shape[3:] != expected[3:]:
+                return None  # another batch or picture size
+            predicted = verdict.mode_of(part.interval[0]) is Mode.PREDICT
+            pieces.append(forecast.predict(part) if predicted else forecast.hold(part))
+        missing = interval[1] - interval[0] + lead - sum(piece.shape[FRAME_AXIS] for piece in pieces)
+        if missing:
+            batch, channels, _, *size = pieces[0].shape
+            pieces.insert(0, pieces[0].new_zeros(batch, channels, missing, *size))
+        velocity = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=FRAME_AXIS)
+        return layout.pack(velocity, call.latents)
+
+
+def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule, layout: Layout) -> Tensor:
+    """Put the velocity of a forward of some slots into what the host gets of all.
+
+    Raises ValueError where it is not of the shape that was asked for: it must not be broadcast.
+    """
+    assert pending.whole is not None
+    first = (pending.slots[0] - schedule.intervals[pending.iteration][0]) * layout.frames
+    frames = (pending.slots[1] - pending.slots[0] + pending.lead) * layout.frames
+    place = pending.whole.narrow(FRAME_AXIS, first, frames)
+    if place.shape != velocity.shape:
+        raise ValueError(f"a velocity is {tuple(velocity.shape)}, expected {tuple(place.shape)}")
+    place.copy_(velocity)
+    return pending.whole
+
+
+def keep_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule, layout: Layout) -> None:
+    """Put the velocity of a forward into the histories."""
+    computed = layout.unpack(velocity)
+    for part in pending.branch.parts(schedule.intervals[pending.iteration]):
+        start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
+        if start < end:
+            own = computed.narrow(FRAME_AXIS, pending.lead + start - pending.slots[0], end - start)
+            levels = schedule.levels(pending.iteration, (start, end), own.device)
+            part.history.record((start, end), levels, own)
