@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(ROOT / "examples"))
 
 import bench
-import evaluate
 from benchmark import charts, check, log, looks, prompts, references, suites, sums
 from benchmark.points import CALIBRATED, Point, Suite
 from benchmark.work import Work
@@ -137,7 +136,7 @@ def test_work_is_what_torch_counts():
 def test_prompts_are_known_words_and_used_for_nothing_else():
     everything = [*prompts.PROMPTS, *prompts.CALIBRATION]
     assert len(prompts.PROMPTS) >= 16 and len(set(everything)) == len(everything)
-    assert not set(everything) & set(evaluate.PROMPTS)
+    assert not set(everything) & {*prompts.TUNING, *prompts.TUNING_CALIBRATION}
     assert all(text.split_prompt(prompt)[1] == [] for prompt in everything)
     videos = prompts.videos(16, 2)
     assert len(videos) == len({seed for _, seed in videos}) == 32

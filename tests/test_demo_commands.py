@@ -36,6 +36,7 @@ def test_generate_knows_nothing_of_us():
 @pytest.mark.upstream
 def test_official_class_gives_the_same_output(run_python, upstream):
     clone = upstream("SkyReels-V2")
-    done = run_python(EXAMPLES / "to_official.py", "--check", env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)})
+    command = [EXAMPLES / "studies" / "to_official.py", "--check"]
+    done = run_python(*command, env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "block-causal, float32" in done.stdout
