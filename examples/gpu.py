@@ -111,7 +111,7 @@ def measure(pipe, settings, given, device):
     import torch
 
     import scope_patch
-    from watch import Timed
+    from benchmark.watch import Timed
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -127,13 +127,12 @@ def measure(pipe, settings, given, device):
 def waits(pipe, given, device) -> str:
     """Whether our code waited for the device in a short generation, in a sentence."""
     import scope_patch
-    from scope_patch.errors import ScopePatchError
-    from watch import no_waiting
+    from benchmark.watch import no_waiting
 
     try:
         with no_waiting() as watched, scope_patch.patched(pipe, strict=True):
             generate(pipe, {**given, "num_inference_steps": 10, "ar_step": 1}, device)
-    except (RuntimeError, ScopePatchError) as error:
+    except (RuntimeError, scope_patch.ScopePatchError) as error:
         return f"OUR CODE WAITED for the device: {error}"
     return f"our code never waited for the device ({watched[0]} entries watched)"
 

@@ -20,8 +20,8 @@ def main() -> None:
         return
 
     import scope_patch
+    from benchmark.watch import no_waiting
     from demo_model import pipeline
-    from watch import no_waiting
 
     pipe = pipeline.build_pipeline().to("cuda")
     with no_waiting() as watched:

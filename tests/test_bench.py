@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(ROOT / "examples"))
 
 import bench
-import evaluate
-from benchmark import charts, check, log, looks, prompts, references, suites, sums
+from benchmark import charts, check, hosts, log, looks, prompts, references, suites, sums
 from benchmark.points import CALIBRATED, Point, Suite
+from benchmark.watch import Timed, no_waiting
 from benchmark.work import Work
 from benchmark.worker import Worker
 from demo_model import text
@@ -134,10 +134,27 @@ def test_work_is_what_torch_counts():
     assert not any(module._forward_hooks for module in pipe.transformer.modules())
 
 
+def test_watching_sees_every_entry(monkeypatch):
+    """gpu.py, sync.py and the study of overhead look at us through the guard; torch's switch needs CUDA."""
+    import scope_patch
+    from demo_model import pipeline
+
+    pipe = hosts.build("demo")
+    switched = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", switched.append)
+    with Timed() as timed, no_waiting() as watched, scope_patch.patched(pipe, **PREDICT, strict=True) as run:
+        pipeline.sample(pipe, "a red disc", callback_on_step_end=timed.callback, ar_step=1, **VIDEO)
+    modes = run.report["generations"][0]["segments"][0]["modes"]
+    skipped, computed = (timed.milliseconds(modes, letters, 2) for letters in ("CP", "R"))
+    assert skipped and computed and len(skipped) + len(computed) == len(modes)
+    assert all(spent > 0 for spent in skipped + computed)
+    assert watched[0] >= len(modes) and switched.count("error") == watched[0] and switched[-1] == "default"
+
+
 def test_prompts_are_known_words_and_used_for_nothing_else():
     everything = [*prompts.PROMPTS, *prompts.CALIBRATION]
     assert len(prompts.PROMPTS) >= 16 and len(set(everything)) == len(everything)
-    assert not set(everything) & set(evaluate.PROMPTS)
+    assert not set(everything) & {*prompts.TUNING, *prompts.TUNING_CALIBRATION}
     assert all(text.split_prompt(prompt)[1] == [] for prompt in everything)
     videos = prompts.videos(16, 2)
     assert len(videos) == len({seed for _, seed in videos}) == 32

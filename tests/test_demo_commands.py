@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+SHARED = {"trial.py", "recorder.py"}  # by the studies
+STUDIES = sorted({path.name for path in (EXAMPLES / "studies").glob("*.py")} - SHARED)
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs the demo extra: diffusers")
 
@@ -33,9 +38,35 @@ def test_generate_knows_nothing_of_us():
         assert not re.search(r"(import|from) scope_patch", source.read_text()), source
 
 
+def test_what_examples_import_of_us_is_there():
+    """No test runs the studies; a name that moved shows here."""
+    for source in EXAMPLES.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "scope_patch":
+                module = importlib.import_module(node.module)
+                for each in node.names:
+                    found = hasattr(module, each.name) or importlib.util.find_spec(f"{node.module}.{each.name}")
+                    assert found, f"{source}: from {node.module} import {each.name}"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_says_how_it_is_run(study, run_python, tmp_path):
+    done = run_python(EXAMPLES / "studies" / study, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"python examples/studies/{study}" in done.stdout
+
+
+def test_documents_name_scripts_that_are_there():
+    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    named = {name for text in texts for name in re.findall(r"python (examples/[\w/]+\.py)", text.read_text())}
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.upstream
 def test_official_class_gives_the_same_output(run_python, upstream):
     clone = upstream("SkyReels-V2")
-    done = run_python(EXAMPLES / "to_official.py", "--check", env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)})
+    command = [EXAMPLES / "studies" / "to_official.py", "--check"]
+    done = run_python(*command, env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "block-causal, float32" in done.stdout

@@ -15,12 +15,14 @@ torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other people's packages say on import
     pytest.importorskip("diffusers")
-    sys.path.insert(0, str(EXAMPLES))
+    folders = [str(EXAMPLES), str(EXAMPLES / "studies")]
+    sys.path[:0] = folders
     try:
         import to_official
         from demo_model import clips, dit, fast_forward, noise_levels, pipeline, text
     finally:
-        sys.path.remove(str(EXAMPLES))
+        for folder in folders:
+            sys.path.remove(folder)
 
 
 @pytest.fixture(autouse=True, scope="module")

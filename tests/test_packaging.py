@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("scope_patch", "registry"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("pyproject.toml", ".gitignore"):
+    for name in ("pyproject.toml", ".gitignore", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "README.md").write_text("# scope_patch\n")
     return folder
@@ -71,6 +71,7 @@ def test_wheel_from_sdist(built: Path, tmp_path: Path) -> None:
         archive.extractall(tmp_path)
     assert {f"scope_patch/registry/{name}" for name in names()} <= files
     assert {"scope_patch/py.typed", "scope_patch/bootstrap/sitecustomize.py"} <= files
+    assert "scope_patch-0.1.0.dist-info/licenses/LICENSE" in files
     assert "scope_patch/registry/__init__.py" not in files
     assert not any(name.startswith(("registry/", "tests/", "examples/")) for name in files)
     assert origins(tmp_path) == [tmp_path / "scope_patch" / "registry" / name for name in names()]

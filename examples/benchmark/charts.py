@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from scope_patch.report.figure import INK, SOFT
-
-from .looks import Look, looks
+from .looks import INK, SOFT, Look, looks
 
 WIDE, HEAD, FOOT, DOTS = 7.2, 0.5, 0.45, 180
 """Inches across, above and below the panels; dots per inch."""

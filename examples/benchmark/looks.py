@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 
+INK, SOFT = "#1A1D21", "#5A616B"  # as in the figures of `report`
+
 
 @dataclass(frozen=True)
 class Look:

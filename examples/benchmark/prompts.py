@@ -1,4 +1,4 @@
-"""What is filmed: prompts of the demo's vocabulary, none of which any default was tuned on (examples/evaluate.py's)."""
+"""What is filmed: prompts of the demo's vocabulary. Those on which the defaults were chosen are in no suite."""
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ CALIBRATION = (
     "a magenta ring moving down",
 )
 """For `scope, calibrated` alone: in no table."""
+TUNING = (
+    "a red disc and a blue square",
+    "a big green ring moving right",
+    "a small yellow triangle moving up and a white disc moving left",
+    "a magenta square",
+    "a white ring and a red triangle",
+    "a small blue disc moving down",
+    "a big yellow square moving left and a small green disc moving right",
+    "a green triangle and a magenta ring",
+)
+"""What the studies film (examples/studies): defaults were chosen on these, so no suite has them."""
+TUNING_CALIBRATION = ("a blue triangle moving left", "a big white square and a small red ring")
 SEED_STEP, CALIBRATION_SEED = 100, 9000
 
 

@@ -1,7 +1,7 @@
 """What the DiT really did: FLOPs of its matrix products, forwards and latent frames, by hooks on its parts.
 
 A hook sees what runs, whoever decided it: also a forward of which an accelerator left out some blocks. Attention counts
-where its mask lets it through, as in scope_patch.cost.
+where its mask lets it through, as in the cost model.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 import scope_patch
-from scope_patch.errors import ScopePatchError
 from scope_patch.quality import failures, lpips, metrics
 
 from . import hosts, references
@@ -44,7 +43,7 @@ class Worker:
         row = dict(zip(KEY, job.key(hosts.fingerprint()), strict=True)) | self.where
         try:
             return row | {"status": OK} | self._measured(job)
-        except ScopePatchError as error:
+        except scope_patch.ScopePatchError as error:
             return row | {"status": FAILED, "reason": str(error)}
         except Exception as error:  # whatever another accelerator breaks, the rest of the bench is worth having
             return row | {"status": FAILED, "reason": f"{type(error).__name__}: {error}"}
@@ -56,7 +55,7 @@ class Worker:
         try:
             with scope_patch.patched(self.pipe(point.host), **self._settings(point, make=False), strict=True):
                 return None
-        except ScopePatchError as error:
+        except scope_patch.ScopePatchError as error:
             row = dict(zip(KEY, Job(point, "", 0).key(hosts.fingerprint()), strict=True))
             return row | self.where | {"status": UNAVAILABLE, "reason": str(error)}
 

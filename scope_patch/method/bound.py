@@ -13,7 +13,7 @@ AMPLIFICATION = 1.5
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
 An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
-decisions are made early, and guidance enlarges them, adds to it. Measured with `examples/sensitivity.py`.
+decisions are made early, and guidance enlarges them, adds to it. Measured with `examples/studies/sensitivity.py`.
 """
 
 

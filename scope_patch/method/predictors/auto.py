@@ -3,7 +3,7 @@
 Second order alone is the best predictor where velocities are smooth and the horizon short, and worse than hold where
 they are noisy (bf16) or the horizon long (its curvature was measured on a short gap). What tells the two apart is how
 much the curvature would correct the first-order change: smooth velocities are corrected a little, noise a lot.
-Measured with `examples/predictors.py`; see docs/demo.md.
+Measured with `examples/studies/predictors.py`; see docs/measurements.md.
 """
 
 from __future__ import annotations

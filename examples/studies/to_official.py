@@ -1,4 +1,4 @@
-"""Write the demo DiT's weights for the official repository's WanModel: python examples/to_official.py --out FILE.pt.
+"""The demo DiT's weights for the official WanModel: python examples/studies/to_official.py --out FILE.pt.
 
 With --check, load them into the official class (clone of SkyworkAI/SkyReels-V2 under $SCOPE_PATCH_UPSTREAM) and compare
 its output with diffusers' on the same input. The official code needs CUDA kernels and rounds to bfloat16 between
@@ -13,6 +13,8 @@ import os
 import sys
 import types
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # examples/
 
 OFFICIAL_CONFIG = dict(
     model_type="t2v", in_dim=16, out_dim=16, dim=128, ffn_dim=512, freq_dim=64, text_dim=64, num_heads=4, num_layers=8

@@ -25,10 +25,10 @@ class Timed:
 
         self._guard = guard = Guard.__call__
 
-        def timed(guarding, *arguments):
+        def timed(guarding, *arguments, **more):
             cpu, wall = time.thread_time(), time.perf_counter()
             try:
-                return guard(guarding, *arguments)
+                return guard(guarding, *arguments, **more)
             finally:
                 self.spent.append((self.at, time.thread_time() - cpu, time.perf_counter() - wall))
 
@@ -73,13 +73,13 @@ def no_waiting() -> Iterator[list[int]]:
     guard, close = Guard.__call__, Generation.close
     watched = [0]
 
-    def strictly(self, generation, *arguments):
+    def strictly(self, generation, *arguments, **more):
         session = generation.session if generation is not None else None
         planned = session is not None and session.decider is not None
         watched[0] += planned
         torch.cuda.set_sync_debug_mode("error" if planned else "default")
         try:
-            return guard(self, generation, *arguments)
+            return guard(self, generation, *arguments, **more)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -1,4 +1,4 @@
-"""What a skipped iteration costs: python examples/overhead.py [--threads 1].
+"""What a skipped iteration costs: python examples/studies/overhead.py [--threads 1].
 
 Two generations of the demo with the most skips the settings allow; the second one, whose signal is already traced, is
 told. `skipped` is our own time in iterations that ran no forward (the first after a forward also measures the new
@@ -8,29 +8,26 @@ velocities), `recomputed` in those that did, each by CPU time of this thread and
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from trial import ALWAYS
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
 
     import torch
 
     import scope_patch
+    from benchmark import hosts
+    from benchmark.watch import Timed
     from demo_model import pipeline
-    from watch import Timed
 
     torch.set_num_threads(args.threads)
-    pipe = pipeline.build_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    settings = {"cache_threshold": 0.0, "predict_threshold": 1e9}
-    with Timed() as timed, scope_patch.patched(pipe, **settings, strict=True) as run:
+    pipe = hosts.build("demo")
+    with Timed() as timed, scope_patch.patched(pipe, **ALWAYS, strict=True) as run:
         for _ in range(2):
             timed.clear()
             pipeline.sample(pipe, "a red disc and a blue square", callback_on_step_end=timed.callback)

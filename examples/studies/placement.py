@@ -1,0 +1,54 @@
+"""What placing recomputes wins over thresholds: python examples/studies/placement.py [--targets 2 3 4].
+
+On the demo model, three ways to spend the same DiT work: thresholds on the time embedding, recomputes placed where
+skipping would err most (the default), and the same with a profile of the model, measured on prompts that are not in the
+table. PSNR and SSIM to the unpatched video.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from statistics import median
+
+from trial import Table, demo, mean, parser
+
+HORIZON = 5  # beyond this speed-up the default of five skips in a row is the bound
+FURTHER = 8
+
+
+def main() -> None:
+    options = parser(__doc__, 8)
+    options.add_argument("--targets", type=float, nargs="+", default=[2, 3, 4, 5, 6])
+    args = options.parse_args()
+
+    import scope_patch
+    from benchmark.prompts import TUNING, TUNING_CALIBRATION
+    from demo_model import pipeline
+
+    trial = demo(TUNING[: args.prompts], args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        profile = f"{folder}/profile.json"
+        with scope_patch.patched(trial.target, policy="never", calibrate=profile, strict=True):
+            for seed, prompt in enumerate(TUNING_CALIBRATION):
+                pipeline.sample(trial.target, prompt, seed=1000 + seed)
+        ways = {"thresholds": {"placement": "threshold"}, "placed": {}, "placed, calibrated": {"profile": profile}}
+        table = Table("asked", "recomputes", "work, times less", "forwards", "PSNR", "median", "worst", "SSIM")
+        for target in args.targets:
+            horizon = {"max_skip": FURTHER} if target > HORIZON else {}
+            for name, way in ways.items():
+                scores = trial.scores(target_speedup=target, **way, **horizon)
+                decibels = [score.psnr for score in scores]
+                table.row(
+                    f"{target:g}",
+                    name,
+                    f"{scores[0].generation['planned'][0]['speedup']:.2f}",
+                    scores[0].generation["forwards"]["run"],
+                    f"{mean(scores, 'psnr'):.2f}",
+                    f"{median(decibels):.2f}",
+                    f"{min(decibels):.2f}",
+                    f"{mean(scores, 'ssim'):.4f}",
+                )
+
+
+if __name__ == "__main__":
+    main()

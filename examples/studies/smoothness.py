@@ -1,0 +1,109 @@
+"""How smooth the demo model is: python examples/studies/smoothness.py [--weights DIR].
+
+1. Along real sampling trajectories: the velocity of a slot at an iteration is predicted from those 1, 2 and 3 strides
+   earlier, by holding, by first order and by second order (Newton form) in the noise level. The number is
+   ||prediction - velocity|| / ||velocity||, over all slots that are being denoised and have that much history.
+2. At a fixed x: the relative change of the velocity when only the timestep of the moving slots is lowered (by 1, 2, 5,
+   20).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+from recorder import Recorder, record
+from trial import Table, parser
+
+STRIDES = (1, 2, 3, 5)
+BRANCHES = ("cond", "uncond", "guided")
+ORDERS = ("hold", "taylor1", "taylor2")
+MIDDLE = 0.3  # below it the sampler takes its widest steps, six of fifty at shift 3
+LOWERED = (1, 2, 5, 20)
+EVERY = 6  # at a fixed x: one of so many iterations
+
+
+def predict(levels, velocities, order: int, level):
+    """Newton's polynomial of an order through the newest order + 1 points, at a noise level; leading axis: slots."""
+    value, factor = velocities[0], 1.0
+    table = list(velocities)
+    for n in range(1, order + 1):
+        table = [(table[i] - table[i + 1]) / (levels[i] - levels[i + n]) for i in range(len(table) - 1)]
+        factor = factor * (level - levels[n - 1])
+        value = value + factor * table[0]
+    return value
+
+
+def trajectory_errors(run: Recorder, branch: str, stride: int):
+    """Rows of noise level and relative error of hold, first and second order, [velocities, 4]."""
+    import torch
+
+    steps = list(run.iterations())
+    levels, masks = (torch.stack([getattr(step, name) for step in steps]) for name in ("levels", "mask"))
+    v = torch.stack([step.velocity[branch][0].transpose(0, 1).flatten(1) for step in steps]).double()
+    rows = []
+    for i in range(3 * stride, len(steps)):
+        slots = masks[i - 3 * stride : i + 1].all(dim=0)
+        past = [i - n * stride for n in (1, 2, 3)]
+        at, values = [levels[n, slots, None] for n in past], [v[n, slots] for n in past]
+        now, level = v[i, slots], levels[i, slots, None]
+        errors = [(predict(at[: k + 1], values[: k + 1], k, level) - now).norm(dim=1) for k in range(3)]
+        rows.append(torch.stack([level[:, 0]] + [error / now.norm(dim=1) for error in errors], dim=1))
+    return torch.cat(rows)
+
+
+def fixed_input_changes(run: Recorder) -> dict[int, list[float]]:
+    """{timesteps lowered by: relative changes of the velocity at the same x}, over moving slots."""
+    import torch
+
+    changes = {lower: [] for lower in LOWERED}
+    for i, step in enumerate(run.iterations()):
+        moving = step.mask & (step.inputs["timestep"][0] > max(LOWERED))
+        if i % EVERY or not moving.any():
+            continue
+        for lower in LOWERED:
+            t = step.inputs["timestep"].clone()
+            t[0, moving] -= lower
+            with torch.no_grad():
+                v = run.forward(**{**step.inputs, "timestep": t})[0]
+            before = step.velocity["cond"][:, :, moving]
+            changes[lower].append(((v[:, :, moving] - before).norm() / before.norm()).item())
+    return changes
+
+
+def main() -> None:
+    options = parser(__doc__, 4)
+    options.add_argument("--weights", type=Path)
+    options.add_argument("--shift", type=float, default=3.0)
+    args = options.parse_args()
+
+    import torch
+
+    from benchmark.prompts import TUNING
+    from demo_model import pipeline
+
+    torch.set_num_threads(args.threads)
+    pipe = pipeline.build_pipeline(args.weights or pipeline.WEIGHTS, shift=args.shift)
+    pipe.set_progress_bar_config(disable=True)
+    rows, fixed = defaultdict(list), defaultdict(list)
+    for seed, prompt in enumerate(TUNING[: args.prompts]):
+        run, _ = record(pipe, prompt, seed=seed)
+        for branch in BRANCHES:
+            for stride in STRIDES:
+                rows[branch, stride].append(trajectory_errors(run, branch, stride))
+        for lower, values in fixed_input_changes(run).items():
+            fixed[lower] += values
+    for branch in BRANCHES:
+        data = [torch.cat(rows[branch, stride]) for stride in STRIDES]
+        for part, lowest in (("all noise levels", 0.0), (f"noise levels from {MIDDLE}", MIDDLE)):
+            means = [d[d[:, 0] >= lowest, 1:].mean(dim=0).tolist() for d in data]
+            table = Table(f"{branch}, {part}", *(f"stride {stride}" for stride in STRIDES))
+            for name, errors in zip(ORDERS, zip(*means, strict=True), strict=True):
+                table.row(name, *(f"{error:.4f}" for error in errors))
+            print()
+    print("fixed x, timestep lowered by: " + ", ".join(f"{k}: {fmean(v):.4f}" for k, v in fixed.items()))
+
+
+if __name__ == "__main__":
+    main()
