@@ -38,7 +38,7 @@ def size(model: Any, blocks: str) -> tuple[int, int]:
     heads, head_dim = get("num_attention_heads"), get("attention_head_dim")
     width = heads * head_dim if heads and head_dim else 0
     for name in ("inner_dim", "dim", "hidden_size"):
-        found = getattr(model, name, None) or get(name)
+        found = vars(model).get(name) or get(name)  # diffusers warns of its configuration read as attributes
         width = width or (found if isinstance(found, int) else 0)
     return width, len(getattr(model, blocks, ()))
 
@@ -72,7 +72,7 @@ def cost(model: Any, blocks: str, shape: Sequence[int]) -> Callable[[int, tuple[
 def _patch(model: Any) -> tuple[int, int, int]:
     """(latent frames, rows, columns) a token."""
     config = getattr(model, "config", None)
-    for found in (getattr(model, "patch_size", None), getattr(config, "patch_size", None)):
+    for found in (vars(model).get("patch_size"), getattr(config, "patch_size", None)):
         if isinstance(found, int):
             return int(getattr(config, "patch_size_t", None) or 1), found, found
         if isinstance(found, (tuple, list)) and len(found) == 3:
