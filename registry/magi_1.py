@@ -11,7 +11,6 @@ from scope_patch.patch.architecture import (
     Architecture,
     Fact,
     ForwardNames,
-    Row,
     Seam,
     Stepwise,
 )
@@ -43,6 +42,8 @@ def refuse(transport, model):
 
 def rows(transport, index):
     """`SampleTransport.forward_velocity`, step by step, in upstream's own words."""
+    from scope_patch.hosts.magi import Row
+
     made, levels = [], transport.ts[index].cpu()
     for step in range(transport.total_forward_step(index)):
         (per_stage, _, position), (offset, start, end, t_start, t_end) = (
@@ -101,17 +102,6 @@ def feature(transport, index, model):
     return quietly
 
 
-def embed(model, latents):
-    """`x_embedder`, as forward_pre_process calls it, past any hooks on it."""
-    import torch
-
-    latents = latents.float() * model.model_config.x_rescale_factor
-    if model.model_config.half_channel_vae:
-        latents = torch.cat([latents, latents], dim=1)
-    embedder = model.x_embedder
-    return torch.nn.functional.conv3d(latents.to(embedder.weight.dtype), embedder.weight, stride=embedder.stride)
-
-
 def unscheduled(arguments):
     """The forward over the prefix of a video, which only fills the cache."""
     return "prefix" if arguments.get("extract_prefix_video_feature") else ""
@@ -147,9 +137,7 @@ def work(model, arguments):
 
 def cost(transport, arguments, schedule, index):
     """FLOPs of one forward of the window's chunks [.., last) with what leads it."""
-    from scope_patch.cost.magi import MagiShape
-    from scope_patch.cost.window import window_flops
-    from scope_patch.method.chunkwise import kv_ranges
+    from scope_patch.hosts.magi import MagiShape, kv_ranges, window_flops
 
     inputs, runtime, model = transport.transport_inputs[index], transport.runtime_config, find_model(transport)
     shape = MagiShape.from_model(model)
@@ -245,7 +233,6 @@ ARCHITECTURE = Architecture(
         rows=rows,
         frames=lambda transport: transport.chunk_width,
         feature=feature,
-        embed=embed,
         unscheduled=unscheduled,
         narrow=narrow,
         work=work,

@@ -44,7 +44,7 @@ def ranks(pipeline):
 
 def cost(pipeline, arguments, schedule, index):
     """FLOPs of one branch's forward over an interval of latent frames."""
-    from scope_patch.cost.wan import WanShape, forward_flops
+    from scope_patch.hosts.wan import WanShape, forward_flops
 
     shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
     *_, height, width = arguments["x"].shape

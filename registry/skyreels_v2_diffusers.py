@@ -60,7 +60,7 @@ def cost(pipeline, arguments, schedule, index):
     """FLOPs of one branch's forward over an interval of latent frames."""
     from dataclasses import replace
 
-    from scope_patch.cost.wan import WanShape, forward_flops
+    from scope_patch.hosts.wan import WanShape, forward_flops
 
     shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
     shape = replace(shape, text_tokens=arguments["encoder_hidden_states"].shape[1])  # max_sequence_length

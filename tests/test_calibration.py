@@ -14,7 +14,7 @@ import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.method.calibration import Calibration
-from scope_patch.method.history import Anchor
+from scope_patch.method.memory import Anchor
 from scope_patch.method.profile import Profile, assumed, read
 
 

@@ -10,25 +10,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_patch.method import windows
-from scope_patch.method.asynchronous import progress
+from scope_patch.hosts.magi import rows, timesteps, window_table
+from scope_patch.hosts.wan import progress
 from scope_patch.method.bound import AMPLIFICATION, SHARE_FLOOR
-from scope_patch.method.chunkwise import rows, timesteps
 from scope_patch.method.placement import place
 from scope_patch.method.profile import Profile, assumed
-from scope_patch.method.schedule import build
+from scope_patch.method.schedule import Schedule
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):
     made = progress(frames, steps, ar_step=ar_step, block=block, pre_ready=pre_ready)
-    times = made.timesteps(torch.linspace(999, 1, steps))
-    return build(made.mask, times, times / 1000, made.intervals, selective=True)
+    return Schedule.of(made.table(torch.linspace(999, 1, steps)), selective=True)
 
 
 def magi(steps, chunks, window):
-    return windows.build(rows(chunks, window, steps, timesteps(steps)), 6, lambda t: 1 - t)
+    return Schedule.of(window_table(rows(chunks, window, steps, timesteps(steps)), 6))
 
 
 def at(profile, sigma):

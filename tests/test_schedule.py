@@ -57,7 +57,7 @@ def _moves(rows, i, j, steps, ready):
 
 
 def built(mask, matrix, intervals, selective=True):
-    return schedule.build(mask, matrix, matrix / 1000, intervals, selective=selective)
+    return schedule.Schedule.of(schedule.Table(matrix, matrix / 1000, mask, intervals), selective=selective)
 
 
 @given(options())

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from test_placement import at, magi, skyreels
 
 from scope_patch.method.decision import Decision, Mode
-from scope_patch.method.expectation import Expectation
 from scope_patch.method.fold import Verdict
 from scope_patch.method.profile import Profile, assumed
-from scope_patch.method.verifying import State, ahead, longest, step, tightened
+from scope_patch.method.verifying import Expectation, State, ahead, longest, step, tightened
 
 INTERVAL = (0, 4)
 SKIPPED, NARROWED, RUN = (

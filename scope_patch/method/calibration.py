@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .history import FRAME_AXIS, Anchor
+from .history import FRAME_AXIS
+from .memory import Anchor
 from .predictors.points import SAME_LEVEL
 from .profile import Profile
 from .schedule import overlap

@@ -1,8 +1,5 @@
-"""A policy folded over a schedule: one verdict an iteration, from what is known without any velocity.
-
-The same fold makes a plan (all iterations at once, before the first forward) and goes along with a host whose signal is
-only known while it runs.
-"""
+"""A policy folded over a schedule: one verdict an iteration, before the first forward, from what is known without any
+velocity."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from .changes import Changes
 from .decision import Decision, Mode, Observation
 from .policies import Policy
 from .predictors.points import SAME_LEVEL
 from .schedule import Interval, Schedule
 
-Change = Callable[[Interval], float | None]
-"""Slots -> d of equation 4 over those of them that the last iteration had too."""
 MOST = 3
 """History points a slot can have at most."""
 
@@ -45,7 +41,7 @@ class Verdict:
 
 
 class Fold:
-    """Steps through a schedule.
+    """One way through a schedule.
 
     Args:
         policy: the policy of an iteration; all of them must share their kind of state.
@@ -65,9 +61,8 @@ class Fold:
         patient: bool = False,
         together: bool = False,
     ) -> None:
-        self.together = together
         self.schedule, self.policy, self.keeps = schedule, policy, keeps
-        self.each, self.patient = each, patient
+        self.each, self.patient, self.together = each or together, patient, together
         self._states: dict[int, Any] = {}
         self._levels: dict[int, list[float]] = {}
         self._before: int | None = None
@@ -75,24 +70,26 @@ class Fold:
         self._active = schedule.mask.tolist()
         self._behind = schedule.mask.cumsum(dim=0).tolist()
 
-    def step(self, iteration: int, change: Change) -> Verdict:
-        """The verdict of an iteration; iterations are to be taken in the host's order."""
+    def verdicts(self, changes: Changes) -> list[Verdict]:
+        """Those of all iterations; to be asked for once."""
+        return [self._step(iteration, changes) for iteration in range(len(self.schedule))]
+
+    def _step(self, iteration: int, changes: Changes) -> Verdict:
         schedule, policy = self.schedule, self.policy(iteration)
         if self._before is not None and schedule.turned(iteration, self._before):
             self._levels.clear()
         interval, forced = schedule.intervals[iteration], self.forced(iteration)
         moved = self._before is None or interval != schedule.intervals[self._before]
         self._before = iteration
-        each = self.each or self.together
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
-        for slots in [(slot, slot + 1) for slot in range(*interval)] if each else [interval]:
-            key = slots[0] if each else 0
+        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.each else [interval]:
+            key = slots[0] if self.each else 0
             grew = schedule.entered(iteration, slots)
             points = 0 if grew or forced else self._points(iteration, slots)
             active, age, remaining = self._progress(iteration, slots)
             observation = Observation(
-                change(slots),
+                changes(iteration, slots),
                 grew,
                 points,
                 patient=self.patient,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .bound import skip_errors
+from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
 
@@ -17,6 +18,30 @@ FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
+
+
+class Placed:
+    """The policy of one iteration under a placement; see `policies.Policy`. There is nothing to remember."""
+
+    name = "placed"
+    active = True
+
+    def __init__(self, recompute: bool) -> None:
+        self.recompute = recompute
+
+    def initial(self) -> None:
+        return None
+
+    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
+        for must, reason in (
+            (observation.grew, "growth"),
+            (observation.forced, "forced"),
+            (observation.points < 1, "history"),
+        ):
+            if must:
+                return None, Decision(Mode.RECOMPUTE, reason)
+        # With one point a slot repeats its velocity, whatever the other slots have: each predicts from what it has.
+        return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
 
 def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip: int, profile: Profile) -> list[bool]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .tables import moved
 from .widths import Widths
 
 Interval = tuple[int, int]
+LOWEST_START = 0.002
+"""No video starts so near to clean: where this is the highest noise level, timesteps are in another unit."""
 
 
 def overlap(one: Interval, other: Interval) -> Interval:
@@ -57,6 +59,92 @@ def interval_ends(mask: Tensor) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a host's loop is going to do in one segment, however it says so itself.
+
+    Attributes:
+        timesteps: the host's, [iterations, slots].
+        levels: sigma in 0 (clean) .. 1 (noise), [iterations, slots].
+        mask: booleans [iterations, slots], True where a slot is integrated.
+        intervals: what the host forwards at every iteration, clean prefix left out.
+        clean_prefixes: clean slots right before each interval that are forwarded along, to cache keys and values.
+        contexts: what velocities hang on beside latents and timesteps (which chunks are seen, how strong the guidance
+            is), one an iteration. Velocities of different contexts are not of one curve.
+        slot_frames: latent frames a slot.
+        moving: slots are chunks of a window that moves along the video; each has a history of its own.
+    """
+
+    timesteps: Tensor
+    levels: Tensor
+    mask: Tensor
+    intervals: Sequence[Interval]
+    clean_prefixes: Sequence[int] = ()
+    contexts: Sequence[Hashable] = ()
+    slot_frames: int = 1
+    moving: bool = False
+
+    def check(self) -> None:
+        """Raises ValueError, with a sentence, where the table contradicts itself.
+
+        A slot that is updated goes from noise (1) to clean (0). One that is not stays where it is, or has finished. A
+        moving window has one timestep a chunk, the cleanest first, and never moves back.
+        """
+        for name in ("timesteps", "levels", "mask"):
+            found = getattr(self, name)
+            if found.dim() != 2 or found.shape != self.mask.shape:
+                raise ValueError(f"{name} is {list(found.shape)}, expected [iterations, slots] as the mask")
+        for name, rows in (("intervals", self.intervals), *self._rows()):
+            if len(rows) != len(self.mask):
+                raise ValueError(f"there are {len(rows)} {name} for {len(self.mask)} iterations")
+        mask, levels = _on_cpu(self.mask, torch.bool), _on_cpu(self.levels, torch.float64)
+        if self.moving:
+            self._check_window(mask, levels)
+        problem = contradiction(mask, levels)
+        if problem:
+            raise ValueError(problem)
+
+    def _rows(self) -> list[tuple[str, Sequence[Hashable]]]:
+        given: list[tuple[str, Sequence[Hashable]]] = [
+            ("clean prefixes", self.clean_prefixes),
+            ("contexts", self.contexts),
+        ]
+        return [(name, rows) for name, rows in given if rows]
+
+    def _check_window(self, mask: Tensor, levels: Tensor) -> None:
+        before = (0, 0)
+        for i, (start, end) in enumerate(self.intervals):
+            prefix = self.clean_prefixes[i] if self.clean_prefixes else 0
+            chunks = mask[i].nonzero().flatten().tolist()
+            if chunks != list(range(start, end)) or not 0 <= prefix <= start:
+                raise ValueError(f"step {i}: chunks {chunks} are updated of [{start}, {end}), {prefix} clean before it")
+            if start < before[0] or end < before[1]:
+                raise ValueError(f"step {i}: the window moves back from [{before[0]}, {before[1]})")
+            window = levels[i, start:end].tolist()
+            if any(older > newer for older, newer in pairwise(window)):
+                raise ValueError(f"step {i}: chunks do not come cleanest first, their noise levels are {window}")
+            before = (start, end)
+
+
+def contradiction(mask: Tensor, levels: Tensor) -> str:
+    """Why an update mask and noise levels, both [iterations, slots], cannot be what they are taken for, or ""."""
+    active = levels[mask]
+    if not active.numel():
+        return ""
+    low, high = float(active.min()), float(active.max())
+    if not (low >= 0 and LOWEST_START < high <= 1):
+        return f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)"
+    change = levels[1:] - levels[:-1]
+    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero()
+    if len(risen):
+        return f"the noise levels rise, at iteration {int(risen[0, 0]) + 1} that of latent frame {int(risen[0, 1])}"
+    fallen = (~mask[1:] & (change < 0) & (levels[1:] > 0)).nonzero()
+    if len(fallen):
+        i, j = int(fallen[0, 0]) + 1, int(fallen[0, 1])
+        return f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls"
+    return ""
+
+
+@dataclass(frozen=True)
 class Schedule:
     """One segment: what is updated when, at which timestep, and what is forwarded.
 
@@ -86,13 +174,46 @@ class Schedule:
     frames: int = 1
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, table: Table, *, selective: bool = False, widths: Widths | None = None) -> Schedule:
+        """The schedule of a table, which is not checked here.
+
+        Where `selective`: equation 9 against the host's own intervals, [max(e - W, 0), e) with W the host's window. A
+        moving window says itself what is under way. Where widths shall be few, an end within the window is rounded up;
+        behind it, intervals are W wide as they are. Falls back to the host's intervals, with a note, where SCOPE's
+        would leave out a latent frame that is integrated or reach outside what the host itself would have forwarded.
+        """
+        mask, host, note = _on_cpu(table.mask, torch.bool), list(table.intervals), ""
+        prefixes = list(table.clean_prefixes) or [0] * len(host)
+        ends = [end for _, end in host] if table.moving else interval_ends(mask)
+        intervals, selective = host, selective and not table.moving
+        if selective:
+            window = max((end - start for start, end in host), default=0)
+            width = (widths or Widths()).of_segment(Counter(min(end, window) for end in ends))
+            ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
+            note = misfit(mask, ours, host)
+            intervals = host if note else ours
+        return cls(
+            mask,
+            table.timesteps.detach().to("cpu"),
+            _on_cpu(table.levels, torch.float64),
+            ends,
+            intervals,
+            [(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)],
+            selective and not note,
+            note,
+            table.clean_prefixes,
+            table.contexts,
+            table.slot_frames,
+        )
+
     def __len__(self) -> int:
         return len(self.ends)
 
     def levels(self, iteration: int, interval: Interval, device: torch.device) -> Tensor:
         """Noise levels of the slots in an interval, [slots], on a device; the whole table is copied there once."""
         if device not in self._copies:
-            self._copies[device] = moved(self.noise_levels, device)
+            self._copies[device] = on_device(self.noise_levels, device)
         return self._copies[device][iteration, interval[0] : interval[1]]
 
     def grew(self, iteration: int) -> bool:
@@ -118,37 +239,6 @@ def by_step(schedule: Schedule) -> Schedule:
     return replace(schedule, noise_levels=steps[:, None].expand_as(schedule.noise_levels).contiguous())
 
 
-def build(
-    mask: Tensor,
-    timesteps: Tensor,
-    noise_levels: Tensor,
-    baseline: list[Interval],
-    *,
-    selective: bool,
-    widths: Widths | None = None,
-) -> Schedule:
-    """Equation 9 against the host's own intervals: [max(e - W, 0), e) with W the host's window.
-
-    Where widths shall be few, an end within the window is rounded up; behind it, intervals are W wide as they are.
-
-    Falls back to the host's intervals, with a note, where SCOPE's would leave out a latent frame that is integrated
-    or reach outside what the host itself would have forwarded.
-    """
-    mask = mask.detach().to("cpu", torch.bool)
-    timesteps = timesteps.detach().to("cpu")
-    ends = interval_ends(mask)
-    window = max((end - start for start, end in baseline), default=0)
-    intervals, note = baseline, ""
-    if selective:
-        width = (widths or Widths()).of_segment(Counter(min(end, window) for end in ends))
-        ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
-        note = misfit(mask, ours, baseline)
-        if not note:
-            intervals = ours
-    levels = noise_levels.detach().to("cpu", torch.float64)
-    return Schedule(mask, timesteps, levels, ends, intervals, baseline, selective and not note, note)
-
-
 def misfit(mask: Tensor, intervals: list[Interval], baseline: list[Interval]) -> str:
     """Why these intervals cannot stand in for the host's; empty where they can."""
     for iteration, ((start, end), (host_start, host_end)) in enumerate(zip(intervals, baseline, strict=True)):
@@ -160,27 +250,19 @@ def misfit(mask: Tensor, intervals: list[Interval], baseline: list[Interval]) ->
     return ""
 
 
-LOWEST_START = 0.002
-"""No video starts so near to clean: where this is the highest noise level, timesteps are in another unit."""
+def on_device(table: Tensor, device: torch.device) -> Tensor:
+    """A float64 table on a device, without the host waiting for it; the table itself where it is there already.
 
-
-def contradiction(mask: Tensor, noise_levels: Tensor) -> str:
-    """Why an update mask and noise levels, both [iterations, latent frames], cannot be what they are taken for, or "".
-
-    A latent frame that is updated goes from noise (1) to clean (0). One that is not stays where it is, or has finished.
+    MPS has no float64 and gets float32.
     """
-    active = noise_levels[mask]
-    if not active.numel():
-        return ""
-    low, high = float(active.min()), float(active.max())
-    if not (low >= 0 and LOWEST_START < high <= 1):
-        return f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)"
-    change = noise_levels[1:] - noise_levels[:-1]
-    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero()
-    if len(risen):
-        return f"the noise levels rise, at iteration {int(risen[0, 0]) + 1} that of latent frame {int(risen[0, 1])}"
-    fallen = (~mask[1:] & (change < 0) & (noise_levels[1:] > 0)).nonzero()
-    if len(fallen):
-        i, j = int(fallen[0, 0]) + 1, int(fallen[0, 1])
-        return f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls"
-    return ""
+    if table.device == device:
+        return table
+    if device.type == "mps":
+        return table.to(device, torch.float32)
+    if device.type == "cuda":
+        table = table.pin_memory()  # from pageable memory the copy would be waited for after all
+    return table.to(device, non_blocking=True)
+
+
+def _on_cpu(table: Tensor, dtype: torch.dtype) -> Tensor:
+    return table.detach().to("cpu", dtype)

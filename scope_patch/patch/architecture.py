@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..method.row import Row as Row  # part of the questions
 from ..settings import PRESETS
 
 GENERATION = "generation"
@@ -96,20 +95,18 @@ class Stepwise:
 
     Attributes:
         position: parameters of the STEP seam that say which input (of several) and which step.
-        rows: (pipeline, input) -> one row a step: which chunks are denoised at which timesteps.
+        rows: (pipeline, input) -> one `hosts.magi.Row` a step: which chunks are denoised at which timesteps.
         frames: (pipeline) -> latent frames a chunk.
         feature: (pipeline, input, DiT) -> the timestep signal, timesteps [n] -> features [n, ...].
-        embed: (DiT, latents) -> the embedded latents, what the first block gets.
         unscheduled: forward arguments -> why this call is none of a step's own ("prefix"), or "".
         narrow: (forward arguments, first, last) -> arguments that forward the call's chunks [first, last) alone.
         work: (DiT, forward arguments) -> (runs of the network, chunks in them) of one forward of the seam.
     """
 
     position: tuple[str, str]
-    rows: Callable[[Any, int], Sequence[Row]]
+    rows: Callable[[Any, int], Sequence[Any]]
     frames: Callable[[Any], int]
     feature: Callable[[Any, int, Any], Callable[[Any], Any]]
-    embed: Callable[[Any, Any], Any]
     unscheduled: Callable[[Mapping[str, Any]], str]
     narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]]
     work: Callable[[Any, Mapping[str, Any]], tuple[int, int]]

@@ -1,13 +1,12 @@
-"""Where the verdict of an iteration comes from: a plan made before the first forward, or the signal as it comes."""
+"""Where the verdict of an iteration comes from: a plan made before the first forward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..method.fold import Fold, Verdict
+from ..method.fold import Verdict
 from .call import ForwardCall
-from .gauge import LatentGauge
 
 
 class Decider(Protocol):
@@ -24,14 +23,3 @@ class Planned:
 
     def verdict(self, call: ForwardCall, iteration: int) -> Verdict:
         return self._verdicts[iteration]
-
-
-class Online:
-    """Folds along with the host."""
-
-    def __init__(self, fold: Fold, gauge: LatentGauge) -> None:
-        self._fold, self._gauge = fold, gauge
-
-    def verdict(self, call: ForwardCall, iteration: int) -> Verdict:
-        self._gauge.enter(call, self._fold.schedule, iteration)
-        return self._fold.step(iteration, self._gauge.change)

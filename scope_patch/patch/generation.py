@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotApplied, UsageError
-from ..method import policies, predictors
-from ..method.asked import asked, planner, unverifiable, verified
 from ..method.calibration import Calibration
 from ..method.changes import Changes, placed_by, unasked
 from ..method.memory import Memory
-from ..method.plan import Work
-from ..method.policies.traits import Size, traits
+from ..method.plan import Planner, Work
+from ..method.policies.traits import Size
 from ..method.profile import Profile, assumed, read
+from ..method.resolved import method_of
 from ..method.schedule import Schedule
 from ..method.verifying import longest
 from ..report.record import Generation as Record
@@ -60,12 +59,9 @@ class Generation:
         self.pipeline = pipeline
         self.model = unwrap(architecture.model(pipeline))
         size = Size(*architecture.size(self.model), chunked=architecture.stepwise is not None)
-        self.terms = terms(architecture, self.settings, size)
-        self.policy = policies.create(self.settings, size)
-        self.traits = traits(self.policy)
-        self.level = self.settings.level or self.traits.level
-        self.signal_name = self.settings.signal or self.traits.signal or architecture.signal
-        self.predictor = predictors.create(self.traits.predictor or self.settings.predictor)
+        self.method = method_of(self.settings, terms(architecture, size))
+        self.policy, self.traits, self.level = self.method.policy, self.method.traits, self.method.level
+        self.signal_name, self.predictor = self.method.signal, self.method.predictor
         if self.traits.left:
             record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
         self.session: Session | None = None
@@ -121,11 +117,11 @@ class Generation:
     def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0) -> Planned:
         """Everything that will be decided, told to the record."""
         work = self._work(call, schedule, index)
-        plans = planner(self.settings, self.terms, schedule, changes, work)
-        told = made = asked(self.settings, self.terms, plans, self._profile)
+        plans = Planner(self.method, schedule, changes, work)
+        told = made = plans.resolved(self._profile)
         verification = self.verification(index)
         if verification is not None:
-            told, _ = verified(made, plans, verification.every, verification.state)
+            told, _ = plans.verified(made, verification.state)
         planned = {"target": told.target, **told.plan.summary}
         if verification is not None:
             verification.follow(longest(told.plan.verdicts), planned, work)
@@ -156,7 +152,7 @@ class Generation:
     def _verification(self) -> Verification | None:
         if not self.settings.verify:
             return None
-        reason = unverifiable(self.settings, self.terms, self.ranks)
+        reason = self.method.unverifiable(self.ranks)
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None

@@ -13,11 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplied
-from ..method.asked import placing
-from ..method.changes import EXPECTED, expected, of_feature, unasked
-from ..method.discrepancy import Feature
-from ..method.schedule import Interval, Schedule, build, by_step, contradiction
-from ..method.stability import Limits
+from ..method.changes import EXPECTED, Feature, expected, of_feature, unasked
+from ..method.schedule import Interval, Schedule, Table, by_step
 from ..method.widths import Widths
 from ..report.record import Generation as Record
 from .architecture import Architecture
@@ -72,8 +69,6 @@ class SegmentGeneration(Generation):
         self.gather()
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.architecture.refuse(self.pipeline, self.model)
-        if self.signal_name == "latent":
-            reason = reason or "the latent signal is for hosts that denoise chunk by chunk; take timestep or expected"
         reason = reason or self.obstacle()
         if not reason and self._bypasses and not claim(self.model, self):
             reason = SHARED
@@ -85,10 +80,12 @@ class SegmentGeneration(Generation):
 
         def schedule() -> Schedule:
             levels = self.architecture.noise_level(matrix.detach().to("cpu", torch.float64))
-            made = build(mask, matrix, levels, host, selective=self._selective, widths=self._widths)
-            problem = contradiction(made.mask, made.noise_levels)
-            if problem:
-                raise NotApplied(f"the schedule function's tables are not what we know: {problem}")
+            table = Table(matrix, levels, mask, host)
+            try:
+                table.check()
+            except ValueError as problem:
+                raise NotApplied(f"the schedule function's tables are not what we know: {problem}") from problem
+            made = Schedule.of(table, selective=self.method.selective, widths=self._widths)
             if made.intervals != host and not self.architecture.block_causal(self.model):
                 self.record.remark(SHORTER_CLIP)
             if self.settings.widths is None and self._widths.limited:
@@ -103,7 +100,7 @@ class SegmentGeneration(Generation):
             keep=self.policy.active,
             calibration=self.scope.calibration,
             memory=self.memory,
-            limits=Limits.none() if self.traits.by_step else None,
+            limits=self.method.limits,
             bypass=self._bypass(),
             agree=self.agree,
             verification=self.verification(),
@@ -130,15 +127,11 @@ class SegmentGeneration(Generation):
     def _bypasses(self) -> bool:
         return self.level != "velocity" and self.policy.active
 
-    @property
-    def _selective(self) -> bool:
-        return self.settings.selective and self.policy.active and not self.traits.own
-
     def _bypass(self) -> Bypass | None:
         return Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None
 
     def _decider(self, call: ForwardCall, schedule: Schedule) -> Planned:
-        if placing(self.settings, self.terms):
+        if self.method.placed:
             return self.placed(call, schedule)
         if not self.policy.active or self.signal_name == "none":
             return self.planned(call, schedule, unasked)

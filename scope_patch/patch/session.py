@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import NotApplied
-from ..method import stability
 from ..method.calibration import Calibration
 from ..method.fold import Verdict
-from ..method.forecast import Forecast
+from ..method.forecast import Forecast, Limits, Tally
 from ..method.memory import Memory
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
-from ..method.tally import Tally
 from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
@@ -59,7 +57,7 @@ class Session:
         *,
         keep: bool = True,
         calibration: Calibration | None = None,
-        limits: stability.Limits | None = None,
+        limits: Limits | None = None,
         memory: Memory | None = None,
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
@@ -69,7 +67,7 @@ class Session:
         self._memory = memory or Memory()
         self._make_schedule, self._make_decider = schedule, decider
         self.predictor, self.record = predictor, record
-        self.host, self.limits = host or Host(), limits or stability.Limits()
+        self.host, self.limits = host or Host(), limits or Limits()
         self._keep, self._calibration = keep or calibration is not None, calibration
         self.schedule: Schedule | None = None
         self._forecast: Forecast | None = None

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 
 from ..errors import NotApplied
-from ..method import windows
-from ..method.asked import placing
+from ..hosts.magi import window_table
 from ..method.changes import EXPECTED, expected, of_feature, unasked
-from ..method.fold import Fold, Verdict
+from ..method.fold import Verdict
 from ..method.schedule import Schedule, by_step
-from ..method.stability import Limits
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
 from .call import ForwardCall
 from .consensus import Quorum
-from .deciding import Decider, Online
-from .gauge import LatentGauge
+from .deciding import Decider
 from .generation import Generation
 from .host import Host
 from .layout import Chunks
@@ -29,7 +25,6 @@ from .session import Session
 from .terms import NO_WIDTHS
 
 CONDITION = "timestep embedding"
-LATENT = "embedded latents"
 
 
 class StepGeneration(Generation):
@@ -98,13 +93,15 @@ class StepGeneration(Generation):
         def schedule() -> Schedule:
             try:
                 rows = self.stepwise.rows(self.pipeline, index)
-                made = windows.build(rows, frames, self.architecture.noise_level)
+                table = window_table(rows, frames)
+                table.check()
+                made = Schedule.of(table)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 raise NotApplied(f"the schedule cannot be read from the host's own methods: {error!r}") from error
             return by_step(made) if self.traits.by_step else made
 
         def decider(call: ForwardCall, schedule: Schedule) -> Decider:
-            return Attentive(self._decider(call, schedule, index, ranks), schedule)
+            return Attentive(self._decider(call, schedule, index), schedule)
 
         self.agree(f"input {index} under {self.settings.fingerprint}")
         return Session(
@@ -116,42 +113,23 @@ class StepGeneration(Generation):
             keep=self.policy.active,
             calibration=self.scope.calibration,
             memory=self.memory,
-            limits=Limits.none() if self.traits.by_step else None,
+            limits=self.method.limits,
             agree=self.agree,
             verification=self.verification(index),
         )
 
-    def _decider(self, call: ForwardCall, schedule: Schedule, index: int, ranks: int) -> Decider:
+    def _decider(self, call: ForwardCall, schedule: Schedule, index: int) -> Decider:
         signal = self.signal_name
-        if placing(self.settings, self.terms):
+        if self.method.placed:
             return self.placed(call, schedule, index)
         if signal == "none":
             return self.planned(call, schedule, unasked, index)
-        if signal == "latent" and ranks > 1:
-            # Ranks see different latents (pipeline stages), or round differently: they must decide alike.
-            remark = f"{ranks} ranks share the model: decisions are not made from the latents, but from {EXPECTED}"
-            self.record.remark(remark)
-        elif signal == "latent":
-            return self._online(schedule)
         if signal in ("timestep", "embedding"):
             self.record.signal = CONDITION
             feature = self.stepwise.feature(self.pipeline, index, self.model)
             return self.planned(call, schedule, of_feature(feature, schedule), index)
         self.record.signal = EXPECTED
         return self.planned(call, schedule, expected(schedule), index)
-
-    def _online(self, schedule: Schedule) -> Online:
-        self.record.signal = LATENT
-        if self.traits.own and self.settings.target_speedup is not None:
-            self.record.remark("the latents are not known beforehand, so no speed-up was aimed at")
-        elif self.settings.thresholds is None and not self.traits.own:
-            self.record.remark(
-                "the latents are not known beforehand, so no speed-up can be aimed at: every step is skipped that "
-                "--max-skip allows (give --predict-threshold)"
-            )
-        each = self.settings.per_chunk and self.traits.each
-        fold = Fold(schedule, lambda iteration: self.policy, self.predictor.keeps, each=each, patient=True)
-        return Online(fold, LatentGauge(partial(self.stepwise.embed, self.model), Chunks(schedule.frames)))
 
 
 class Attentive:

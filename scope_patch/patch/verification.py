@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..method import verifying
-from ..method.expectation import Expectation
 from ..method.fold import Verdict
 from ..method.history import norms
 from ..method.profile import Profile
 from ..method.schedule import Interval, Schedule
+from ..method.verifying import Expectation
 from ..report.record import Segment, Verified
 
 logger = logging.getLogger("scope_patch")

@@ -1,4 +1,4 @@
-"""Policies: when to Cache, Predict or Recompute. One file each; third parties add theirs by entry point.
+"""Policies: when to Cache, Predict or Recompute. Third parties add theirs by entry point.
 
 A policy is a fold: `initial()` gives a state, `step(state, observation)` the next state and a decision. It holds no
 tensors and asks for nothing but the observation, so that a plan made ahead and a run decide alike.
@@ -6,20 +6,15 @@ tensors and asks for nothing but the observation, so that a plan made ahead and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ... import plugins
 from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Observation
-from .delta_dit import DeltaDiT
-from .flowcache import FlowCache
-from .never import Never
-from .options import own
-from .scope import Scope
-from .taylorseer import TaylorSeer
-from .teacache import TeaCache
+from .by_change import FlowCache, TeaCache
+from .by_count import DeltaDiT, TaylorSeer
+from .scope import Never, Scope
 from .traits import Size, traits
 
 
@@ -57,11 +52,6 @@ def names() -> dict[str, str]:
     return plugins.describe(BUILT_IN, GROUP)
 
 
-@dataclass(frozen=True)
-class _NoOptions:
-    pass
-
-
 def create(settings: Settings, size: Size | None = None) -> Policy:
     """The policy named in the settings.
 
@@ -70,10 +60,7 @@ def create(settings: Settings, size: Size | None = None) -> Policy:
 
     Raises UsageError for a name nobody registered, and for settings that mean nothing to the policy.
     """
-    kind = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")
-    if kind in (Scope, Never):
-        own(settings, _NoOptions)
-    policy: Policy = kind(settings)
+    policy: Policy = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")(settings)
     if traits(policy).own:
         if settings.thresholds is not None:
             raise UsageError(f"policy {policy.name} has no use for --cache-threshold and --predict-threshold")

@@ -1,4 +1,8 @@
-"""FLOPs of the layers that networks are made of; two a multiply-add."""
+"""What is known of the hosts' families beside their code: shapes, FLOPs, and schedules from options. Imports no host.
+
+FLOPs are counted as `torch.utils.flop_counter` counts: matrix products, convolutions and attention, two a multiply-add;
+norms, activations, rotary embeddings and modulation are left out.
+"""
 
 from __future__ import annotations
 
