@@ -51,17 +51,15 @@ class MagiShape:
     distill: bool = False
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> MagiShape:
-        """From the contents of one of upstream's JSON files. Raises KeyError where a field is missing."""
-        return cls._read(config["model_config"], bool(config.get("engine_config", {}).get("distill")))
-
-    @classmethod
     def from_model(cls, model: Any) -> MagiShape:
         """From a `VideoDiTModel` (its `model_config`, `engine_config`). Raises KeyError where a field is missing."""
-        return cls._read(vars(model.model_config), bool(model.engine_config.distill))
+        engine = {"distill": model.engine_config.distill}
+        return cls.from_config({"model_config": vars(model.model_config), "engine_config": engine})
 
     @classmethod
-    def _read(cls, config: Mapping[str, Any], distill: bool) -> MagiShape:
+    def from_config(cls, contents: Mapping[str, Any]) -> MagiShape:
+        """From the contents of one of upstream's JSON files. Raises KeyError where a field is missing."""
+        config = contents["model_config"]
         hidden = config["hidden_size"]
         return cls(
             layers=config["num_layers"],
@@ -80,7 +78,7 @@ class MagiShape:
             caption_hidden=int(hidden * config["xattn_cond_hidden_ratio"]),
             gates=int(hidden * config["cond_gating_ratio"] * 2),
             gated=config["gated_linear_unit"],
-            distill=distill,
+            distill=bool(contents.get("engine_config", {}).get("distill")),
         )
 
     def chunk_tokens(self, frames: int, height: int, width: int) -> int:
@@ -100,17 +98,20 @@ def forward_flops(shape: MagiShape, tokens: int, kv_tokens: Sequence[int], text_
     """
     if len(kv_tokens) != len(text_tokens):
         raise ValueError(f"{len(kv_tokens)} chunks with keys, {len(text_tokens)} with captions")
-    width = shape.heads * shape.head_dim
-    pairs = tokens * (sum(kv_tokens) + sum(text_tokens))
+    queries, keys, hidden = shape.heads * shape.head_dim, shape.groups * shape.head_dim, shape.hidden
     chunks, count, texts = len(kv_tokens), len(kv_tokens) * tokens, sum(text_tokens)
-    layer = _token_wise(shape, count) + attention(1, pairs, width)
-    layer += linear(texts, shape.caption_hidden, 2 * shape.groups * shape.head_dim)
-    layer += linear(chunks, shape.condition, shape.gates)
+    # Queries are made twice, for self- and for cross-attention.
+    layer = linear(count, hidden, 2 * queries + 2 * keys) + linear(count, 2 * queries, hidden)
+    layer += linear(count, hidden, shape.ffn * (2 if shape.gated else 1)) + linear(count, shape.ffn, hidden)
+    layer += attention(1, tokens * (sum(kv_tokens) + texts), queries)
+    layer += linear(texts, shape.caption_hidden, 2 * keys) + linear(chunks, shape.condition, shape.gates)
     pixels = shape.patch**2 * shape.t_patch
-    ends = linear(count, shape.in_channels * pixels, shape.hidden) + linear(
-        count, shape.hidden, shape.out_channels * pixels
-    )
-    return shape.layers * layer + ends + _conditions(shape, chunks)
+    ends = linear(count, shape.in_channels * pixels, hidden) + linear(count, hidden, shape.out_channels * pixels)
+    # Timesteps (and the step size) and captions, which are embedded at their full length.
+    time = linear(chunks, FREQUENCIES, shape.condition) + linear(chunks, shape.condition, shape.condition)
+    captions = linear(chunks * shape.caption_length, shape.caption_channels, shape.caption_hidden)
+    conditions = time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, shape.condition)
+    return shape.layers * layer + ends + conditions
 
 
 def dispatch_flops(
@@ -152,25 +153,6 @@ def dispatch_flops(
         + forward_flops(shape, tokens, seen, [null_tokens] * len(seen))
         + forward_flops(shape, tokens, [tokens] * alone, [null_tokens] * alone)
     )
-
-
-def _token_wise(shape: MagiShape, count: int) -> int:
-    """Projections and feed-forward of a layer; queries are made twice, for self- and for cross-attention."""
-    queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
-    inner = shape.ffn * (2 if shape.gated else 1)
-    return (
-        linear(count, shape.hidden, 2 * queries + 2 * keys)
-        + linear(count, 2 * queries, shape.hidden)
-        + linear(count, shape.hidden, inner)
-        + linear(count, shape.ffn, shape.hidden)
-    )
-
-
-def _conditions(shape: MagiShape, chunks: int) -> int:
-    """Embeddings of timesteps (and of the step size) and of captions, which are embedded at their full length."""
-    time = linear(chunks, FREQUENCIES, shape.condition) + linear(chunks, shape.condition, shape.condition)
-    captions = linear(chunks * shape.caption_length, shape.caption_channels, shape.caption_hidden)
-    return time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, shape.condition)
 
 
 def duplicated(schedule: Schedule, iteration: int, cfg_number: int) -> bool:
@@ -336,18 +318,15 @@ def kv_ranges(
     """
     if ranges and steps % len(ranges):
         raise ValueError(f"{steps} steps do not divide into {len(ranges)} ranges")
-    made = []
-    for step in walk(chunks, window, steps, offset):
-        first = step.start - step.lead
-        reach = (
-            [ranges[index * len(ranges) // steps] for index in step.indices]
-            if ranges
-            else [step.end] * len(step.indices)
+    reaches = ranges or [chunks]
+    before = reaches[-1] if clean == -1 or not ranges else clean
+    return [
+        _ranges(
+            step.start - step.lead,
+            [before] * step.lead + [reaches[index * len(reaches) // steps] for index in step.indices],
         )
-        if step.lead:
-            reach.insert(0, (ranges[-1] if clean == -1 else clean) if ranges else step.end)
-        made.append(_ranges(first, reach))
-    return made
+        for step in walk(chunks, window, steps, offset)
+    ]
 
 
 def prefix_kv_ranges(offset: int, *, ranges: Sequence[int] = (), clean: int = -1) -> list[Interval]:

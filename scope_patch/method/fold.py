@@ -65,7 +65,6 @@ class Fold:
         self.each, self.patient, self.together = each or together, patient, together
         self._states: dict[int, Any] = {}
         self._levels: dict[int, list[float]] = {}
-        self._before: int | None = None
         self._known = schedule.noise_levels.tolist()
         self._active = schedule.mask.tolist()
         self._behind = schedule.mask.cumsum(dim=0).tolist()
@@ -76,11 +75,10 @@ class Fold:
 
     def _step(self, iteration: int, changes: Changes) -> Verdict:
         schedule, policy = self.schedule, self.policy(iteration)
-        if self._before is not None and schedule.turned(iteration, self._before):
+        if iteration and schedule.turned(iteration, iteration - 1):
             self._levels.clear()
         interval, forced = schedule.intervals[iteration], self.forced(iteration)
-        moved = self._before is None or interval != schedule.intervals[self._before]
-        self._before = iteration
+        moved = iteration == 0 or interval != schedule.intervals[iteration - 1]
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
         for slots in [(slot, slot + 1) for slot in range(*interval)] if self.each else [interval]:
@@ -110,7 +108,8 @@ class Fold:
             if slots[1] < last or (slots[1] == last and decision.mode is not Mode.RECOMPUTE):
                 decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), policy.initial()
         self._states = states
-        self._remember(iteration, (interval[0], last))
+        for slot in range(interval[0], last):
+            self._levels[slot] = [self._known[iteration][slot], *self._levels.get(slot, [])][: self.keeps]
         told = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
         return Verdict(decisions, (interval[0], last), told.mode, told.reason)
 
@@ -131,11 +130,6 @@ class Fold:
         """Distinct history points, the least over those of these slots that are updated now; 3 where none is."""
         active = self._active[iteration]
         return min((_distinct(self._levels.get(slot, [])) for slot in range(*slots) if active[slot]), default=MOST)
-
-    def _remember(self, iteration: int, forwarded: Interval) -> None:
-        now = self._known[iteration]
-        for slot in range(*forwarded):
-            self._levels[slot] = [now[slot], *self._levels.get(slot, [])][: self.keeps]
 
 
 def _distinct(levels: list[float]) -> int:

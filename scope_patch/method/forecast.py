@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,8 +75,7 @@ class Tally:
         return {name: count for name, count in counts.items() if count}
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A history, and the slots that are asked of it."""
 
     history: BranchHistory
@@ -167,6 +167,6 @@ def bound_of_change(points: Points, rows: Sequence[Tensor]) -> Tensor:
     first = rows[0] - 1  # v^ - v0 = first (v0 - v1) + second (v1 - v2)
     if len(rows) < 3:
         return first.abs() * points.drift
-    second = -rows[2]
-    slope, curvature = points.older
-    return (first + second * slope).abs() * points.drift + (second * curvature).abs() * points.bend
+    second, (h1, h2) = -rows[2], points.gaps  # v1 - v2 = (h2 / h1) (v0 - v1) - (h2 (h1 + h2) / 2) C
+    curvature = second * (h2 * (h1 + h2) / 2)
+    return (first + second * (h2 * points.per_first_gap)).abs() * points.drift + curvature.abs() * points.bend

@@ -75,21 +75,15 @@ def _turned(schedule: Schedule, iteration: int) -> bool:
 
 def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:
     """The least work that the horizon and forced recomputes allow."""
-    best: list[float] = []  # work up to here, the last recompute being this iteration
-    for i, part in enumerate(parts):
+    best: list[float] = []  # work up to here, the last recompute being this iteration; behind all of them, a free one
+    for i, part in enumerate([*parts, 0]):
         reach: list[float] = []
         for before in range(i - 1, max(i - max_skip - 2, -1), -1):
             reach.append(best[before])
             if must[before]:
                 break
         best.append(part + min(reach, default=0))
-    tail = range(len(parts) - 1, max(len(parts) - max_skip - 2, -1), -1)
-    ends = []
-    for i in tail:
-        ends.append(best[i])
-        if must[i]:
-            break
-    return min(ends)
+    return best[-1]
 
 
 def _tabulate(

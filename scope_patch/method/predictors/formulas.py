@@ -31,7 +31,7 @@ class Auto:
         h = target - points.newest
         # With two points the slope is all there is: right after growth, at high noise, where velocities change little.
         ratio = (h * points.per_first_gap).abs()
-        reach = torch.where(points.complete & (ratio > REACH), h * (REACH / ratio), h)
+        reach = torch.where((points.count >= 3) & (ratio > REACH), h * (REACH / ratio), h)
         if len(points) < 3:
             return points.weigh(reach)
         beyond = h + points.gaps[0]  # h + h1: the curvature term is h (h + h1) C / 2
@@ -105,5 +105,5 @@ class TaylorSeer2:
         h = target - points.newest
         bend = 0.5 * h * h * points.per_first_gap
         # Where a slot has no third point its D2 drops out, and its D1 must then not be bent either.
-        bend = bend * points.complete
+        bend = bend * (points.count >= 3)
         return points.weigh(h + bend, -bend)

@@ -33,32 +33,20 @@ class Points:
     def __len__(self) -> int:
         return int(self.levels.shape[0])
 
-    def gap(self, newer: int) -> Tensor:
-        """sigma[newer] - sigma[newer + 1] a slot; NaN where one is missing or the slot did not advance."""
-        if newer + 1 >= len(self):
-            return torch.full_like(self.levels[0], torch.nan)
-        gap = self.levels[newer] - self.levels[newer + 1]
-        return torch.where(gap.abs() > SAME_LEVEL, gap, torch.nan)
-
     @cached_property
     def first_gap(self) -> Tensor:
-        """h1 = sigma0 - sigma1."""
-        return self.gap(0)
+        """h1 = sigma0 - sigma1; NaN where one is missing or the slot did not advance."""
+        return self._gap(0)
 
     @cached_property
     def second_gap(self) -> Tensor:
         """h2 = sigma1 - sigma2; NaN also where h1 is (a second point without a first means nothing)."""
-        return torch.where(self.first_gap.isnan(), torch.nan, self.gap(1))
+        return torch.where(self.first_gap.isnan(), torch.nan, self._gap(1))
 
     @cached_property
     def per_first_gap(self) -> Tensor:
         """1 / h1; 0 where a slot has no second point, so that its slope drops out of every sum."""
         return (1 / self.first_gap).nan_to_num(nan=0.0)
-
-    @cached_property
-    def per_second_gap(self) -> Tensor:
-        """1 / h2; 0 where a slot has no third point."""
-        return (1 / self.second_gap).nan_to_num(nan=0.0)
 
     @cached_property
     def per_both_gaps(self) -> Tensor:
@@ -81,17 +69,6 @@ class Points:
     def gaps(self) -> tuple[Tensor, Tensor]:
         """(h1, h2); 0 where a slot has no such point."""
         return self.first_gap.nan_to_num(nan=0.0), self.second_gap.nan_to_num(nan=0.0)
-
-    @cached_property
-    def older(self) -> tuple[Tensor, Tensor]:
-        """(a, b) a slot, with which v1 - v2 = a (v0 - v1) - b C; 0 where a slot has no third point."""
-        h1, h2 = self.gaps
-        return h2 * self.per_first_gap, h2 * (h1 + h2) / 2
-
-    @cached_property
-    def complete(self) -> Tensor:
-        """Slots with all three points, booleans [slots]."""
-        return self.count >= 3
 
     @cached_property
     def faulty(self) -> Tensor:
@@ -141,6 +118,12 @@ class Points:
         if len(self) < 3 or second is None:
             rows = [1 + p, -p]
         else:
-            q = second * self.per_second_gap
+            q = second * (1 / self.second_gap).nan_to_num(nan=0.0)
             rows = [1 + p, q - p, -q]
         return torch.stack(rows)
+
+    def _gap(self, newer: int) -> Tensor:
+        if newer + 1 >= len(self):
+            return torch.full_like(self.newest, torch.nan)
+        gap = self.levels[newer] - self.levels[newer + 1]
+        return torch.where(gap.abs() > SAME_LEVEL, gap, torch.nan)
