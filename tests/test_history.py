@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scope_patch.method.changes import Discrepancy
-from scope_patch.method.forecast import Forecast, Limits, Part, Tally, bound_of_change, fine
+from scope_patch.method.forecast import Forecast, Limits, Part, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.predictors.points import Points
@@ -131,7 +131,7 @@ def test_bound_of_the_change_holds():
             weights = create(name).weights(row(level - 0.05), points)
             made, newest = history.combine((0, 1), weights), history.anchors[0].velocity
             true = (made - newest).norm() / newest.norm()
-            assert bound_of_change(points, weights.unbind()).item() >= true.item() * (1 - 1e-4)
+            assert largest_change(points, weights.unbind()).item() >= true.item() * (1 - 1e-4)
 
 
 def test_discrepancy_equals_equation_4_and_asks_once():

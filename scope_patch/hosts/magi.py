@@ -133,8 +133,8 @@ def dispatch_flops(
         text_tokens: of the caption, special tokens included. Upstream's forward over a prefix has the empty caption
             throughout: pass `null_tokens` there.
         cfg_number: 1 (one forward) or 3 (caption, empty caption, and each chunk alone without one).
-        lead: whether the first chunk is a clean one, forwarded for the cache (`fwd_extra_1st_chunk`); its caption is
-            the empty one, and the third forward leaves it out.
+        lead: whether the first chunk is a clean one, forwarded for the cache (`fwd_extra_1st_chunk`); its caption
+            is the empty one, and the third forward leaves it out.
         duplicate: whether a nearly clean chunk is forwarded once more, attending to itself only
             (`distill_nearly_clean_chunk`); with guidance there is none.
 
@@ -169,7 +169,7 @@ def window_flops(
     text_tokens: int,
     cfg_number: int,
 ) -> Callable[[int, Interval], int]:
-    """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, with what leads them.
+    """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
 
     Args:
         seen: for every iteration, the chunks that each chunk attends to (`kv_ranges`).
@@ -200,7 +200,7 @@ class Row:
         timesteps: the host's timestep of each of them, oldest first.
         context: what the velocities hang on beside latents and timesteps (which chunks are seen, how strong the
             guidance is). Velocities of different contexts are not of one curve.
-        lead: clean chunks right before `start` that are forwarded along, so that their keys and values get cached.
+        lead: clean chunks right before `start` that are forwarded along, to cache their keys and values.
     """
 
     start: int
@@ -295,14 +295,14 @@ def rows(
     """
     if len(timesteps) != steps + 1:
         raise ValueError(f"{len(timesteps)} timesteps for {steps} steps")
-    made = []
+    out = []
     for step in walk(chunks, window, steps, offset):
         levels = tuple(float(timesteps[index]) for index in step.indices)
         reach = tuple(index * (len(ranges) or 1) // steps for index in reversed(step.indices))
         scales = tuple(_scales(guidance, level) for level in levels) if guidance else ()
         context = (step.stage, reach, scales, levels[0] > nearly_clean)
-        made.append(Row(step.start, step.end, levels, context, step.lead))
-    return made
+        out.append(Row(step.start, step.end, levels, context, step.lead))
+    return out
 
 
 def kv_ranges(
@@ -312,7 +312,7 @@ def kv_ranges(
 
     Args:
         ranges: `noise2clean_kvrange`: chunks seen, itself included, from the noisiest stage on; all if empty.
-        clean: `clean_chunk_kvrange`, for the lead; -1 stands for the last of `ranges`. Without `ranges` it has no say.
+        clean: `clean_chunk_kvrange`, for the lead; -1 stands for the last of `ranges`. It has no say without.
 
     Raises ValueError where `rows` does, and where `steps` is no multiple of the number of `ranges`.
     """

@@ -244,15 +244,15 @@ def progress(
 def _rows(blocks: int, steps: int, ar_step: int, ready: int) -> list[list[int]]:
     """Progress of every block at every iteration, until all have made their last step."""
     row = [steps + 1] * min(ready, blocks) + [0] * (blocks - ready)
-    made: list[list[int]] = []
+    rows: list[list[int]] = []
     while any(index < steps for index in row):
         following: list[int] = []
         for k, index in enumerate(row):
             led = k > 0 and row[k - 1] < steps
             following.append(max(following[-1] - ar_step, 0) if led else min(index + 1, steps + 1))
-        made.append(following)
+        rows.append(following)
         row = following
-    return made
+    return rows
 
 
 def official_timesteps(steps: int, shift: float) -> list[int]:

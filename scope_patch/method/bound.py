@@ -21,7 +21,8 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     """For every iteration, what skipping it adds to the error of the finished latents, summed over slots.
 
     epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified. delta is what is left of an extrapolation over h
-    from two velocities h1 apart, bend h (h + h1) / 2, or what changed over h if that is less or there is one velocity.
+    from two velocities h1 apart, bend h (h + h1) / 2, or slope h, what changed over h, where that is less or there is
+    one velocity.
 
     Args:
         most: skips in a row at the most.

@@ -100,7 +100,8 @@ class Fold:
                 remaining=remaining,
             )
             states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
-        last = max((end for (_, end), made in decisions.items() if made.mode is Mode.RECOMPUTE), default=interval[0])
+        run = [end for (_, end), decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
+        last = max(run, default=interval[0])
         if self.together and last > interval[0]:
             last = interval[1]
         for slots, decision in decisions.items():
@@ -110,8 +111,8 @@ class Fold:
         self._states = states
         for slot in range(interval[0], last):
             self._levels[slot] = [self._known[iteration][slot], *self._levels.get(slot, [])][: self.keeps]
-        told = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
-        return Verdict(decisions, (interval[0], last), told.mode, told.reason)
+        main = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
+        return Verdict(decisions, (interval[0], last), main.mode, main.reason)
 
     def _progress(self, iteration: int, slots: Interval) -> tuple[bool, int, int]:
         """`active`, `age` and `remaining` of an observation."""

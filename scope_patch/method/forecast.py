@@ -153,11 +153,11 @@ def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Ten
     inside = ratio <= limits.step_ratio
     rows = weights.unbind()
     if points.drift is not None and points.bend is not None:
-        inside &= bound_of_change(points, rows) <= limits.magnitude
+        inside &= largest_change(points, rows) <= limits.magnitude
     return inside | (rows[1] == 0)
 
 
-def bound_of_change(points: Points, rows: Sequence[Tensor]) -> Tensor:
+def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:
     """An upper bound of ||v^ - v0|| / ||v0|| a slot, from the measured drift and bend, which must be known.
 
     Args:

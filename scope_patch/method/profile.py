@@ -55,14 +55,14 @@ class Profile:
 def read(path: Path | str) -> Profile:
     """A profile from its file. Raises UsageError for a file that is none."""
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"the profile {path} cannot be read: {error}") from error
-    if not isinstance(told, dict) or told.get("kind") != KIND or told.get("schema") != SCHEMA:
+    if not isinstance(contents, dict) or contents.get("kind") != KIND or contents.get("schema") != SCHEMA:
         raise UsageError(f"{path} is no profile of schema {SCHEMA}; `python -m scope_patch calibrate` writes one")
     try:
-        levels, change, bend = (_numbers(told[name]) for name in ("levels", "change", "bend"))
-        return Profile(levels, change, bend, str(told.get("host", "")))
+        levels, change, bend = (_numbers(contents[name]) for name in ("levels", "change", "bend"))
+        return Profile(levels, change, bend, str(contents.get("host", "")))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the profile {path} is damaged ({error}); calibrate again") from error
 

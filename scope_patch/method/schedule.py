@@ -156,7 +156,7 @@ class Schedule:
         intervals: what is forwarded at every iteration.
         baseline: what the host forwards at every iteration.
         selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
-        leads: clean slots right before the interval that the host forwards along to cache their keys and values.
+        leads: clean slots right before the interval that the host forwards along to cache keys and values.
         contexts: what velocities hang on beside latents and timesteps; a history is of one context.
         frames: latent frames a slot.
     """

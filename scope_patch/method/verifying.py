@@ -57,11 +57,11 @@ def ahead(
     state: State, verdicts: Iterable[Verdict], every: int, intervals: Sequence[Interval]
 ) -> tuple[State, list[Verdict]]:
     """What becomes of a whole plan if nothing errs beyond the bound, and the state after it."""
-    made = []
+    carried_out = []
     for verdict, interval in zip(verdicts, intervals, strict=True):
         state, now = step(state, verdict, every, interval)
-        made.append(now)
-    return state, made
+        carried_out.append(now)
+    return state, carried_out
 
 
 def longest(verdicts: Iterable[Verdict]) -> int:

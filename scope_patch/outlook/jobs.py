@@ -107,11 +107,11 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
         flops = cache(lambda slots: branches * wan.forward_flops(shape, slots, height, width))
         widths, parts = Widths(settings.widths), []
         for frames, ready in segments(options):
-            made = wan.progress(
+            progress = wan.progress(
                 frames, options.steps, ar_step=options.ar_step, pre_ready=ready, block=options.causal_block_size
             )
             schedule = Schedule.of(
-                made.table(make(options.steps, options.shift)), selective=method.selective, widths=widths
+                progress.table(make(options.steps, options.shift)), selective=method.selective, widths=widths
             )
             parts.append(
                 Part(schedule, lambda i, s: flops(s[1] - s[0]), lambda i, s: branches * (s[1] - s[0]), branches)
@@ -168,8 +168,8 @@ def _model(options: argparse.Namespace) -> tuple[wan.WanShape, tuple[Feature, st
     else:
         shape = next((shape for shape in wan.NAMED.values() if shape.dim == dim), wan.NAMED[SMALL])
     if shape.dim != dim:
-        told = f"--model {options.model} has" if options.model else "config.json says" if config else "--model needs"
-        raise ValueError(f"the weights in {options.weights} are of {dim} channels, {told} {shape.dim}")
+        says = f"--model {options.model} has" if options.model else "config.json says" if config else "--model needs"
+        raise ValueError(f"the weights in {options.weights} are of {dim} channels, {says} {shape.dim}")
     return shape, (feature, TIME_MODULATION)
 
 

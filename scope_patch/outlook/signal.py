@@ -171,6 +171,6 @@ def _sizes(steps: int, shortcut_mode: str) -> list[int]:
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    made.weight, made.bias = nn.Parameter(weight.float(), False), nn.Parameter(bias.float(), False)
-    return made
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight.float(), False), nn.Parameter(bias.float(), False)
+    return layer

@@ -21,7 +21,8 @@ class Traits:
     """Attributes:
     level: where it skips unless the user says otherwise: "velocity" (the forward is not called) or "residual" (it is
         called, and the residual of its blocks is made from earlier ones; embedding and head are fresh).
-    own: it decides by settings of its own and on the host's own intervals; presets and thresholds mean nothing to it.
+    own: it decides by settings of its own and on the host's own intervals; presets and thresholds mean nothing
+        to it.
     each: where slots can be decided one by one, it does so.
     together: where they cannot be forwarded one by one, it still decides so, and all are forwarded as soon as one must.
     signal: what it decides from: "timestep" (the modulation that enters the blocks), "embedding" (the time embedding
