@@ -28,7 +28,7 @@ def clean_chunk_alone():
     from scope_patch.patch.hooks import bindings
 
     architecture = bindings()["magi-1"].architecture
-    stepwise, forced, turned = architecture.stepwise, Fold.forced, Schedule.turned
+    stepwise, forced, turned = architecture.stepwise, Fold.forced, Schedule.context_changed
 
     def narrow(arguments, first, last):
         alone = stepwise.narrow(arguments, first, last)
@@ -37,12 +37,12 @@ def clean_chunk_alone():
         return alone
 
     Fold.forced = lambda self, iteration: False
-    Schedule.turned = lambda self, iteration, before: turned(self, iteration, before) and self.grew(iteration)
+    Schedule.context_changed = lambda self, iteration, before: turned(self, iteration, before) and self.grew(iteration)
     object.__setattr__(architecture, "stepwise", replace(stepwise, narrow=narrow))
     try:
         yield
     finally:
-        Fold.forced, Schedule.turned = forced, turned
+        Fold.forced, Schedule.context_changed = forced, turned
         object.__setattr__(architecture, "stepwise", stepwise)
 
 

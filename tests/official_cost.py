@@ -155,7 +155,13 @@ def expected_calls(shape, model, options):
         blended = row.context[-1]
         calls.append(
             dispatch_flops(
-                shape, tokens, ranges, caption, cfg_number=options.cfg, lead=bool(row.lead), duplicate=blended
+                shape,
+                tokens,
+                ranges,
+                caption,
+                cfg_number=options.cfg,
+                clean_prefix=bool(row.clean_prefix),
+                duplicate=blended,
             )
         )
     return calls
@@ -234,7 +240,7 @@ def unequal_walk(made, registry_rows):
         t = made.get_timestep(made.ts[0], length, first, last, k)
         indices = made.get_denoise_step_of_each_chunk(0, length, first, last, k, has_clean_t=lead)
         theirs = made.generate_kvrange_for_denoising_video(0, start - lead, end - start + lead, indices)
-        told = (row.start, row.end, row.lead, list(row.timesteps))
+        told = (row.start, row.end, row.clean_prefix, list(row.timesteps))
         if told != (start, end, int(lead), t.tolist()) or (theirs // 24).tolist() != list(map(list, ours)):
             return True
     if offset:

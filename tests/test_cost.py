@@ -231,12 +231,12 @@ def magi_petaflop(ranges, clean):
     tokens = MAGI.chunk_tokens(6, 60, 60)
     rows = chunkwise.rows(10, 4, 64, chunkwise.timesteps(64), ranges=ranges)
     spans = chunkwise.kv_ranges(10, 4, 64, ranges=ranges, clean=clean)
-    assert tokens == 5400 and len(rows) == 208 and sum(row.lead for row in rows) == 9
+    assert tokens == 5400 and len(rows) == 208 and sum(row.clean_prefix for row in rows) == 9
     blended = [row.context[-1] for row in rows]
     assert sum(blended) == 160, "stages 3 .. 12, from t = float32(0.3) > 0.3 on"
     total = 0
     for row, span, twice in zip(rows, spans, blended, strict=True):
-        total += dispatch_flops(MAGI, tokens, span, 128, lead=bool(row.lead), duplicate=twice)
+        total += dispatch_flops(MAGI, tokens, span, 128, clean_prefix=bool(row.clean_prefix), duplicate=twice)
     return total / 1e15
 
 
@@ -255,7 +255,7 @@ def test_magi_with_the_official_ranges():
 
 
 def test_magi_guidance_is_three_forwards():
-    given = {"text_tokens": 128, "lead": True}
+    given = {"text_tokens": 128, "clean_prefix": True}
     total = dispatch_flops(MAGI, 5400, [(0, 3), (0, 4)], cfg_number=3, duplicate=True, **given)
     each = (([3, 4], [50, 128]), ([3, 4], [50, 50]), ([1], [50]))
     assert total == sum(forward_flops(MAGI, 5400, [5400 * k for k in kv], text) for kv, text in each)
@@ -291,7 +291,7 @@ def test_rows_of_a_short_video():
     """Two chunks, window 2, 4 steps: the second enters after two steps; the first goes along, clean, once."""
     t = [0.0, 0.25, 0.5, 0.75, 1.0]
     rows = chunkwise.rows(2, 2, 4, t)
-    assert [(row.start, row.end, row.timesteps, row.lead) for row in rows] == [
+    assert [(row.start, row.end, row.timesteps, row.clean_prefix) for row in rows] == [
         (0, 1, (0.0,), 0), (0, 1, (0.25,), 0), (0, 2, (0.5, 0.0), 0), (0, 2, (0.75, 0.25), 0),
         (1, 2, (0.5,), 1), (1, 2, (0.75,), 0),
     ]  # fmt: skip

@@ -72,7 +72,7 @@ def test_measured_sizes():
     points = history.points((0, 1))
     newest, before = 3 * 0.36 + 1, 3 * 0.49 + 1
     assert points.drift.item() == pytest.approx((before - newest) / newest, rel=1e-5)
-    assert points.bend.item() == pytest.approx(6 / newest, rel=1e-4)  # the second derivative of 3 s^2 + 1
+    assert points.curvature.item() == pytest.approx(6 / newest, rel=1e-4)  # the second derivative of 3 s^2 + 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

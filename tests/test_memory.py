@@ -103,7 +103,7 @@ def test_with_another_place_the_device_never_holds_more_and_nothing_changes(even
             assert torch.equal(history.hold(interval), plain[key].hold(interval))
             ours, theirs = history.points(interval), plain[key].points(interval)
             assert torch.equal(ours.levels.nan_to_num(7), theirs.levels.nan_to_num(7))
-            assert torch.equal(ours.drift, theirs.drift) and torch.equal(ours.bend, theirs.bend)
+            assert torch.equal(ours.drift, theirs.drift) and torch.equal(ours.curvature, theirs.curvature)
     assert shelf.puts == memory.moved and memory.dropped == memory.over == 0
 
 

@@ -138,13 +138,13 @@ def test_velocities_without_numbers(job, dtype, name):
     schedule, host, (cached, predicted) = job()
     policy = create(Settings.resolve({"cache_threshold": cached, "predict_threshold": predicted}, {}))
     made_of, record, branches, partial = predictor(name), Record(), [object(), object()], 0
-    run = Fold(schedule, lambda i: policy, made_of.keeps, each=host.chunked, patient=host.chunked)
+    run = Fold(schedule, lambda i: policy, made_of.keeps, per_slot=host.chunked, hold_if_short=host.chunked)
     verdicts = run.verdicts(changes.expected(schedule))
     session = Session(lambda: schedule, lambda *_: Planned(verdicts), made_of, record, host)
     with no_sync() as operations:
         for i in range(len(schedule)):
             start, end = session.enter(i)
-            slots = end - start + schedule.lead(i)
+            slots = end - start + schedule.clean_prefix(i)
             latents = torch.empty(2, 4, slots * host.layout.frames, 4, 4, device="meta", dtype=dtype)
             for branch in branches:
                 timestep = torch.empty(2, slots, device="meta")

@@ -31,7 +31,7 @@ def magi(steps, chunks, window):
 
 def at(profile, sigma):
     """(change, bend) by linear interpolation."""
-    pairs = list(zip(profile.levels, profile.change, profile.bend, strict=True))
+    pairs = list(zip(profile.levels, profile.slope, profile.curvature, strict=True))
     if sigma <= pairs[0][0] or sigma >= pairs[-1][0]:
         return pairs[0 if sigma <= pairs[0][0] else -1][1:]
     for low, high in itertools.pairwise(pairs):
@@ -48,9 +48,9 @@ def slow_error(schedule, profile, recomputed):
         if recomputed[i]:
             continue
         past = [k for k in range(i - 1, -1, -1) if recomputed[k]]
-        if any(schedule.turned(k + 1, k) for k in range(past[0], i)):
+        if any(schedule.context_changed(k + 1, k) for k in range(past[0], i)):
             return math.inf
-        turns = [k for k in range(i, 0, -1) if schedule.turned(k, k - 1)]
+        turns = [k for k in range(i, 0, -1) if schedule.context_changed(k, k - 1)]
         past = [k for k in past if not turns or k >= turns[0]]
         for slot in schedule.mask[i].nonzero().flatten().tolist():
             mine = [k for k in past if schedule.intervals[k][0] <= slot < schedule.intervals[k][1]]
@@ -73,8 +73,8 @@ def slow_error(schedule, profile, recomputed):
 def allowed(schedule, recomputed, most):
     skips = 0
     for i, run in enumerate(recomputed):
-        turned = i > 0 and schedule.turned(i, i - 1)
-        if not run and (schedule.grew(i) or schedule.lead(i) or turned):
+        turned = i > 0 and schedule.context_changed(i, i - 1)
+        if not run and (schedule.grew(i) or schedule.clean_prefix(i) or turned):
             return False
         skips = 0 if run else skips + 1
         if skips > most:

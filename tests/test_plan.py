@@ -148,7 +148,7 @@ def test_laws_of_plans(target, max_skip, each, steps):
         for i, verdict in enumerate(plan.verdicts):
             skips = 0 if verdict.mode.value == "R" else skips + 1
             assert skips <= max_skip
-            assert not schedule.lead(i) or verdict.forwarded == schedule.intervals[i], "clean keys are written"
+            assert not schedule.clean_prefix(i) or verdict.forwarded == schedule.intervals[i], "clean keys are written"
             assert not schedule.grew(i) or verdict.forwarded[1] == schedule.intervals[i][1], "new chunks get a velocity"
             assert verdict.forwarded[0] == schedule.intervals[i][0]
 

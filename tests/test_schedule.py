@@ -148,9 +148,14 @@ def test_a_moving_window_is_forwarded_as_the_host_says():
     table.check()
     made = schedule.Schedule.of(table, selective=True)
     assert made.intervals == table.intervals and not made.selective and made.ends == [1, 2, 2, 3]
-    assert made.baseline == [(0, 1), (0, 2), (0, 2), (0, 3)] and made.lead(3) == 1 and made.frames == 6
+    assert made.baseline == [(0, 1), (0, 2), (0, 2), (0, 3)] and made.clean_prefix(3) == 1 and made.frames == 6
     assert [made.grew(i) for i in range(4)] == [True, True, False, True]
-    assert made.entered(3, (2, 3)) and not made.entered(3, (1, 2)) and made.turned(3, 2) and not made.turned(2, 1)
+    assert (
+        made.entered(3, (2, 3))
+        and not made.entered(3, (1, 2))
+        and made.context_changed(3, 2)
+        and not made.context_changed(2, 1)
+    )
 
 
 def test_the_direction_of_timesteps_is_nobodys_business():

@@ -121,7 +121,7 @@ def dispatch_flops(
     text_tokens: int,
     *,
     cfg_number: int = 1,
-    lead: bool = False,
+    clean_prefix: bool = False,
     duplicate: bool = False,
     null_tokens: int = NULL_TOKENS,
 ) -> int:
@@ -133,21 +133,21 @@ def dispatch_flops(
         text_tokens: of the caption, special tokens included. Upstream's forward over a prefix has the empty caption
             throughout: pass `null_tokens` there.
         cfg_number: 1 (one forward) or 3 (caption, empty caption, and each chunk alone without one).
-        lead: whether the first chunk is a clean one, forwarded for the cache (`fwd_extra_1st_chunk`); its caption
-            is the empty one, and the third forward leaves it out.
+        clean_prefix: whether the first chunk is a clean one, forwarded for the cache (`fwd_extra_1st_chunk`); its
+            caption is the empty one, and the third forward leaves it out.
         duplicate: whether a nearly clean chunk is forwarded once more, attending to itself only
             (`distill_nearly_clean_chunk`); with guidance there is none.
 
     Raises ValueError for another `cfg_number`.
     """
     seen = [(end - start) * tokens for start, end in kv_ranges]
-    texts = [null_tokens if lead and i == 0 else text_tokens for i in range(len(seen))]
+    texts = [null_tokens if clean_prefix and i == 0 else text_tokens for i in range(len(seen))]
     if cfg_number == 1:
         extra = int(duplicate)
         return forward_flops(shape, tokens, [*seen, *[tokens] * extra], [*texts, *[text_tokens] * extra])
     if cfg_number != 3:
         raise ValueError(f"cfg_number {cfg_number} is unknown to us (1 and 3 are known)")
-    alone = len(seen) - lead
+    alone = len(seen) - clean_prefix
     return (
         forward_flops(shape, tokens, seen, texts)
         + forward_flops(shape, tokens, seen, [null_tokens] * len(seen))
@@ -176,15 +176,15 @@ def window_flops(
     """
 
     def flops(iteration: int, slots: Interval) -> int:
-        lead = schedule.lead(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + lead
+        prefix = schedule.clean_prefix(iteration)
+        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
         return dispatch_flops(
             shape,
             chunk_tokens,
             seen[iteration][:chunks],
             text_tokens,
             cfg_number=cfg_number,
-            lead=bool(lead),
+            clean_prefix=bool(prefix),
             duplicate=duplicated(schedule, iteration, cfg_number),
         )
 
@@ -200,14 +200,14 @@ class Row:
         timesteps: the host's timestep of each of them, oldest first.
         context: what the velocities hang on beside latents and timesteps (which chunks are seen, how strong the
             guidance is). Velocities of different contexts are not of one curve.
-        lead: clean chunks right before `start` that are forwarded along, to cache their keys and values.
+        clean_prefix: clean chunks right before `start` that are forwarded along, to cache their keys and values.
     """
 
     start: int
     end: int
     timesteps: tuple[float, ...]
     context: Hashable = None
-    lead: int = 0
+    clean_prefix: int = 0
 
 
 def window_table(rows: Sequence[Row], frames: int) -> Table:
@@ -230,7 +230,7 @@ def window_table(rows: Sequence[Row], frames: int) -> Table:
         1 - timesteps,
         mask,
         [(row.start, row.end) for row in rows],
-        [row.lead for row in rows],
+        [row.clean_prefix for row in rows],
         [row.context for row in rows],
         frames,
         moving=True,
@@ -241,7 +241,7 @@ class Step(NamedTuple):
     """One step of the window.
 
     `stage` numbers the stages and `position` the steps in one; chunks [start, end) are at the denoise steps `indices`,
-    oldest chunk first; `lead` (0 or 1) chunks before them go along, clean.
+    oldest chunk first; `clean_prefix` (0 or 1) chunks before them go along, clean.
     """
 
     stage: int
@@ -249,7 +249,7 @@ class Step(NamedTuple):
     start: int
     end: int
     indices: tuple[int, ...]
-    lead: int
+    clean_prefix: int
 
 
 def walk(chunks: int, window: int, steps: int, offset: int = 0) -> Iterator[Step]:
@@ -301,18 +301,18 @@ def rows(
         reach = tuple(index * (len(ranges) or 1) // steps for index in reversed(step.indices))
         scales = tuple(_scales(guidance, level) for level in levels) if guidance else ()
         context = (step.stage, reach, scales, levels[0] > nearly_clean)
-        out.append(Row(step.start, step.end, levels, context, step.lead))
+        out.append(Row(step.start, step.end, levels, context, step.clean_prefix))
     return out
 
 
 def kv_ranges(
     chunks: int, window: int, steps: int, offset: int = 0, *, ranges: Sequence[int] = (), clean: int = -1
 ) -> list[list[Interval]]:
-    """For every step, the chunks [first, last) that each chunk in [start - lead, end) attends to.
+    """For every step, the chunks [first, last) that each chunk in [start - clean_prefix, end) attends to.
 
     Args:
         ranges: `noise2clean_kvrange`: chunks seen, itself included, from the noisiest stage on; all if empty.
-        clean: `clean_chunk_kvrange`, for the lead; -1 stands for the last of `ranges`. It has no say without.
+        clean: `clean_chunk_kvrange`, for the clean prefix; -1 stands for the last of `ranges`. It has no say without.
 
     Raises ValueError where `rows` does, and where `steps` is no multiple of the number of `ranges`.
     """
@@ -322,8 +322,8 @@ def kv_ranges(
     before = reaches[-1] if clean == -1 or not ranges else clean
     return [
         _ranges(
-            step.start - step.lead,
-            [before] * step.lead + [reaches[index * len(reaches) // steps] for index in step.indices],
+            step.start - step.clean_prefix,
+            [before] * step.clean_prefix + [reaches[index * len(reaches) // steps] for index in step.indices],
         )
         for step in walk(chunks, window, steps, offset)
     ]

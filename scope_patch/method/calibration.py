@@ -65,13 +65,13 @@ class Calibration:
         """What was measured; None where there is too little: no noise level with two velocities before it."""
         rows = []
         for level in sorted(self._second):
-            change, bend = (_ratio(sums[level]) for sums in (self._first, self._second))
-            if math.isfinite(change) and math.isfinite(bend):
-                rows.append((level, change, bend))
+            slope, curvature = (_ratio(sums[level]) for sums in (self._first, self._second))
+            if math.isfinite(slope) and math.isfinite(curvature):
+                rows.append((level, slope, curvature))
         if not rows:
             return None
-        levels, changes, bends = zip(*rows, strict=True)
-        return Profile(levels, changes, bends, host)
+        levels, slopes, curvatures = zip(*rows, strict=True)
+        return Profile(levels, slopes, curvatures, host)
 
     @staticmethod
     def _add(

@@ -19,7 +19,7 @@ MOST = 3
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StepDecision:
     """What is decided at one iteration.
 
     Attributes:
@@ -33,7 +33,7 @@ class Verdict:
     forwarded: Interval
     mode: Mode
     reason: str
-    instead: Verdict | None = None
+    instead: StepDecision | None = None
 
     def mode_of(self, slot: int) -> Mode:
         """What happens to one slot of the interval."""
@@ -45,10 +45,10 @@ class Fold:
 
     Args:
         policy: the policy of an iteration; all of them must share their kind of state.
-        each: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
-        patient: too few points to predict are enough to repeat the last velocity.
+        per_slot: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
+        hold_if_short: too few points to predict are enough to repeat the last velocity.
         keeps: history points that the predictor can use.
-        together: slots are decided one by one, but all are forwarded as soon as one must be.
+        joint: slots are decided one by one, but all are forwarded as soon as one must be.
     """
 
     def __init__(
@@ -57,32 +57,32 @@ class Fold:
         policy: Callable[[int], Policy],
         keeps: int,
         *,
-        each: bool = False,
-        patient: bool = False,
-        together: bool = False,
+        per_slot: bool = False,
+        hold_if_short: bool = False,
+        joint: bool = False,
     ) -> None:
         self.schedule, self.policy, self.keeps = schedule, policy, keeps
-        self.each, self.patient, self.together = each or together, patient, together
+        self.per_slot, self.hold_if_short, self.joint = per_slot or joint, hold_if_short, joint
         self._states: dict[int, Any] = {}
         self._levels: dict[int, list[float]] = {}
         self._known = schedule.noise_levels.tolist()
         self._active = schedule.mask.tolist()
         self._behind = schedule.mask.cumsum(dim=0).tolist()
 
-    def verdicts(self, changes: Changes) -> list[Verdict]:
+    def verdicts(self, changes: Changes) -> list[StepDecision]:
         """Those of all iterations; to be asked for once."""
         return [self._step(iteration, changes) for iteration in range(len(self.schedule))]
 
-    def _step(self, iteration: int, changes: Changes) -> Verdict:
+    def _step(self, iteration: int, changes: Changes) -> StepDecision:
         schedule, policy = self.schedule, self.policy(iteration)
-        if iteration and schedule.turned(iteration, iteration - 1):
+        if iteration and schedule.context_changed(iteration, iteration - 1):
             self._levels.clear()
         interval, forced = schedule.intervals[iteration], self.forced(iteration)
         moved = iteration == 0 or interval != schedule.intervals[iteration - 1]
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
-        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.each else [interval]:
-            key = slots[0] if self.each else 0
+        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.per_slot else [interval]:
+            key = slots[0] if self.per_slot else 0
             grew = schedule.entered(iteration, slots)
             points = 0 if grew or forced else self._points(iteration, slots)
             active, age, remaining = self._progress(iteration, slots)
@@ -90,7 +90,7 @@ class Fold:
                 changes(iteration, slots),
                 grew,
                 points,
-                patient=self.patient,
+                hold_if_short=self.hold_if_short,
                 forced=forced,
                 iteration=iteration,
                 iterations=len(schedule),
@@ -102,7 +102,7 @@ class Fold:
             states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
         run = [end for (_, end), decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
         last = max(run, default=interval[0])
-        if self.together and last > interval[0]:
+        if self.joint and last > interval[0]:
             last = interval[1]
         for slots, decision in decisions.items():
             # Older slots do not see younger ones, but are seen by them: they are computed along.
@@ -112,7 +112,7 @@ class Fold:
         for slot in range(interval[0], last):
             self._levels[slot] = [self._known[iteration][slot], *self._levels.get(slot, [])][: self.keeps]
         main = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
-        return Verdict(decisions, (interval[0], last), main.mode, main.reason)
+        return StepDecision(decisions, (interval[0], last), main.mode, main.reason)
 
     def _progress(self, iteration: int, slots: Interval) -> tuple[bool, int, int]:
         """`active`, `age` and `remaining` of an observation."""
@@ -125,7 +125,7 @@ class Fold:
 
     def forced(self, iteration: int) -> bool:
         """Whether the host needs this forward for more than its velocities."""
-        return self.schedule.lead(iteration) > 0
+        return self.schedule.clean_prefix(iteration) > 0
 
     def _points(self, iteration: int, slots: Interval) -> int:
         """Distinct history points, the least over those of these slots that are updated now; 3 where none is."""

@@ -152,7 +152,7 @@ def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Ten
     ratio = ((target - points.newest) * points.per_first_gap).abs()
     inside = ratio <= limits.step_ratio
     rows = weights.unbind()
-    if points.drift is not None and points.bend is not None:
+    if points.drift is not None and points.curvature is not None:
         inside &= largest_change(points, rows) <= limits.magnitude
     return inside | (rows[1] == 0)
 
@@ -163,10 +163,10 @@ def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:
     Args:
         rows: weights of the points, newest first, [slots] each.
     """
-    assert points.drift is not None and points.bend is not None
+    assert points.drift is not None and points.curvature is not None
     first = rows[0] - 1  # v^ - v0 = first (v0 - v1) + second (v1 - v2)
     if len(rows) < 3:
         return first.abs() * points.drift
     second, (h1, h2) = -rows[2], points.gaps  # v1 - v2 = (h2 / h1) (v0 - v1) - (h2 (h1 + h2) / 2) C
     curvature = second * (h2 * (h1 + h2) / 2)
-    return (first + second * (h2 * points.per_first_gap)).abs() * points.drift + curvature.abs() * points.bend
+    return (first + second * (h2 * points.per_first_gap)).abs() * points.drift + curvature.abs() * points.curvature

@@ -66,11 +66,11 @@ def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip:
 
 
 def _must(schedule: Schedule, iteration: int) -> bool:
-    return schedule.grew(iteration) or schedule.lead(iteration) > 0 or _turned(schedule, iteration)
+    return schedule.grew(iteration) or schedule.clean_prefix(iteration) > 0 or _turned(schedule, iteration)
 
 
 def _turned(schedule: Schedule, iteration: int) -> bool:
-    return iteration > 0 and schedule.turned(iteration, iteration - 1)
+    return iteration > 0 and schedule.context_changed(iteration, iteration - 1)
 
 
 def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:
@@ -87,7 +87,7 @@ def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> fl
 
 
 def _tabulate(
-    parts: Sequence[int], must: Sequence[bool], turned: Sequence[bool], errors: Tensor, max_skip: int, most: int
+    parts: Sequence[int], must: Sequence[bool], changed: Sequence[bool], errors: Tensor, max_skip: int, most: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The least error by (skips since the newest recompute, gap between the last two, work so far).
 
@@ -102,7 +102,7 @@ def _tabulate(
         if not must[i]:
             new[1:] = table[:-1] + errors[i, :max_skip, : max_skip + 2, None]
         room = most + 1 - parts[i]
-        if turned[i]:  # what was computed before is of another curve
+        if changed[i]:  # what was computed before is of another curve
             least, origin = table.flatten(0, 1).min(dim=0)
             new[0, 0, parts[i] :] = least[:room]
         else:

@@ -11,7 +11,7 @@ from typing import Any
 from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
 from .changes import Changes
-from .fold import Fold, Verdict
+from .fold import Fold, StepDecision
 from .placement import TOLERANCE, Placed, place
 from .policies import Policy
 from .profile import Profile, assumed
@@ -34,7 +34,7 @@ class Plan:
     bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
     """
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[StepDecision]
     work: float
     baseline: float
     thresholds: Thresholds | None
@@ -92,7 +92,7 @@ class Planner:
         """
         method, settings = self.method, self.method.settings
         policy, target = method.policy, settings.target_speedup
-        if not method.traits.own:
+        if not method.traits.self_tuned:
             if settings.thresholds is not None or not policy.active:
                 return ResolvedPlan(self.at(settings.thresholds or NO_LIMIT))
             target, limit = settings.target(method.defaults.presets), EVERYTHING
@@ -105,7 +105,7 @@ class Planner:
         elif target is None:
             return ResolvedPlan(self.of(policy))
         else:
-            plan = self.among(policy.ladder(), target)  # type: ignore[attr-defined]  # `create` has looked
+            plan = self.among(policy.candidates(), target)  # type: ignore[attr-defined]  # `create` has looked
             why = f"{policy.name} can be set to"
         remark = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {why}"
         return ResolvedPlan(plan, target, remark if plan.bound else "")
@@ -127,16 +127,16 @@ class Planner:
         """The plan of a policy that decides by itself."""
         return self._plan(self._verdicts(lambda i: policy), None)
 
-    def among(self, ladder: Sequence[Policy], target: float) -> Plan:
+    def among(self, candidates: Sequence[Policy], target: float) -> Plan:
         """Of policies from slow to fast, the plan whose speed-up is nearest to the target.
 
         Raises ValueError for a target below 1.
         """
         wanted = self.baseline / _checked(target)
-        high = bisect_left(range(len(ladder)), True, key=lambda k: self.of(ladder[k]).work <= wanted)
-        near = [self.of(ladder[k]) for k in (high - 1, high) if 0 <= k < len(ladder)]
+        high = bisect_left(range(len(candidates)), True, key=lambda k: self.of(candidates[k]).work <= wanted)
+        near = [self.of(candidates[k]) for k in (high - 1, high) if 0 <= k < len(candidates)]
         plan = min(near, key=lambda plan: abs(plan.work - wanted))
-        return replace(plan, bound=high == len(ladder) and plan.work > wanted * TOLERANCE)
+        return replace(plan, bound=high == len(candidates) and plan.work > wanted * TOLERANCE)
 
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
@@ -189,26 +189,26 @@ class Planner:
         ]
         return self._plan(self._verdicts(lambda i: pair[i >= turn]), early if turn else late)
 
-    def _verdicts(self, policy: Callable[[int], Policy], *, one_by_one: bool = True) -> list[Verdict]:
+    def _verdicts(self, policy: Callable[[int], Policy], *, one_by_one: bool = True) -> list[StepDecision]:
         """Those of a policy an iteration; slots are decided one by one where the host and the policy can."""
         method = self.method
         fold = Fold(
             self.schedule,
             policy,
             method.predictor.keeps,
-            each=one_by_one and method.per_slot,
-            patient=method.defaults.hold_if_short,
-            together=method.traits.together,
+            per_slot=one_by_one and method.per_slot,
+            hold_if_short=method.defaults.hold_if_short,
+            joint=method.traits.joint,
         )
         return fold.verdicts(self._changes)
 
-    def _plan(self, verdicts: list[Verdict], thresholds: Thresholds | None) -> Plan:
+    def _plan(self, verdicts: list[StepDecision], thresholds: Thresholds | None) -> Plan:
         work = 0.0
         for i, verdict in enumerate(verdicts):
             if verdict.forwarded[0] < verdict.forwarded[1]:
                 work += self._work(i, verdict.forwarded)
-            elif self.method.traits.left:
-                work += self.method.traits.left * self._work(i, self.schedule.intervals[i])
+            elif self.method.traits.residual_work:
+                work += self.method.traits.residual_work * self._work(i, self.schedule.intervals[i])
         return Plan(verdicts, work, self.baseline, thresholds)
 
 

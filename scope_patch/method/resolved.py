@@ -62,12 +62,12 @@ class Method:
     @property
     def selective(self) -> bool:
         """Whether latent frames that have not started may be left out."""
-        return self.settings.selective and self.policy.active and not self.traits.own
+        return self.settings.selective and self.policy.active and not self.traits.self_tuned
 
     @property
     def per_slot(self) -> bool:
         """Whether slots are decided and forwarded one by one."""
-        return self.defaults.per_slot and self.settings.per_chunk and self.traits.each
+        return self.defaults.per_slot and self.settings.per_chunk and self.traits.per_slot
 
     @property
     def limit(self) -> float:

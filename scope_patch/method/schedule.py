@@ -156,7 +156,7 @@ class Schedule:
         intervals: what is forwarded at every iteration.
         baseline: what the host forwards at every iteration.
         selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
-        leads: clean slots right before the interval that the host forwards along to cache keys and values.
+        clean_prefixes: clean slots right before the interval that the host forwards along to cache keys and values.
         contexts: what velocities hang on beside latents and timesteps; a history is of one context.
         frames: latent frames a slot.
     """
@@ -169,7 +169,7 @@ class Schedule:
     baseline: list[Interval]
     selective: bool
     note: str = ""
-    leads: Sequence[int] = ()
+    clean_prefixes: Sequence[int] = ()
     contexts: Sequence[Hashable] = ()
     frames: int = 1
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -224,11 +224,11 @@ class Schedule:
         """Whether one of these slots came under way at this iteration."""
         return self.grew(iteration) and (iteration == 0 or slots[1] > self.ends[iteration - 1])
 
-    def lead(self, iteration: int) -> int:
-        """Clean slots forwarded in front of the interval: a forward with a lead must not be skipped altogether."""
-        return self.leads[iteration] if self.leads else 0
+    def clean_prefix(self, iteration: int) -> int:
+        """Clean slots forwarded in front of the interval: a forward with one must not be skipped altogether."""
+        return self.clean_prefixes[iteration] if self.clean_prefixes else 0
 
-    def turned(self, iteration: int, before: int) -> bool:
+    def context_changed(self, iteration: int, before: int) -> bool:
         """Whether velocities of the iteration `before` belong to another curve than those of this one."""
         return bool(self.contexts) and self.contexts[iteration] != self.contexts[before]
 

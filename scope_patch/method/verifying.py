@@ -14,7 +14,7 @@ import torch
 
 from .bound import interpolate, miss
 from .decision import Decision, Mode
-from .fold import Verdict
+from .fold import StepDecision
 from .profile import Profile
 from .schedule import Interval, Schedule
 
@@ -34,7 +34,7 @@ class State:
     most: int | None = None
 
 
-def step(state: State, verdict: Verdict, every: int, interval: Interval) -> tuple[State, Verdict]:
+def step(state: State, verdict: StepDecision, every: int, interval: Interval) -> tuple[State, StepDecision]:
     """What becomes of one verdict.
 
     Only iterations in which nothing at all is forwarded count as skipped. Every `every`-th of them is verified; since
@@ -54,8 +54,8 @@ def step(state: State, verdict: Verdict, every: int, interval: Interval) -> tupl
 
 
 def ahead(
-    state: State, verdicts: Iterable[Verdict], every: int, intervals: Sequence[Interval]
-) -> tuple[State, list[Verdict]]:
+    state: State, verdicts: Iterable[StepDecision], every: int, intervals: Sequence[Interval]
+) -> tuple[State, list[StepDecision]]:
     """What becomes of a whole plan if nothing errs beyond the bound, and the state after it."""
     carried_out = []
     for verdict, interval in zip(verdicts, intervals, strict=True):
@@ -64,7 +64,7 @@ def ahead(
     return state, carried_out
 
 
-def longest(verdicts: Iterable[Verdict]) -> int:
+def longest(verdicts: Iterable[StepDecision]) -> int:
     """The most skips in a row; a verified one ends its row, and counts, since its prediction reaches as far."""
     most = row = 0
     for verdict in verdicts:
@@ -89,9 +89,9 @@ def tightened(state: State, planned: int) -> State:
     return replace(state, most=(planned if state.most is None else min(state.most, planned)) // 2)
 
 
-def _recompute(interval: Interval, instead: Verdict | None = None) -> Verdict:
+def _recompute(interval: Interval, instead: StepDecision | None = None) -> StepDecision:
     decision = Decision(Mode.RECOMPUTE, REASON)
-    return Verdict({interval: decision}, interval, decision.mode, decision.reason, instead)
+    return StepDecision({interval: decision}, interval, decision.mode, decision.reason, instead)
 
 
 class Expectation:
@@ -108,13 +108,13 @@ class Expectation:
         self._computed: dict[int, list[int]] = {}
         self._before: int | None = None
 
-    def note(self, iteration: int, verdict: Verdict) -> None:
+    def note(self, iteration: int, verdict: StepDecision) -> None:
         """An iteration's verdict is carried out; in the host's order."""
         self._enter(iteration)
         for slot in range(*verdict.forwarded):
             self._computed[slot] = [iteration, *self._computed.get(slot, [])][:2]
 
-    def error(self, iteration: int, skipped: Verdict) -> float | None:
+    def error(self, iteration: int, skipped: StepDecision) -> float | None:
         """||v^ - v|| / ||v|| over the slots that are updated; None where one of them has no velocity yet.
 
         The root mean square of what `miss` says of each: as if all velocities were of one size.
@@ -128,12 +128,12 @@ class Expectation:
         now, table = levels[iteration, slots], [levels[[each[k] for each in known], slots] for k in (0, -1)]
         predicted = torch.tensor([skipped.mode_of(slot) is Mode.PREDICT for slot in slots])
         gaps = torch.where(predicted, (table[0] - table[1]).abs(), 0.0)  # one velocity, or one repeated: no gap
-        change, bend = (
-            interpolate(self._profile.levels, row, now) for row in (self._profile.change, self._profile.bend)
+        slope, curvature = (
+            interpolate(self._profile.levels, row, now) for row in (self._profile.slope, self._profile.curvature)
         )
-        return math.sqrt(float(miss(change, bend, (now - table[0]).abs(), gaps).square().mean()))
+        return math.sqrt(float(miss(slope, curvature, (now - table[0]).abs(), gaps).square().mean()))
 
     def _enter(self, iteration: int) -> None:
-        if self._before is not None and self._schedule.turned(iteration, self._before):
+        if self._before is not None and self._schedule.context_changed(iteration, self._before):
             self._computed.clear()
         self._before = iteration

@@ -225,9 +225,9 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     work = magi.window_flops(schedule, shape, tokens, magi.kv_ranges(*walk, **seen), options.text_tokens, branches)
 
     def forwarded(iteration: int, slots: Interval) -> int:
-        lead = schedule.lead(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + lead
-        return 3 * chunks - lead if branches == 3 else chunks + magi.duplicated(schedule, iteration, branches)
+        prefix = schedule.clean_prefix(iteration)
+        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
+        return 3 * chunks - prefix if branches == 3 else chunks + magi.duplicated(schedule, iteration, branches)
 
     extra = 0.0
     if offset:

@@ -62,7 +62,7 @@ def look(job: Job) -> Outlook:
         profile = read(settings.profile) if method.placed and settings.profile else None
         plans = [planner.resolved(profile) for planner in planners]
         return Outlook(job, _verified(planners, plans), (), (), signal)
-    if method.traits.own:
+    if method.traits.self_tuned:
         needed = "--weights DIR" if job.signal == "timestep" else "a run"
         raise UsageError(f"policy {settings.policy} decides from the {job.signal} signal, which needs {needed}")
     bounds = [[ResolvedPlan(planner.at((0.0, end))) for planner in planners] for end in (0.0, EVERYTHING)]
@@ -164,7 +164,7 @@ def _totals(job: Job, plans: Sequence[ResolvedPlan]) -> dict[str, Any]:
 def _part(part: Part, plan: Plan) -> dict[str, Any]:
     schedule, forwarded = part.schedule, [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts)]
     ran = [(i, slots) for i, slots in forwarded if slots[0] < slots[1]]
-    whole = [(i, (start + schedule.lead(i), end)) for i, (start, end) in enumerate(schedule.baseline)]
+    whole = [(i, (start + schedule.clean_prefix(i), end)) for i, (start, end) in enumerate(schedule.baseline)]
     baseline, computed = (schedule.frames * sum(part.size(i, slots) for i, slots in each) for each in (whole, ran))
     verified = [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts) if verdict.instead is not None]
     return {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..method.decision import Mode
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation as Record
@@ -39,7 +39,7 @@ class Bypass:
         self._span = span
 
     def pending(
-        self, plain: Pending, schedule: Schedule, verdict: Verdict, forecast: Forecast | None, record: Record
+        self, plain: Pending, schedule: Schedule, verdict: StepDecision, forecast: Forecast | None, record: Record
     ) -> Pending:
         """A forward with a stand-in that does what the verdict says, or notes a residual where there is none yet."""
         added = None
@@ -78,7 +78,7 @@ def _keep(pending: Pending, noted: Tensor | None, schedule: Schedule) -> bool:
     return True
 
 
-def _residual(branch: Branch, slots: Interval, verdict: Verdict, forecast: Forecast | None) -> Tensor | None:
+def _residual(branch: Branch, slots: Interval, verdict: StepDecision, forecast: Forecast | None) -> Tensor | None:
     """[batch, tokens, channels], from the history; None where the branch has none over these slots."""
     (part,) = branch.parts(slots)
     if forecast is None or not part.history.covers(slots):

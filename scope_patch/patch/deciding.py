@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from .call import ForwardCall
 
 
 class Decider(Protocol):
     """Asked once an iteration, by its first DiT call."""
 
-    def verdict(self, call: ForwardCall, iteration: int) -> Verdict: ...
+    def verdict(self, call: ForwardCall, iteration: int) -> StepDecision: ...
 
 
 class Planned:
     """Replays a plan: no signal is evaluated and nothing is synchronised while the loop runs."""
 
-    def __init__(self, verdicts: Sequence[Verdict]) -> None:
+    def __init__(self, verdicts: Sequence[StepDecision]) -> None:
         self._verdicts = verdicts
 
-    def verdict(self, call: ForwardCall, iteration: int) -> Verdict:
+    def verdict(self, call: ForwardCall, iteration: int) -> StepDecision:
         return self._verdicts[iteration]

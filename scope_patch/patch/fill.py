@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..method.decision import Mode
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
@@ -58,7 +58,7 @@ def fill(
     last: int,
     layout: Layout,
     forecast: Forecast | None,
-    verdict: Verdict,
+    verdict: StepDecision,
 ) -> Tensor | None:
     """A velocity in the host's layout, over the lead and the interval; None where the branch lacks a history.
 

@@ -62,8 +62,10 @@ class Generation:
         self.method = method_of(self.settings, terms(architecture, size))
         self.policy, self.traits, self.level = self.method.policy, self.method.traits, self.method.level
         self.signal_name, self.predictor = self.method.signal, self.method.predictor
-        if self.traits.left:
-            record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
+        if self.traits.residual_work:
+            record.remark(
+                f"a skipped forward still does {self.traits.residual_work:.0%} of its work: it runs the other blocks"
+            )
         self.session: Session | None = None
         self._verifications: dict[int, Verification | None] = {}
         self.memory = Memory(self.settings.limit if scope.calibration is None else None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.calibration import Calibration
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.forecast import Forecast, Limits, Tally
 from ..method.memory import Memory
 from ..method.predictors import Predictor
@@ -78,7 +78,7 @@ class Session:
     def _begin(self) -> None:
         self.iteration: int | None = None
         self._last: int | None = None
-        self.verdict: Verdict | None = None
+        self.verdict: StepDecision | None = None
         self.decider: Decider | None = None
         self.branches = Branches(self.predictor.keeps, self.host.chunked, self._memory)
 
@@ -102,7 +102,7 @@ class Session:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
             self._new_segment(self.schedule)
         if iteration != self._last:
-            if self._last is not None and self.schedule.turned(iteration, self._last):
+            if self._last is not None and self.schedule.context_changed(iteration, self._last):
                 self.branches.forget()
             self.verdict, self._forecast = None, None
             self.branches.enter(iteration)
@@ -141,7 +141,7 @@ class Session:
             self.record.force(extra, runs)
             self._count(size, size, run=runs)
             return None, None
-        interval, lead = schedule.intervals[iteration], schedule.lead(iteration)
+        interval, lead = schedule.intervals[iteration], schedule.clean_prefix(iteration)
         if slots != interval[1] - interval[0] + lead or call.timestep.shape[1] != slots:
             self.record.guard("shape")
             return None, None
@@ -228,7 +228,7 @@ class Session:
         self.record.forwards_run += run
         self.record.forwards_skipped += skipped
 
-    def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Verdict:
+    def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> StepDecision:
         if self.decider is None:
             self.decider = self._make_decider(call, schedule)
         verdict = self.decider.verdict(call, iteration)
@@ -240,8 +240,8 @@ class Session:
         self.segment.reasons.append(verdict.reason)
         if self.host.chunked:
             each = "".join(verdict.mode_of(slot).value for slot in range(*interval))
-            self.segment.slots.append("F" * schedule.lead(iteration) + each)
-        start, last = interval[0] - schedule.lead(iteration), verdict.forwarded[1]
+            self.segment.slots.append("F" * schedule.clean_prefix(iteration) + each)
+        start, last = interval[0] - schedule.clean_prefix(iteration), verdict.forwarded[1]
         end = last if last > interval[0] else interval[1]
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
         return verdict
@@ -256,11 +256,11 @@ class Session:
             return Forecast(parts, known, schedule, iteration, self.predictor, self.limits, self._tally)
 
     def _carry_out(
-        self, call: ForwardCall, verdict: Verdict, branch: Branch, interval: Interval
+        self, call: ForwardCall, verdict: StepDecision, branch: Branch, interval: Interval
     ) -> tuple[Any, Pending | None]:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         assert self.schedule is not None and self.iteration is not None
-        lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
+        lead, last = self.schedule.clean_prefix(self.iteration), verdict.forwarded[1]
         size = (call.latents.shape[0], *call.latents.shape[3:])
         whole_forward = Pending(branch, self.iteration, interval, size, lead)
         if self._bypass is not None:

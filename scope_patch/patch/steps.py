@@ -10,7 +10,7 @@ import torch
 from ..errors import NotApplied
 from ..hosts.magi import window_table
 from ..method.changes import EXPECTED, expected, of_feature, unasked
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.schedule import Schedule, by_step
 from ..report.record import Generation as Record
 from .architecture import Architecture, Stepwise
@@ -143,7 +143,7 @@ class Attentive:
         self._decider, self._schedule = decider, schedule
         self._looks = {1, widths.index(max(widths))}
 
-    def verdict(self, call: ForwardCall, iteration: int) -> Verdict:
+    def verdict(self, call: ForwardCall, iteration: int) -> StepDecision:
         """Raises NotApplied where they are others."""
         if iteration in self._looks:
             self.look(call, iteration)
@@ -153,7 +153,7 @@ class Attentive:
         schedule = self._schedule
         start, end = schedule.intervals[iteration]
         wanted = schedule.timesteps[iteration, start:end]
-        found = call.timestep[0, schedule.lead(iteration) :].to("cpu", wanted.dtype)
+        found = call.timestep[0, schedule.clean_prefix(iteration) :].to("cpu", wanted.dtype)
         if not torch.allclose(found, wanted, rtol=0.01, atol=1e-4):  # some hosts round them
             raise NotApplied(
                 f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "

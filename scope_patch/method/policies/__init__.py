@@ -22,7 +22,7 @@ class Policy(Protocol):
     """See the module's docstring; `active` False leaves the host's own intervals and runs every forward.
 
     A policy may have more: `traits` (see `traits.Traits`), `fit(size)`, told of the model before it is first asked,
-    `ladder()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
+    `candidates()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
     `span(iteration, iterations)`, the blocks [first, last) that are skipped at the residual level.
     """
 
@@ -61,10 +61,10 @@ def create(settings: Settings, size: Size | None = None) -> Policy:
     Raises UsageError for a name nobody registered, and for settings that mean nothing to the policy.
     """
     policy: Policy = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")(settings)
-    if traits(policy).own:
+    if traits(policy).self_tuned:
         if settings.thresholds is not None:
             raise UsageError(f"policy {policy.name} has no use for --cache-threshold and --predict-threshold")
-        if settings.target_speedup is not None and not hasattr(policy, "ladder"):
+        if settings.target_speedup is not None and not hasattr(policy, "candidates"):
             raise UsageError(f"policy {policy.name} has no speed-up to aim at; give its own settings")
     if size is not None and hasattr(policy, "fit"):
         policy.fit(size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...environment import unknown
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
-from .traits import Size, Traits, at_least, own, rungs
+from .traits import Size, Traits, at_least, options_of, varied
 
 # SkyworkAI/SkyReels-V2 @ abed76f, modules/transformer.py, for text to video: (model, use_ret_steps) -> the polynomial
 # that makes a change of the model's output out of one of the embedding, highest power first.
@@ -22,7 +22,7 @@ PLAIN = (1.0, 0.0)
 MODELS = ("1.3B", "14B", "none")
 WIDE = 3000
 """Channels that tell the 14B model (5120) from the 1.3B one (1536)."""
-RUNGS = [0.002 * 1.06**k for k in range(140)]
+THRESHOLDS_TRIED = [0.002 * 1.06**k for k in range(140)]
 """Thresholds that are tried for a target speed-up, 0.002 to 6.6."""
 
 
@@ -57,7 +57,7 @@ class TeaCache:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.options = own(settings, TeaCacheOptions)
+        self.options = options_of(settings, TeaCacheOptions)
         at_least(0, teacache_thresh=self.options.teacache_thresh, num_steps=self.options.num_steps)
         if self.options.ckpt_dir not in ("", *MODELS):
             raise unknown("set of coefficients", self.options.ckpt_dir, MODELS)
@@ -65,8 +65,8 @@ class TeaCache:
         self._choose(self.options.ckpt_dir or MODELS[0])
         self.traits = Traits(
             level="residual",
-            own=True,
-            each=False,
+            self_tuned=True,
+            per_slot=False,
             signal="timestep" if self.options.use_ret_steps else "embedding",
             predictor="last",
         )
@@ -76,9 +76,9 @@ class TeaCache:
         if not self.options.ckpt_dir and size.width:
             self._choose("14B" if size.width > WIDE else "1.3B")
 
-    def ladder(self) -> list[TeaCache]:
+    def candidates(self) -> list[TeaCache]:
         """Rising thresholds."""
-        return rungs(self, "threshold", RUNGS)
+        return varied(self, "threshold", THRESHOLDS_TRIED)
 
     def initial(self) -> float:
         return 0.0
@@ -137,10 +137,10 @@ class FlowCache:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.options = own(settings, FlowCacheOptions)
+        self.options = options_of(settings, FlowCacheOptions)
         given = self.options.rel_l1_thresh
         at_least(0, warmup_steps=self.options.warmup_steps, rel_l1_thresh=given or 0)
-        self.traits = Traits(own=True, predictor="last")
+        self.traits = Traits(self_tuned=True, predictor="last")
         self.fit(Size())
 
     def fit(self, size: Size) -> None:
@@ -159,12 +159,12 @@ class FlowCache:
             self.traits,
             level="velocity" if size.chunked else "residual",
             signal="expected" if size.chunked else "timestep",
-            together=not size.chunked,
+            joint=not size.chunked,
         )
 
-    def ladder(self) -> list[FlowCache]:
+    def candidates(self) -> list[FlowCache]:
         """Rising thresholds."""
-        return rungs(self, "threshold", RUNGS)
+        return varied(self, "threshold", THRESHOLDS_TRIED)
 
     def initial(self) -> float:
         return 0.0

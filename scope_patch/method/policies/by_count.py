@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
-from .traits import Size, Traits, at_least, own, rungs
+from .traits import Size, Traits, at_least, options_of, varied
 
 ORDERS = 2
 INTERVALS = {"taylorseer": range(1, 21), "delta-dit": range(1, 31)}
@@ -44,23 +44,23 @@ class TaylorSeer:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.options = own(settings, TaylorSeerOptions)
+        self.options = options_of(settings, TaylorSeerOptions)
         at_least(1, interval=self.options.interval, warmup=self.options.warmup)
         at_least(0, max_order=self.options.max_order, first=self.options.first)
         if self.options.max_order > ORDERS:
             raise UsageError(f"max_order is {self.options.max_order}, but three points are kept: {ORDERS} at most")
         self.interval = self.options.interval
         self.traits = Traits(
-            own=True,
-            each=False,
+            self_tuned=True,
+            per_slot=False,
             signal="none",
             predictor=("last", "taylor1", "taylorseer2")[self.options.max_order],
             by_step=True,
         )
 
-    def ladder(self) -> list[TaylorSeer]:
+    def candidates(self) -> list[TaylorSeer]:
         """Growing intervals."""
-        return rungs(self, "interval", INTERVALS[self.name])
+        return varied(self, "interval", INTERVALS[self.name])
 
     def initial(self) -> None:
         return None
@@ -98,23 +98,23 @@ class DeltaDiT:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.options = own(settings, DeltaDiTOptions)
+        self.options = options_of(settings, DeltaDiTOptions)
         at_least(1, interval=self.options.interval)
         at_least(0, blocks=self.options.blocks, b=self.options.b)
         if settings.level == "velocity":
             raise UsageError("policy delta-dit bypasses a part of the blocks, which is no --level velocity")
         self.interval, self.size = self.options.interval, Size()
-        self.traits = Traits(level="residual", own=True, each=False, signal="none", predictor="last")
+        self.traits = Traits(level="residual", self_tuned=True, per_slot=False, signal="none", predictor="last")
 
     def fit(self, size: Size) -> None:
         """Which blocks are front and rear, and what is left of a forward, hang on their number."""
         self.size = size
         if size.blocks:
-            self.traits = replace(self.traits, left=1 - self._bypassed / size.blocks)
+            self.traits = replace(self.traits, residual_work=1 - self._bypassed / size.blocks)
 
-    def ladder(self) -> list[DeltaDiT]:
+    def candidates(self) -> list[DeltaDiT]:
         """Growing intervals."""
-        return rungs(self, "interval", INTERVALS[self.name])
+        return varied(self, "interval", INTERVALS[self.name])
 
     def span(self, iteration: int, iterations: int) -> tuple[int, int] | None:
         """Rear blocks, then front blocks."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...settings import NO_LIMIT, Settings
 from ..decision import Decision, Mode, Observation
-from .traits import NoOptions, own
+from .traits import NoOptions, options_of
 
 POINTS_TO_CACHE = 1
 POINTS_TO_PREDICT = 2
@@ -26,7 +26,7 @@ class Scope:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        own(settings, NoOptions)
+        options_of(settings, NoOptions)
         self.cache_threshold, self.predict_threshold = settings.thresholds or NO_LIMIT
         self.max_skip = settings.max_skip
         self.decay = settings.predict_decay
@@ -58,7 +58,7 @@ class Scope:
         if not accumulated < self.predict_threshold:
             return Decision(recompute, "threshold")
         if observation.points < POINTS_TO_PREDICT:
-            return Decision(Mode.CACHE if observation.patient else recompute, "history")
+            return Decision(Mode.CACHE if observation.hold_if_short else recompute, "history")
         return Decision(Mode.PREDICT, "threshold")
 
 
@@ -69,7 +69,7 @@ class Never:
     active = False
 
     def __init__(self, settings: Settings) -> None:
-        own(settings, NoOptions)
+        options_of(settings, NoOptions)
 
     def initial(self) -> None:
         return None

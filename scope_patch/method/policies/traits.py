@@ -21,25 +21,25 @@ class Traits:
     """Attributes:
     level: where it skips unless the user says otherwise: "velocity" (the forward is not called) or "residual" (it is
         called, and the residual of its blocks is made from earlier ones; embedding and head are fresh).
-    own: it decides by settings of its own and on the host's own intervals; presets and thresholds mean nothing
+    self_tuned: it decides by settings of its own and on the host's own intervals; presets and thresholds mean nothing
         to it.
-    each: where slots can be decided one by one, it does so.
-    together: where they cannot be forwarded one by one, it still decides so, and all are forwarded as soon as one must.
+    per_slot: where slots can be decided one by one, it does so.
+    joint: where they cannot be forwarded one by one, it still decides so, and all are forwarded as soon as one must.
     signal: what it decides from: "timestep" (the modulation that enters the blocks), "embedding" (the time embedding
         under it), "expected" (what is expected of the latents), or "none"; None: the host's own.
     predictor: what it predicts with; None: the user's.
     by_step: it predicts in the number of the denoise step, not in the noise level, and without our stability limits.
-    left: the share of a forward's work that a skipped one still does.
+    residual_work: the share of a forward's work that a skipped one still does.
     """
 
     level: str = "velocity"
-    own: bool = False
-    each: bool = True
-    together: bool = False
+    self_tuned: bool = False
+    per_slot: bool = True
+    joint: bool = False
     signal: str | None = None
     predictor: str | None = None
     by_step: bool = False
-    left: float = 0.0
+    residual_work: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class NoOptions:
     """Of a policy that has no settings of its own."""
 
 
-def own(settings: Settings, kind: type[Options]) -> Options:
+def options_of(settings: Settings, kind: type[Options]) -> Options:
     """The policy's own settings; what was not given has the dataclass's default.
 
     Args:
@@ -88,7 +88,7 @@ def at_least(least: float, **values: float) -> None:
             raise UsageError(f"{name} is {value:g}, but must be {least:g} or more")
 
 
-def rungs(policy: AnyPolicy, knob: str, values: Iterable[Any]) -> list[AnyPolicy]:
+def varied(policy: AnyPolicy, knob: str, values: Iterable[Any]) -> list[AnyPolicy]:
     """Copies of the policy, each with its attribute `knob` at one of the values, for a speed-up that is aimed at."""
     copies = []
     for value in values:

@@ -23,12 +23,12 @@ class Points:
     Attributes:
         levels: noise levels, float64 [points, slots] (float32 on MPS); NaN where a slot has no such point.
         drift: ||v0 - v1|| / ||v0|| a slot, of the dtype of `levels`, [slots]; None where it was not measured.
-        bend: ||C|| / ||v0|| a slot, C the curvature of equation 7, likewise.
+        curvature: ||C|| / ||v0|| a slot, C the curvature of equation 7, likewise.
     """
 
     levels: Tensor
     drift: Tensor | None = None
-    bend: Tensor | None = None
+    curvature: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.levels.shape[0])
@@ -56,9 +56,9 @@ class Points:
     @cached_property
     def disagreement(self) -> Tensor:
         """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
-        if self.drift is None or self.bend is None:
+        if self.drift is None or self.curvature is None:
             return torch.zeros_like(self.newest)
-        return (self.bend * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
+        return (self.curvature * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
 
     @cached_property
     def newest(self) -> Tensor:
@@ -73,9 +73,9 @@ class Points:
     @cached_property
     def faulty(self) -> Tensor:
         """Slots whose measured sizes are not numbers, booleans [slots]."""
-        if self.drift is None or self.bend is None:
+        if self.drift is None or self.curvature is None:
             return torch.zeros_like(self.newest, dtype=torch.bool)
-        return ~(self.drift + self.bend).isfinite()
+        return ~(self.drift + self.curvature).isfinite()
 
     @cached_property
     def holding(self) -> Tensor:
@@ -102,9 +102,11 @@ class Points:
             for part in parts
         ]
         drift = [part.drift for part in parts if part.drift is not None]
-        bend = [part.bend for part in parts if part.bend is not None]
-        known = len(drift) == len(bend) == len(parts)
-        return Points(torch.cat(levels, dim=1), torch.cat(drift) if known else None, torch.cat(bend) if known else None)
+        curvature = [part.curvature for part in parts if part.curvature is not None]
+        known = len(drift) == len(curvature) == len(parts)
+        return Points(
+            torch.cat(levels, dim=1), torch.cat(drift) if known else None, torch.cat(curvature) if known else None
+        )
 
     def weigh(self, first: Tensor, second: Tensor | None = None) -> Tensor:
         """Weights [points, slots] of v0 + first * D1 + second * D2; a slope that a slot does not have drops out.
