@@ -1,14 +1,12 @@
 """MAGI-1, the official repository: text, image and video to video, base and distilled models, chunk by chunk."""
 
-import sys
-
 from scope_patch.hosts import magi
 from scope_patch.patch.host import Dit, Entry, Host
 from scope_patch.patch.loops import Called
 from scope_patch.patch.seams import Fact
 
+POSITION = ("infer_idx", "cur_denoise_step")
 TRANSFORMER = "inference.model.dit.dit_model"
-PARALLEL = "inference.infra.distributed.parallel_state"
 
 
 def refuse(transport, model, arguments):
@@ -22,17 +20,6 @@ def extra(arguments):
     return "prefix" if arguments.get("extract_prefix_video_feature") else ""
 
 
-def ranks(transport):
-    """Pipeline stages times context parallel ranks; upstream numbers them so that the two are offsets of a rank."""
-    import torch.distributed as dist
-
-    parallel = sys.modules.get(PARALLEL)
-    if parallel is None or parallel.get_pp_world_size() * parallel.get_cp_world_size() == 1:
-        return ()
-    stages, parts = (dist.get_process_group_ranks(group()) for group in (parallel.get_pp_group, parallel.get_cp_group))
-    return sorted({stage + part - dist.get_rank() for stage in stages for part in parts})
-
-
 HOST = Host(
     name="magi-1",
     title="MAGI-1, chunk-wise (official repository)",
@@ -41,8 +28,8 @@ HOST = Host(
     videos=(Entry("inference.pipeline.video_generate", "SampleTransport", ("walk",), title="chunk-wise"),),
     loop=Called(
         "forward_velocity",
-        ("self", "infer_idx", "cur_denoise_step"),
-        position=("infer_idx", "cur_denoise_step"),
+        ("self", *POSITION),
+        POSITION,
         table=magi.transport_table,
         mentions=("forward_dispatcher", *magi.PASSED),
         reads=magi.READS,
@@ -69,7 +56,7 @@ HOST = Host(
     moving=True,
     bypass=lambda transport: "every block writes the keys and values that later chunks read",
     cost=magi.transport_cost,
-    ranks=ranks,
+    ranks=magi.ranks,
     presets={"slow": 2.66, "fast": 3.32},
     # Of the expected change: with 12 or 16 steps the paper's speed-ups would leave one forward a stage (docs/magi.md).
     preset_limit=0.15,

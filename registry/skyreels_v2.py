@@ -1,12 +1,11 @@
 """SkyReels-V2, the official repository: diffusion forcing (short, long, extended), and the synchronous pipelines."""
 
-import sys
-
 from scope_patch.hosts.wan import asynchronous_table, official_cost
 from scope_patch.patch.host import Dit, Entry, Host
 from scope_patch.patch.loops import Clock, Watched
 
 PIPELINES = "skyreels_v2_infer.pipelines"
+FORCING = f"{PIPELINES}.diffusion_forcing_pipeline"
 STAIRCASE = Watched(
     "generate_timestep_matrix",
     ("self", "num_frames", "step_template", "base_num_frames", "ar_step", "num_pre_ready", "casual_block_size"),
@@ -27,18 +26,6 @@ def bypass(pipeline):
     return "use_usp splits the tokens among ranks" if forward == "usp_dit_forward" else ""
 
 
-def ranks(pipeline):
-    """With use_usp every rank of xfuser's sequence-parallel group has a part of the tokens; upstream takes all."""
-    if getattr(pipeline, "sp_size", 1) < 2:
-        return ()
-    xfuser = sys.modules.get("xfuser.core.distributed")
-    if xfuser is not None:
-        return xfuser.get_sp_group().ranks
-    import torch.distributed as dist
-
-    return range(dist.get_world_size())
-
-
 HOST = Host(
     name="skyreels-v2",
     title="SkyReels-V2, diffusion forcing and synchronous (official repository)",
@@ -46,11 +33,7 @@ HOST = Host(
     triggers=("skyreels_v2_infer",),
     videos=(
         Entry(
-            f"{PIPELINES}.diffusion_forcing_pipeline",
-            "DiffusionForcingPipeline",
-            ("__call__", "extend_video"),
-            title="diffusion forcing",
-            loop=STAIRCASE,
+            FORCING, "DiffusionForcingPipeline", ("__call__", "extend_video"), title="diffusion forcing", loop=STAIRCASE
         ),
         Entry(f"{PIPELINES}.text2video_pipeline", "Text2VideoPipeline", title="text to video", loop=Clock()),
         Entry(f"{PIPELINES}.image2video_pipeline", "Image2VideoPipeline", title="image to video", loop=Clock()),
@@ -72,6 +55,5 @@ HOST = Host(
     refuse=refuse,
     cost=official_cost,
     bypass=bypass,
-    ranks=ranks,
     independent=lambda model: bool(model.flag_causal_attention),
 )

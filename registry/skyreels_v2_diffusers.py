@@ -4,24 +4,22 @@ from scope_patch.hosts.wan import asynchronous_table, diffusers_cost
 from scope_patch.patch.host import Dit, Entry, Host
 from scope_patch.patch.loops import Clock, Watched
 
-STAIRCASE = Watched(
-    "generate_timestep_matrix",
-    (
-        "self",
-        "num_latent_frames",
-        "step_template",
-        "base_num_latent_frames",
-        "ar_step",
-        "num_pre_ready",
-        "causal_block_size",
-    ),
-    asynchronous_table,
+FRAMES = (
+    "num_latent_frames",
+    "step_template",
+    "base_num_latent_frames",
+    "ar_step",
+    "num_pre_ready",
+    "causal_block_size",
 )
+STAIRCASE = Watched("generate_timestep_matrix", ("self", *FRAMES), asynchronous_table)
+FORCING = "SkyReelsV2DiffusionForcing"
 
 
 def entry(module, owner, title, loop):
     """One pipeline class."""
-    return Entry(f"diffusers.pipelines.skyreels_v2.{module}", owner, bases=("DiffusionPipeline",), title=title, loop=loop)
+    module = f"diffusers.pipelines.skyreels_v2.pipeline_skyreels_v2{module}"
+    return Entry(module, owner, bases=("DiffusionPipeline",), title=title, loop=loop)
 
 
 def bypass(pipeline):
@@ -30,18 +28,17 @@ def bypass(pipeline):
     return "context parallelism splits the tokens among ranks" if config else ""
 
 
-FORCING = "SkyReelsV2DiffusionForcing"
 HOST = Host(
     name="skyreels-v2-diffusers",
     title="SkyReels-V2, diffusion forcing and synchronous (diffusers)",
     source="diffusers 0.35 - 0.42 (Apache-2.0)",
     triggers=("diffusers",),
     videos=(
-        entry("pipeline_skyreels_v2_diffusion_forcing", f"{FORCING}Pipeline", "text to video", STAIRCASE),
-        entry("pipeline_skyreels_v2_diffusion_forcing_i2v", f"{FORCING}ImageToVideoPipeline", "image to video", STAIRCASE),
-        entry("pipeline_skyreels_v2_diffusion_forcing_v2v", f"{FORCING}VideoToVideoPipeline", "video to video", STAIRCASE),
-        entry("pipeline_skyreels_v2", "SkyReelsV2Pipeline", "synchronous, text to video", Clock()),
-        entry("pipeline_skyreels_v2_i2v", "SkyReelsV2ImageToVideoPipeline", "synchronous, image to video", Clock()),
+        entry("_diffusion_forcing", f"{FORCING}Pipeline", "text to video", STAIRCASE),
+        entry("_diffusion_forcing_i2v", f"{FORCING}ImageToVideoPipeline", "image to video", STAIRCASE),
+        entry("_diffusion_forcing_v2v", f"{FORCING}VideoToVideoPipeline", "video to video", STAIRCASE),
+        entry("", "SkyReelsV2Pipeline", "synchronous, text to video", Clock()),
+        entry("_i2v", "SkyReelsV2ImageToVideoPipeline", "synchronous, image to video", Clock()),
     ),
     dit=Dit(
         "diffusers.models.transformers.transformer_skyreels_v2",

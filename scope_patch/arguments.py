@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import metadata
 
-from .planning.options import magi, skyreels
+from .outlook.options import magi, skyreels
 from .quality import command as comparing
 from .report import command as reporting
 from .settings import LEVELS, PLACEMENTS, PRESETS, SIGNALS, VERIFY_BOUND

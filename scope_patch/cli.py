@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return print_list(named(options.registry))
         if options.action == "plan":
-            from .planning.command import run
+            from .outlook.options import run
 
             return run(options)
         if options.action == "compare":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from collections.abc import Mapping
 
 from . import plugins
 from .environment import unknown
 from .errors import UsageError
 from .settings import Settings
-
-_METHOD = Path(__file__).parent / "method"
 
 
 def triggers(registry: str | None = None) -> list[str]:
@@ -25,13 +24,12 @@ def triggers(registry: str | None = None) -> list[str]:
 def check_names(settings: Settings) -> None:
     """Raises UsageError for a policy or predictor that nobody provides.
 
-    The predictors' own list needs torch, which `run` cannot afford: it is read only when no file has the name.
+    What the predictors are needs torch, which `run` cannot afford: that is read only when nobody has the name.
     """
-    from .method import policies
+    from .method import policies, predictors
 
     policies.create(settings)  # also reads the settings of its own
-    built_in = settings.predictor.isidentifier() and _file("predictors", settings.predictor).is_file()
-    if not built_in and settings.predictor not in plugins.foreign("scope_patch.predictors"):
+    if settings.predictor not in {**predictors.BUILT_IN, **plugins.foreign(predictors.GROUP)}:
         raise unknown("predictor", settings.predictor, _predictors())
 
 
@@ -40,7 +38,7 @@ def print_list(registry: str | None = None) -> int:
 
     Raises UsageError, after all else is printed, in an interpreter without torch.
     """
-    from .method import policies
+    from .method import policies, predictors
     from .patch import known
 
     found, problems = known.load(registry)
@@ -50,27 +48,24 @@ def print_list(registry: str | None = None) -> int:
         print(f"  {'':<22} armed by {', '.join(architecture.triggers)}; from {origin}")
     for problem in problems:
         print(f"  unreadable: {problem}")
-    _print_kind("policies", policies.names())
-    _print_kind("predictors", _predictors())
+    _print_kind("policies", policies.names(), policies.BUILT_IN)
+    _print_kind("predictors", _predictors(), predictors.built_in())
     return 1 if problems else 0
 
 
 def _predictors() -> dict[str, str]:
     """Name -> description. Raises UsageError in an interpreter without torch, which may yet launch one that has it."""
+    from .method import predictors
+
     try:
-        from .method import predictors
+        return predictors.names()
     except ImportError as error:
         raise UsageError(f"the predictors cannot be listed here ({error}); install torch in this Python") from None
-    return predictors.names()
 
 
-def _print_kind(kind: str, known: dict[str, str]) -> None:
+def _print_kind(kind: str, known: dict[str, str], built_in: Mapping[str, type]) -> None:
     print(f"{kind}:")
     for name, line in known.items():
         print(f"  {name:<22} {line}")
-        if _file(kind, name).is_file():  # an entry point names its distribution in the line itself
-            print(f"  {'':<22} from {_file(kind, name)}")
-
-
-def _file(kind: str, name: str) -> Path:
-    return _METHOD / kind / f"{name.replace('-', '_')}.py"
+        if name in built_in:  # an entry point names its distribution in the line itself
+            print(f"  {'':<22} from {sys.modules[built_in[name].__module__].__file__}")

@@ -40,7 +40,7 @@ def skyreels(checkout):
 
 def wan_flops(model_class):
     """[case, counted, ours] over sizes and kinds of models."""
-    from scope_patch.cost.wan import WanShape, forward_flops
+    from scope_patch.hosts.wan import WanShape, forward_flops
 
     for kind, causal, fps, size in (
         ("t2v", 0, True, (5, 4, 6)),
@@ -69,7 +69,7 @@ def wan_flops(model_class):
 
 def unequal_progress(pipeline, rng, tries=300):
     """Random options for which ours is not what upstream's `generate_timestep_matrix` returns."""
-    from scope_patch.method.asynchronous import progress
+    from scope_patch.hosts.wan import progress
 
     for _ in range(tries):
         block, blocks, steps = rng.randint(1, 5), rng.randint(1, 6), rng.randint(2, 20)
@@ -105,7 +105,7 @@ def magi(checkout):
 
 def magi_flops(host, clone):
     """[case, calls, counted in total, largest relative difference of one call] of whole generations."""
-    from scope_patch.cost.magi import MagiShape
+    from scope_patch.hosts.magi import MagiShape
 
     cases = {
         "text": {},
@@ -137,8 +137,8 @@ def magi_flops(host, clone):
 
 def expected_calls(shape, model, options):
     """FLOPs of every call of the dispatcher, in order, from options alone."""
-    from scope_patch.cost.magi import NULL_TOKENS, dispatch_flops
-    from scope_patch.method import chunkwise
+    from scope_patch.hosts import magi as chunkwise
+    from scope_patch.hosts.magi import NULL_TOKENS, dispatch_flops
 
     caption, runtime = 20, model.runtime_config  # of the harness's captions, 20 tokens count
     prefix = options.prefix_frames // 4
@@ -155,7 +155,13 @@ def expected_calls(shape, model, options):
         blended = row.context[-1]
         calls.append(
             dispatch_flops(
-                shape, tokens, ranges, caption, cfg_number=options.cfg, lead=bool(row.lead), duplicate=blended
+                shape,
+                tokens,
+                ranges,
+                caption,
+                cfg_number=options.cfg,
+                clean_prefix=bool(row.clean_prefix),
+                duplicate=blended,
             )
         )
     return calls
@@ -165,7 +171,7 @@ def walks(rng, tries=150):
     """Random options for which our rows, ranges or timesteps are not upstream's, or contexts change elsewhere."""
     from inference.pipeline.video_generate import init_t
 
-    from scope_patch.method import chunkwise
+    from scope_patch.hosts import magi as chunkwise
     from scope_patch.registry import magi_1
 
     bad, modes = [], ("8,16,16", "16,16,8")
@@ -215,7 +221,7 @@ def transport(frames, prefix, window, steps, ranges, clean, cfg, mode):
 
 def unequal_walk(made, registry_rows):
     """Whether our rows differ from `forward_velocity`'s arguments, or contexts change elsewhere than the registry's."""
-    from scope_patch.method import chunkwise
+    from scope_patch.hosts import magi as chunkwise
 
     runtime, given, mode = made.runtime_config, made.transport_inputs[0], made.engine_config.shortcut_mode
     offset = 0 if given.prefix_video is None else given.prefix_video.size(2) // 6
@@ -234,7 +240,7 @@ def unequal_walk(made, registry_rows):
         t = made.get_timestep(made.ts[0], length, first, last, k)
         indices = made.get_denoise_step_of_each_chunk(0, length, first, last, k, has_clean_t=lead)
         theirs = made.generate_kvrange_for_denoising_video(0, start - lead, end - start + lead, indices)
-        told = (row.start, row.end, row.lead, list(row.timesteps))
+        told = (row.start, row.end, row.clean_prefix, list(row.timesteps))
         if told != (start, end, int(lead), t.tolist()) or (theirs // 24).tolist() != list(map(list, ours)):
             return True
     if offset:

@@ -18,7 +18,6 @@ FULLY = ("text", "guidance")
 RULES = {
     "each": {},
     "whole": {"per_chunk": False},
-    "latent": {"signal": "latent"},
     "timestep": {"signal": "timestep"},
 }
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}

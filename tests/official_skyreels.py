@@ -260,7 +260,7 @@ def schedules(upstream, seed, tries=300):
         ready, ar_step = rng.randrange(blocks) * block, rng.randint(0, steps)
         slots, template = block * blocks, torch.linspace(990, 10, steps)
         matrix, index, mask, intervals = make(None, slots, template, slots, ar_step, ready, block)
-        ours = schedule.build(mask, matrix, matrix / 1000, intervals, selective=True)
+        ours = schedule.Schedule.of(schedule.Table(matrix, matrix / 1000, mask, intervals), selective=True)
         if not torch.equal(schedule.update_mask(index, steps, ready), mask) or not ours.selective:
             bad.append([slots, steps, ar_step, block, ready])
     return {"tried": tries, "bad": bad}

@@ -96,9 +96,9 @@ def _one(host, model, folder, options, decided, ranges):
 
 def features(host, model):
     """How far the feature of the saved weights is from a run's: {case: largest relative difference}."""
-    from scope_patch.planning.condition import condition
-    from scope_patch.planning.job import known_architecture
-    from scope_patch.planning.weights import Checkpoint
+    from scope_patch.outlook.jobs import known_architecture
+    from scope_patch.outlook.signal import condition
+    from scope_patch.outlook.weights import Checkpoint
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def _theirs(host, model, options):
     """The feature as a run asks the registry for it, and the timesteps of a chunk."""
     from inference.pipeline import video_generate
 
-    from scope_patch.planning.job import known_architecture
+    from scope_patch.outlook.jobs import known_architecture
 
     caption, mask, prefix = host.features(options, model, 0)
     given = video_generate.extract_feature_for_inference(model, prefix, caption, mask)

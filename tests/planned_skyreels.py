@@ -93,11 +93,11 @@ def _one(official, made, options, decided, fps):
 
 def features(official, upstream):
     """How far the feature of the saved weights is from the one in the forward: {case: largest relative difference}."""
+    from scope_patch.outlook.signal import modulation
+    from scope_patch.outlook.weights import Checkpoint
     from scope_patch.patch.call import ForwardCall
     from scope_patch.patch.hooks import bindings
     from scope_patch.patch.signal import slice_signal
-    from scope_patch.planning.modulation import modulation
-    from scope_patch.planning.weights import Checkpoint
 
     found = {}
     for fps, dtype in ((True, torch.float32), (False, torch.float32), (True, torch.bfloat16)):
@@ -123,12 +123,12 @@ def features(official, upstream):
 
 def other_timesteps(upstream):
     """(steps, shift) at which the plan's timesteps are not the scheduler's."""
-    from scope_patch.planning.timesteps import official
+    from scope_patch.hosts.wan import official_timesteps
 
     scheduler, bad = upstream[2](), []
     for shift in (1.0, 1.7, 3.0, 5.0, 8.0):
         for steps in range(1, 101):
             scheduler.set_timesteps(steps, shift=shift)
-            if scheduler.timesteps.tolist() != official(steps, shift):
+            if scheduler.timesteps.tolist() != official_timesteps(steps, shift):
                 bad.append((steps, shift))
     return bad

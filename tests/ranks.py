@@ -189,7 +189,7 @@ def run_case(host, case, warnings):
     if name == "unpatched":
         return seen(host, warnings)
     if name == "plain":
-        more = {"latent": {"signal": "latent"}, "verify": {"verify": 1}}.get(detail, {})
+        more = {"verify": {"verify": 1}}.get(detail, {})
         with scope_patch.patched(host.model, **PREDICT, **more) as run:
             return seen(host, warnings, run)
     if name == "absent" and rank == int(detail):

@@ -14,7 +14,7 @@ import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.method.calibration import Calibration
-from scope_patch.method.history import Anchor
+from scope_patch.method.memory import Anchor
 from scope_patch.method.profile import Profile, assumed, read
 
 
@@ -38,8 +38,8 @@ def test_a_parabola_is_measured_exactly(levels, scale):
     found = calibration.profile("host")
     size = anchors[0].velocity.norm()
     assert found.levels == (sigmas[0],) and found.host == "host"
-    assert found.bend[0] == pytest.approx(float(2 * c.norm() / size), rel=1e-6)
-    assert found.change[0] == pytest.approx(float((b + c * (sigmas[0] + sigmas[1])).norm() / size), rel=1e-6)
+    assert found.curvature[0] == pytest.approx(float(2 * c.norm() / size), rel=1e-6)
+    assert found.slope[0] == pytest.approx(float((b + c * (sigmas[0] + sigmas[1])).norm() / size), rel=1e-6)
 
 
 def test_slots_that_are_not_updated_or_stood_still_do_not_count():
@@ -87,7 +87,7 @@ def test_generations_add_up_and_one_that_failed_writes_nothing(tmp_path):
         generate(pipe)
         once = read(path)
         generate(pipe)
-    assert read(path).levels == once.levels and read(path).change == pytest.approx(once.change)
+    assert read(path).levels == once.levels and read(path).slope == pytest.approx(once.slope)
 
 
 def test_chunks_are_measured_too(tmp_path):
@@ -96,7 +96,7 @@ def test_chunks_are_measured_too(tmp_path):
     with scope_patch.patched(model, policy="never", calibrate=str(path), strict=True):
         tiny.generate(model)
     profile = read(path)
-    assert profile.host == "magi-1" and max(profile.levels) <= 1 and min(profile.change) >= 0
+    assert profile.host == "magi-1" and max(profile.levels) <= 1 and min(profile.slope) >= 0
 
 
 def test_a_profile_that_cannot_be_written_costs_no_generation(tmp_path, caplog):

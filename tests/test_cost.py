@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scope_patch.cost.magi import MagiShape, dispatch_flops, forward_flops
-from scope_patch.cost.wan import WanShape, attention_flops
-from scope_patch.cost.wan import forward_flops as wan_flops
-from scope_patch.method import chunkwise, schedule
-from scope_patch.method.asynchronous import progress
-from scope_patch.method.row import Row
+from scope_patch.hosts import attention
+from scope_patch.hosts import magi as chunkwise
+from scope_patch.hosts.magi import MagiShape, Row, dispatch_flops, forward_flops
+from scope_patch.hosts.wan import WanShape, progress
+from scope_patch.hosts.wan import forward_flops as wan_flops
+from scope_patch.method import schedule
 
 SCRIPT = Path(__file__).parent / "official_cost.py"
 HD = (68, 120)
@@ -78,7 +78,7 @@ def test_the_published_model_without_weights():
         model = SkyReelsV2Transformer3DModel(
             ffn_dim=13824, num_attention_heads=40, attention_head_dim=128, num_layers=40, inject_sample_info=False
         )
-    assert WanShape.of(model) == WanShape.from_diffusers(dict(model.config)) == WanShape.named("14B")
+    assert WanShape.of(model) == WanShape.from_config(dict(model.config)) == WanShape.named("14B")
     model.blocks = model.blocks[:2]
     shape = dataclasses.replace(WanShape.named("14B"), layers=2)
     assert wan_flops(shape, 3, 8, 8) == pytest.approx(counted(model, (3, 8, 8), 512), rel=0.01)
@@ -124,8 +124,8 @@ def test_official_magi_schedule(official):
     assert found["bad"] == [] and found["tried"] == 150
 
 
-def test_nothing_heavy_is_imported(run_python):
-    code = "import scope_patch.cost.magi, scope_patch.cost.wan, sys; print({'torch', 'diffusers'} & set(sys.modules))"
+def test_no_host_is_imported(run_python):
+    code = "import scope_patch.hosts.magi, scope_patch.hosts.wan, sys; print({'diffusers', 'wrapt'} & set(sys.modules))"
     assert run_python("-c", code).stdout.strip() == "set()"
 
 
@@ -168,7 +168,7 @@ def test_one_forward():
     0.17 more. PyTorch counts the same in diffusers' code, on tensors without contents.
     """
     shape, (n, d, layers) = WanShape.named("1.3B"), (51000, 1536, 30)
-    total, squares = wan_flops(shape, 25, *HD), attention_flops(shape, 25, *HD)
+    total, squares = wan_flops(shape, 25, *HD), layers * attention(n, n, d)
     assert squares == layers * 4 * n * n * d
     blocks = squares + layers * (12 * n * d * d + 4 * n * 512 * d + 4 * n * d * 8960)
     assert blocks / 1e12 == pytest.approx(611.8, abs=0.05)
@@ -231,12 +231,12 @@ def magi_petaflop(ranges, clean):
     tokens = MAGI.chunk_tokens(6, 60, 60)
     rows = chunkwise.rows(10, 4, 64, chunkwise.timesteps(64), ranges=ranges)
     spans = chunkwise.kv_ranges(10, 4, 64, ranges=ranges, clean=clean)
-    assert tokens == 5400 and len(rows) == 208 and sum(row.lead for row in rows) == 9
+    assert tokens == 5400 and len(rows) == 208 and sum(row.clean_prefix for row in rows) == 9
     blended = [row.context[-1] for row in rows]
     assert sum(blended) == 160, "stages 3 .. 12, from t = float32(0.3) > 0.3 on"
     total = 0
     for row, span, twice in zip(rows, spans, blended, strict=True):
-        total += dispatch_flops(MAGI, tokens, span, 128, lead=bool(row.lead), duplicate=twice)
+        total += dispatch_flops(MAGI, tokens, span, 128, clean_prefix=bool(row.clean_prefix), duplicate=twice)
     return total / 1e15
 
 
@@ -255,7 +255,7 @@ def test_magi_with_the_official_ranges():
 
 
 def test_magi_guidance_is_three_forwards():
-    given = {"text_tokens": 128, "lead": True}
+    given = {"text_tokens": 128, "clean_prefix": True}
     total = dispatch_flops(MAGI, 5400, [(0, 3), (0, 4)], cfg_number=3, duplicate=True, **given)
     each = (([3, 4], [50, 128]), ([3, 4], [50, 50]), ([1], [50]))
     assert total == sum(forward_flops(MAGI, 5400, [5400 * k for k in kv], text) for kv, text in each)
@@ -291,7 +291,7 @@ def test_rows_of_a_short_video():
     """Two chunks, window 2, 4 steps: the second enters after two steps; the first goes along, clean, once."""
     t = [0.0, 0.25, 0.5, 0.75, 1.0]
     rows = chunkwise.rows(2, 2, 4, t)
-    assert [(row.start, row.end, row.timesteps, row.lead) for row in rows] == [
+    assert [(row.start, row.end, row.timesteps, row.clean_prefix) for row in rows] == [
         (0, 1, (0.0,), 0), (0, 1, (0.25,), 0), (0, 2, (0.5, 0.0), 0), (0, 2, (0.75, 0.25), 0),
         (1, 2, (0.5,), 1), (1, 2, (0.75,), 0),
     ]  # fmt: skip

@@ -31,7 +31,6 @@ CASES = {
 RULES = {
     "each": {},
     "whole": {"per_chunk": False},
-    "latents": {"signal": "latent"},
     "timesteps": {"signal": "timestep"},
 }
 
@@ -88,7 +87,7 @@ def test_report_counts_equal_what_ran(case, rule):
     assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
     skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
     assert max(skips) <= 5
-    named = {"latents": "embedded latents", "timesteps": "timestep embedding"}
+    named = {"timesteps": "timestep embedding"}
     assert generation["signal"] == named.get(rule, "expected change of the latents")
     assert generation["finished"] and generation["guards"] == {}
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scope_patch.method import stability
-from scope_patch.method.discrepancy import Discrepancy
-from scope_patch.method.forecast import Forecast, Part
+from scope_patch.method.changes import Discrepancy
+from scope_patch.method.forecast import Forecast, Limits, Part, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.predictors.points import Points
-from scope_patch.method.schedule import build
-from scope_patch.method.tally import Tally
+from scope_patch.method.schedule import Schedule, Table
 
 
 def velocity(*values):
@@ -74,7 +72,7 @@ def test_measured_sizes():
     points = history.points((0, 1))
     newest, before = 3 * 0.36 + 1, 3 * 0.49 + 1
     assert points.drift.item() == pytest.approx((before - newest) / newest, rel=1e-5)
-    assert points.bend.item() == pytest.approx(6 / newest, rel=1e-4)  # the second derivative of 3 s^2 + 1
+    assert points.curvature.item() == pytest.approx(6 / newest, rel=1e-4)  # the second derivative of 3 s^2 + 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -92,7 +90,7 @@ def test_what_is_not_finite_is_seen_in_its_slot_and_no_other(bad, anchors):
 def test_a_slot_whose_sizes_are_no_numbers_is_held_and_counted_where_it_is_updated(updated, counts):
     levels, mask = row(0.9, 0.8, 0.7, 0.6)[:, None].repeat(1, 2), torch.ones(4, 2, dtype=torch.bool)
     mask[3, 0] = updated
-    schedule = build(mask, 1000 * levels, levels, [(0, 2)] * 4, selective=False)
+    schedule = Schedule.of(Table(1000 * levels, levels, mask, [(0, 2)] * 4))
     history, tally = BranchHistory(3), Tally()
     for k in range(3):
         given = velocity(1.0 + k / 9, 1.0 + k / 9)
@@ -100,7 +98,7 @@ def test_a_slot_whose_sizes_are_no_numbers_is_held_and_counted_where_it_is_updat
         history.record((0, 2), levels[k], given)
     known = history.points((0, 2))
     part = Part(history, (0, 2))
-    made = Forecast([part], known, schedule, 3, create("auto"), stability.Limits(), tally).predict(part)
+    made = Forecast([part], known, schedule, 3, create("auto"), Limits(), tally).predict(part)
     assert torch.equal(made[:, :, 0].nan_to_num(7.0), given[:, :, 0].nan_to_num(7.0)), "held, in what is finite of it"
     assert torch.allclose(made[:, :, 1], torch.tensor(1 + 3 / 9)), "the other slot is predicted"
     assert tally.read(mask) == counts and tally.read(mask) == {}
@@ -113,7 +111,7 @@ def test_guards_of_ratio_and_magnitude():
 
     def stable(target, **limits):
         weights = taylor1.weights(row(target), points)
-        return bool(stability.fine(row(target), points, weights, stability.Limits(**limits)))
+        return bool(fine(row(target), points, weights, Limits(**limits)))
 
     assert stable(0.48, step_ratio=3, magnitude=1) and not stable(0.48, step_ratio=1.5, magnitude=1)
     assert stable(0.48, step_ratio=9, magnitude=0.21) and not stable(0.48, step_ratio=9, magnitude=0.19)
@@ -133,7 +131,7 @@ def test_bound_of_the_change_holds():
             weights = create(name).weights(row(level - 0.05), points)
             made, newest = history.combine((0, 1), weights), history.anchors[0].velocity
             true = (made - newest).norm() / newest.norm()
-            assert stability.change(points, weights.unbind()).item() >= true.item() * (1 - 1e-4)
+            assert largest_change(points, weights.unbind()).item() >= true.item() * (1 - 1e-4)
 
 
 def test_discrepancy_equals_equation_4_and_asks_once():

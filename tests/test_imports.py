@@ -17,8 +17,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.__main__"],
     ["scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
     ["scope_patch.doctor", "scope_patch.dry_run", "scope_patch.listing"],
-    ["scope_patch.planning.command"],
-    ["scope_patch.planning"],
+    ["scope_patch.outlook"],
     ["scope_patch.quality.command"],
     ["scope_patch.quality"],
     ["scope_patch.launcher", "scope_patch.interpreter"],
@@ -33,7 +32,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.patch.session"],
     ["scope_patch.patch"],
     ["scope_patch.patch.architecture"],
-    ["scope_patch.cost"],
+    ["scope_patch.hosts"],
     ["scope_patch.method"],
     ["scope_patch.report"],
     ["scope_patch.registry", "scope_patch.plugins"],
@@ -132,7 +131,7 @@ def test_registry_files_only_answer_questions(path: Path) -> None:
     assert path.name != "__init__.py", "a registry/__init__.py would win over scope_patch/registry.py"
     names = list(imports(path.read_text(), f"scope_patch.registry.{path.stem}"))
     ours = {name.rpartition(".")[0] for name in names if _under(name, "scope_patch")}
-    pure = ("scope_patch.patch.architecture", "scope_patch.cost", "scope_patch.method")
+    pure = ("scope_patch.patch.architecture", "scope_patch.hosts", "scope_patch.method")
     assert all(any(_under(name, allowed) for allowed in pure) for name in ours)
     at_the_top = [ast.unparse(node) for node in ast.parse(path.read_text()).body if _is_import(node)]
     packages = {name.partition(".")[0] for text in at_the_top for name in imports(text, "")}

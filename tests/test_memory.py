@@ -15,13 +15,11 @@ from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.limit import Limit
 from scope_patch.method import memory as memory_module
-from scope_patch.method import stability
-from scope_patch.method.forecast import Forecast, Part
+from scope_patch.method.forecast import Forecast, Limits, Part, Tally
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.memory import Cpu, Memory, elsewhere
 from scope_patch.method.predictors import create
-from scope_patch.method.schedule import build
-from scope_patch.method.tally import Tally
+from scope_patch.method.schedule import Schedule, Table
 
 POINT = 4 * 25 * 4 * 4 * 4
 """Bytes of one velocity of tests/hosts.py: 4 channels, 25 latent frames, 4 x 4, float32."""
@@ -105,7 +103,7 @@ def test_with_another_place_the_device_never_holds_more_and_nothing_changes(even
             assert torch.equal(history.hold(interval), plain[key].hold(interval))
             ours, theirs = history.points(interval), plain[key].points(interval)
             assert torch.equal(ours.levels.nan_to_num(7), theirs.levels.nan_to_num(7))
-            assert torch.equal(ours.drift, theirs.drift) and torch.equal(ours.bend, theirs.bend)
+            assert torch.equal(ours.drift, theirs.drift) and torch.equal(ours.curvature, theirs.curvature)
     assert shelf.puts == memory.moved and memory.dropped == memory.over == 0
 
 
@@ -116,7 +114,7 @@ def test_what_is_dropped_is_the_oldest_and_no_more_than_must_be(events, points, 
     for (key, slots), limited, plain in zip(
         events, recorded(events, memory, keeps), recorded(events, Memory(), keeps), strict=True
     ):
-        newest = sum(history.sizes()[0][1] for history in limited.values())
+        newest = sum(history.anchors[0].bytes for history in limited.values())
         assert memory.bytes <= max(limit, newest)
         assert all(history.anchors for history in limited.values()), "the newest is kept whatever the limit"
         assert limited[key].anchors[0].interval == (0, slots)
@@ -132,8 +130,8 @@ def test_the_oldest_move_first_and_only_once():
     shelf = Shelf()
     memory = Memory(Limit(2 * 16), lambda device: shelf)
     *_, histories = recorded([(0, 1), (1, 1), (0, 1), (1, 1), (0, 1)], memory)
-    assert [size for _, size in histories[0].sizes()] == [16, 0, 0]
-    assert [size for _, size in histories[1].sizes()] == [16, 0]
+    assert [anchor.bytes for anchor in histories[0].anchors] == [16, 0, 0]
+    assert [anchor.bytes for anchor in histories[1].anchors] == [16, 0]
     assert shelf.puts == memory.moved == 3
 
 
@@ -155,14 +153,14 @@ def test_the_cpu_is_the_other_place_of_devices_that_are_not_it():
 def test_points_that_were_dropped_under_a_forecast_are_held():
     """Its weights count on them: without them they would no longer sum to 1."""
     levels, mask = row(0.9, 0.8, 0.7, 0.6)[:, None].repeat(1, 2), torch.ones(4, 2, dtype=torch.bool)
-    schedule = build(mask, 1000 * levels, levels, [(0, 2)] * 4, selective=False)
+    schedule = Schedule.of(Table(1000 * levels, levels, mask, [(0, 2)] * 4))
     history = BranchHistory(3)
     for k in range(3):
         history.record((0, 2), levels[k], torch.full((1, 1, 2, 1, 1), 1.0 + k))
     part = Part(history, (0, 2))
-    forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), stability.Limits(), Tally())
+    forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), Limits(), Tally())
     assert forecast.predict(part).flatten().tolist() == pytest.approx([4.0, 4.0])
-    history.trim(2)
+    history.anchors.trim(2)
     assert forecast.predict(part).flatten().tolist() == [3.0, 3.0]
 
 

@@ -10,16 +10,15 @@ from no_sync import no_sync
 
 import scope_patch
 from scope_patch.errors import ScopePatchError
-from scope_patch.method import changes, windows
-from scope_patch.method.asynchronous import progress
-from scope_patch.method.chunkwise import rows, timesteps
+from scope_patch.hosts.magi import rows, timesteps, window_table
+from scope_patch.hosts.wan import progress
+from scope_patch.method import changes
 from scope_patch.method.fold import Fold
-from scope_patch.method.plan import fold
 from scope_patch.method.policies import create
 from scope_patch.method.predictors import BUILT_IN
 from scope_patch.method.predictors import create as predictor
-from scope_patch.method.predictors.auto import Auto
-from scope_patch.method.schedule import build
+from scope_patch.method.predictors.formulas import Auto
+from scope_patch.method.schedule import Schedule
 from scope_patch.patch.call import ForwardCall
 from scope_patch.patch.deciding import Planned
 from scope_patch.patch.host import Host
@@ -105,7 +104,7 @@ f"{w[0, 0]}"
 def test_the_mode_can_fail(look, monkeypatch):
     source = f"def weights(self, target, points):\n    w = before(self, target, points)\n    {look}\n    return w\n"
     scope = {"before": Auto.weights, "torch": torch}
-    exec(compile(source, f"{ROOT}/scope_patch/method/predictors/auto.py", "exec"), scope)
+    exec(compile(source, f"{ROOT}/scope_patch/method/predictors/formulas.py", "exec"), scope)
     monkeypatch.setattr(Auto, "weights", scope["weights"])
     pipe = fake_pipeline()
     with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True):
@@ -117,13 +116,12 @@ def test_the_mode_can_fail(look, monkeypatch):
 def segment():
     """Latent frames, more than the window has."""
     made = progress(25, 12, base=20, ar_step=3, block=5)
-    times = made.timesteps(torch.linspace(990, 80, 12)).double()
-    return build(made.mask, times, times / 1000, made.intervals, selective=True), Host(), (0.1, 0.6)
+    return Schedule.of(made.table(torch.linspace(990, 80, 12)), selective=True), Host(), (0.1, 0.6)
 
 
 def window():
     """Chunks, each decided upon by itself, so that some forwards are of some of them only."""
-    schedule = windows.build(rows(5, 4, 32, timesteps(32)), 6, lambda timestep: 1 - timestep)
+    schedule = Schedule.of(window_table(rows(5, 4, 32, timesteps(32)), 6))
     return schedule, Host(layout=Chunks(6), chunked=True, narrow=narrow), (0.02, 0.2)
 
 
@@ -140,13 +138,13 @@ def test_velocities_without_numbers(job, dtype, name):
     schedule, host, (cached, predicted) = job()
     policy = create(Settings.resolve({"cache_threshold": cached, "predict_threshold": predicted}, {}))
     made_of, record, branches, partial = predictor(name), Record(), [object(), object()], 0
-    run = Fold(schedule, lambda i: policy, made_of.keeps, each=host.chunked, patient=host.chunked)
-    verdicts = fold(lambda: run, changes.expected(schedule))
+    run = Fold(schedule, lambda i: policy, made_of.keeps, per_slot=host.chunked, hold_if_short=host.chunked)
+    verdicts = run.verdicts(changes.expected(schedule))
     session = Session(lambda: schedule, lambda *_: Planned(verdicts), made_of, record, host)
     with no_sync() as operations:
         for i in range(len(schedule)):
             start, end = session.enter(i)
-            slots = end - start + schedule.lead(i)
+            slots = end - start + schedule.clean_prefix(i)
             latents = torch.empty(2, 4, slots * host.layout.frames, 4, 4, device="meta", dtype=dtype)
             for branch in branches:
                 timestep = torch.empty(2, slots, device="meta")

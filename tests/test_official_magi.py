@@ -40,7 +40,7 @@ def test_never_is_bit_identical(results, case):
 
 
 @pytest.mark.parametrize(
-    ("case", "rule"), [*itertools.product(CASES, ["each"]), *itertools.product(FULLY, ["whole", "latent", "timestep"])]
+    ("case", "rule"), [*itertools.product(CASES, ["each"]), *itertools.product(FULLY, ["whole", "timestep"])]
 )
 def test_report_counts_equal_what_ran(results, case, rule):
     found = results[case][rule]
@@ -52,7 +52,7 @@ def test_report_counts_equal_what_ran(results, case, rule):
     skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
     assert max(skips) <= 5
     assert generation["finished"] and found["same draws"] and math.isfinite(found["error"])
-    named = {"latent": "embedded latents", "timestep": "timestep embedding"}
+    named = {"timestep": "timestep embedding"}
     assert generation["signal"] == named.get(rule, "expected change of the latents")
     prefix = CASES[case].get("prefix_frames", 0) >= 24  # at least one chunk
     assert generation["forced"] == ({"prefix": CASES[case].get("cfg", 1)} if prefix else {})

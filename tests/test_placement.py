@@ -10,30 +10,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_patch.method import windows
-from scope_patch.method.asynchronous import progress
+from scope_patch.hosts.magi import rows, timesteps, window_table
+from scope_patch.hosts.wan import progress
 from scope_patch.method.bound import AMPLIFICATION, SHARE_FLOOR
-from scope_patch.method.chunkwise import rows, timesteps
 from scope_patch.method.placement import place
 from scope_patch.method.profile import Profile, assumed
-from scope_patch.method.schedule import build
+from scope_patch.method.schedule import Schedule
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):
     made = progress(frames, steps, ar_step=ar_step, block=block, pre_ready=pre_ready)
-    times = made.timesteps(torch.linspace(999, 1, steps))
-    return build(made.mask, times, times / 1000, made.intervals, selective=True)
+    return Schedule.of(made.table(torch.linspace(999, 1, steps)), selective=True)
 
 
 def magi(steps, chunks, window):
-    return windows.build(rows(chunks, window, steps, timesteps(steps)), 6, lambda t: 1 - t)
+    return Schedule.of(window_table(rows(chunks, window, steps, timesteps(steps)), 6))
 
 
 def at(profile, sigma):
     """(change, bend) by linear interpolation."""
-    pairs = list(zip(profile.levels, profile.change, profile.bend, strict=True))
+    pairs = list(zip(profile.levels, profile.slope, profile.curvature, strict=True))
     if sigma <= pairs[0][0] or sigma >= pairs[-1][0]:
         return pairs[0 if sigma <= pairs[0][0] else -1][1:]
     for low, high in itertools.pairwise(pairs):
@@ -50,9 +48,9 @@ def slow_error(schedule, profile, recomputed):
         if recomputed[i]:
             continue
         past = [k for k in range(i - 1, -1, -1) if recomputed[k]]
-        if any(schedule.turned(k + 1, k) for k in range(past[0], i)):
+        if any(schedule.context_changed(k + 1, k) for k in range(past[0], i)):
             return math.inf
-        turns = [k for k in range(i, 0, -1) if schedule.turned(k, k - 1)]
+        turns = [k for k in range(i, 0, -1) if schedule.context_changed(k, k - 1)]
         past = [k for k in past if not turns or k >= turns[0]]
         for slot in schedule.mask[i].nonzero().flatten().tolist():
             mine = [k for k in past if schedule.intervals[k][0] <= slot < schedule.intervals[k][1]]
@@ -75,8 +73,8 @@ def slow_error(schedule, profile, recomputed):
 def allowed(schedule, recomputed, most):
     skips = 0
     for i, run in enumerate(recomputed):
-        turned = i > 0 and schedule.turned(i, i - 1)
-        if not run and (schedule.grew(i) or schedule.lead(i) or turned):
+        turned = i > 0 and schedule.context_changed(i, i - 1)
+        if not run and (schedule.grew(i) or schedule.clean_prefix(i) or turned):
             return False
         skips = 0 if run else skips + 1
         if skips > most:

@@ -11,14 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scope_patch
-from scope_patch.method import changes, windows
-from scope_patch.method.asked import Terms
-from scope_patch.method.asked import planner as asking
-from scope_patch.method.asynchronous import progress
-from scope_patch.method.chunkwise import rows, timesteps
-from scope_patch.method.plan import EVERYTHING
+from scope_patch.hosts.magi import rows, timesteps, window_table
+from scope_patch.hosts.wan import progress
+from scope_patch.method.plan import Planner
 from scope_patch.method.profile import assumed
-from scope_patch.method.schedule import build
+from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of
+from scope_patch.method.schedule import Schedule
 from scope_patch.settings import Settings
 
 HOW = st.one_of(
@@ -107,19 +105,17 @@ def test_what_cannot_be_reached_is_said(capsys):
 
 def planner(schedule, each=False, **more):
     """A planner of one schedule on the expected change; a forward costs its slots."""
-    terms = Terms({}, each=each, patient=each)
-    work = lambda iteration, slots: float(slots[1] - slots[0])  # noqa: E731
-    return asking(Settings(**more), terms, schedule, changes.expected(schedule), work)
+    method = method_of(Settings(**more), HostDefaults({}, "threshold", per_slot=each, hold_if_short=each))
+    return Planner(method, schedule, lambda iteration, slots: float(slots[1] - slots[0]))
 
 
 def skyreels(ar_step=5, steps=50, frames=25, block=5):
     made = progress(frames, steps, ar_step=ar_step, block=block)
-    times = made.timesteps(torch.linspace(999, 1, steps))
-    return build(made.mask, times, times / 1000, made.intervals, selective=True)
+    return Schedule.of(made.table(torch.linspace(999, 1, steps)), selective=True)
 
 
 def magi(steps=64, chunks=10, **options):
-    return windows.build(rows(chunks, 4, steps, timesteps(steps), **options), 6, lambda t: 1 - t)
+    return Schedule.of(window_table(rows(chunks, 4, steps, timesteps(steps), **options), 6))
 
 
 @pytest.mark.parametrize("target", [1.5, 2, 3, 4, 4.55])
@@ -151,7 +147,7 @@ def test_laws_of_plans(target, max_skip, each, steps):
         for i, verdict in enumerate(plan.verdicts):
             skips = 0 if verdict.mode.value == "R" else skips + 1
             assert skips <= max_skip
-            assert not schedule.lead(i) or verdict.forwarded == schedule.intervals[i], "clean keys are written"
+            assert not schedule.clean_prefix(i) or verdict.forwarded == schedule.intervals[i], "clean keys are written"
             assert not schedule.grew(i) or verdict.forwarded[1] == schedule.intervals[i][1], "new chunks get a velocity"
             assert verdict.forwarded[0] == schedule.intervals[i][0]
 
@@ -169,8 +165,7 @@ def test_a_limit_holds_and_a_target_below_one_is_refused():
 def test_the_papers_fast_setting_comes_out():
     """257 frames, base 97, overlap 17: 70 + 65 + 65 iterations; two recomputes at growth, one after five skips."""
     first, later = skyreels(), progress(25, 50, ar_step=5, pre_ready=5, block=5)
-    times = later.timesteps(torch.linspace(999, 1, 50))
-    second = build(later.mask, times, times / 1000, later.intervals, selective=True)
+    second = Schedule.of(later.table(torch.linspace(999, 1, 50)), selective=True)
     plans = [planner(schedule).at((0.0, EVERYTHING)) for schedule in (first, second, second)]
     assert [len(plan.verdicts) for plan in plans] == [70, 65, 65]
     assert [plan.modes.count("R") for plan in plans] == [18, 16, 16]

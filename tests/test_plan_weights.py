@@ -12,9 +12,9 @@ import torch
 from hosts import fake_magi, tiny_transformer
 from safetensors.torch import save_file
 
-from scope_patch.cost.wan import NAMED, WanShape
-from scope_patch.planning.modulation import DIFFUSERS, OFFICIAL, modulation
-from scope_patch.planning.weights import Checkpoint
+from scope_patch.hosts.wan import NAMED, WanShape
+from scope_patch.outlook.signal import DIFFUSERS, OFFICIAL, modulation
+from scope_patch.outlook.weights import Checkpoint
 
 SHORT = {"num_frames": 17, "steps": 12, "height": 32, "width": 32}
 HOSTS = ["skyreels-v2", "skyreels-v2-diffusers"]
@@ -218,7 +218,7 @@ def test_a_folder_of_another_model_or_none_at_all(official, tmp_path, monkeypatc
         ({"weights": tmp_path / "nowhere"}, "there is no such folder or file"),
         ({"weights": official}, "are of 24 channels, --model needs 1536"),
         ({"weights": official, "model": "14B"}, "are of 24 channels, --model 14B has 5120"),
-        ({"signal": "latent"}, "--signal latent is for MAGI-1"),
+        ({"signal": "latent"}, "there is no signal 'latent'; known: expected, timestep"),
     ):
         said, error = planned.plan("skyreels-v2", **SHORT, **options)
         assert said is None and complaint in error and error.count("\n") == 1

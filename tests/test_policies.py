@@ -18,7 +18,7 @@ observations = st.builds(
     discrepancy=st.none() | st.floats(0, 1),
     grew=st.booleans(),
     points=st.integers(0, 3),
-    patient=st.booleans(),
+    hold_if_short=st.booleans(),
     forced=st.sampled_from([False, False, False, True]),
 )
 plain = st.builds(Observation, discrepancy=st.floats(0, 1), grew=st.just(False), points=st.just(3))
@@ -65,7 +65,7 @@ def test_nothing_is_skipped_without_what_it_needs(seen):
     for observation, (decision, _) in zip(seen, run(scope(0.3, 1e9), seen), strict=True):
         if decision.mode is not Mode.RECOMPUTE:
             assert not observation.grew and not observation.forced and observation.points >= 1
-            assert decision.reason == "threshold" or (decision.reason == "history" and observation.patient)
+            assert decision.reason == "threshold" or (decision.reason == "history" and observation.hold_if_short)
         if decision.mode is Mode.PREDICT:
             assert observation.points >= 2
 
@@ -84,7 +84,7 @@ def test_zero_skips_or_zero_thresholds_recompute_everything(seen):
         (Observation(0.01, False, 0), Decision(Mode.RECOMPUTE, "history")),
         (Observation(0.01, False, 1), Decision(Mode.CACHE, "threshold")),
         (Observation(0.2, False, 1), Decision(Mode.RECOMPUTE, "history")),
-        (Observation(0.2, False, 1, patient=True), Decision(Mode.CACHE, "history")),
+        (Observation(0.2, False, 1, hold_if_short=True), Decision(Mode.CACHE, "history")),
         (Observation(0.2, False, 2), Decision(Mode.PREDICT, "threshold")),
         (Observation(0.2, False, 2, forced=True), Decision(Mode.RECOMPUTE, "forced")),
         (Observation(0.5, False, 3), Decision(Mode.RECOMPUTE, "threshold")),

@@ -294,7 +294,7 @@ def test_flowcache_decides_chunk_by_chunk_on_magi():
     with scope_patch.patched(model, policy="flowcache:rel_l1_thresh=0.2,warmup_steps=3", strict=True) as run:
         tiny.generate(model, prefix_frames=32)
     (segment,) = run.report["generations"][0]["segments"]
-    assert run.report["signal"] == "embedded latents"
+    assert run.report["signal"] == "expected change of the latents"
     apart = [slots for slots in segment["slots"] if {"R", "C"} <= set(slots)]
     assert apart and run.report["generations"][0]["forwards"]["skipped"] > 10
     # Younger chunks see older ones, so what is computed comes first (a clean one that is forwarded along before it).

@@ -57,7 +57,7 @@ def _moves(rows, i, j, steps, ready):
 
 
 def built(mask, matrix, intervals, selective=True):
-    return schedule.build(mask, matrix, matrix / 1000, intervals, selective=selective)
+    return schedule.Schedule.of(schedule.Table(matrix, matrix / 1000, mask, intervals), selective=selective)
 
 
 @given(options())
@@ -132,3 +132,65 @@ def test_numbers_of_the_papers_setting(segments, iterations):
         total += mask.numel()
     assert found == iterations
     assert [round(100 * part / total) for part in (active, waiting, finished, computed)] == [65, 11, 24, 89]
+
+
+def window(**changes):
+    """Three chunks in a window of two; the host's timesteps run from 0 (noise) to 1 (clean)."""
+    timesteps = torch.tensor([[0.0, 0, 0], [0.5, 0.0, 0], [0.9, 0.5, 0], [0, 0.9, 0.0]]).double()
+    mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 1, 1]]).bool()
+    given = {"levels": 1 - timesteps, "mask": mask, "intervals": [(0, 1), (0, 2), (0, 2), (1, 3)]}
+    given |= {"clean_prefixes": [0, 0, 0, 1], "contexts": ["a", "a", "a", "b"], "slot_frames": 6, "moving": True}
+    return schedule.Table(timesteps, **{**given, **changes})
+
+
+def test_a_moving_window_is_forwarded_as_the_host_says():
+    table = window()
+    table.check()
+    made = schedule.Schedule.of(table, selective=True)
+    assert made.intervals == table.intervals and not made.selective and made.ends == [1, 2, 2, 3]
+    assert made.baseline == [(0, 1), (0, 2), (0, 2), (0, 3)] and made.clean_prefix(3) == 1 and made.frames == 6
+    assert [made.grew(i) for i in range(4)] == [True, True, False, True]
+    assert (
+        made.entered(3, (2, 3))
+        and not made.entered(3, (1, 2))
+        and made.context_changed(3, 2)
+        and not made.context_changed(2, 1)
+    )
+
+
+def test_the_direction_of_timesteps_is_nobodys_business():
+    matrix, _, mask, intervals = upstream(25, 50, 5, 5, 0, 25)
+    levels = matrix / 1000
+    for timesteps in (matrix, 1 - levels):
+        table = schedule.Table(timesteps, levels, mask, intervals)
+        table.check()
+        assert schedule.Schedule.of(table, selective=True).intervals[0] == (0, 5)
+
+
+RISING = torch.tensor([[0.9, 0.9, 0.9], [0.5, 0.9, 1], [0.95, 0.8, 1], [0, 0.5, 1]]).double()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"levels": torch.zeros(4, 2)}, r"levels is \[4, 2\], expected \[iterations, slots\]"),
+        ({"intervals": [(0, 1)] * 3}, "3 intervals for 4 iterations"),
+        ({"contexts": ["a"]}, "1 contexts for 4 iterations"),
+        ({"intervals": [(0, 1), (0, 2), (0, 2), (0, 3)]}, r"step 3: chunks \[1, 2\] are updated of \[0, 3\)"),
+        ({"clean_prefixes": [1, 0, 0, 0]}, "step 0: .* 1 clean before it"),
+        ({"levels": window().levels.flip(1)}, "step 2: chunks do not come cleanest first"),
+        ({"levels": RISING, "moving": False}, "rise, at iteration 2 that of latent frame 0"),
+        ({"levels": 1000 * window().levels}, "the noise levels go from 100 to 1000"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        window(**changes).check()
+
+
+def test_a_window_that_moves_back_is_refused():
+    order = [3, 2, 1, 0]
+    given = {name: getattr(window(), name)[order] for name in ("levels", "mask")}
+    intervals = [window().intervals[i] for i in order]
+    with pytest.raises(ValueError, match=r"step 1: the window moves back from \[1, 3\)"):
+        window(**given, intervals=intervals, clean_prefixes=()).check()

@@ -185,7 +185,7 @@ def test_every_setting_has_a_variable() -> None:
     names = set()
     for flags in (
         {"target_speedup": 2},
-        {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "latent"},
+        {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "expected"},
         {"placement": "error", "profile": "p", "registry": "r"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
         {"widths": 3, "history_limit": "1GB"},

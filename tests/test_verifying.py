@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from test_placement import at, magi, skyreels
 
 from scope_patch.method.decision import Decision, Mode
-from scope_patch.method.expectation import Expectation
-from scope_patch.method.fold import Verdict
+from scope_patch.method.fold import StepDecision
 from scope_patch.method.profile import Profile, assumed
-from scope_patch.method.verifying import State, ahead, longest, step, tightened
+from scope_patch.method.verifying import Expectation, State, ahead, longest, step, tightened
 
 INTERVAL = (0, 4)
 SKIPPED, NARROWED, RUN = (
-    Verdict({INTERVAL: Decision(mode, "plan")}, (0, end), mode, "plan")
+    StepDecision({INTERVAL: Decision(mode, "plan")}, (0, end), mode, "plan")
     for mode, end in ((Mode.PREDICT, 0), (Mode.RECOMPUTE, 2), (Mode.RECOMPUTE, 4))
 )
 PLANS = st.lists(st.sampled_from([SKIPPED, SKIPPED, SKIPPED, NARROWED, RUN]), min_size=1, max_size=60)
@@ -108,7 +107,7 @@ BENT = Profile((0.0, 0.4, 1.0), (3.0, 1.0, 2.0), (1.0, 30.0, 4.0))
 def slow(schedule, profile, forwarded, iteration, mode):
     """By the formula of docs/placement.md, slot by slot; None where a slot has no velocity."""
     misses = []
-    start = max(k for k in range(iteration + 1) if k == 0 or schedule.turned(k, k - 1))
+    start = max(k for k in range(iteration + 1) if k == 0 or schedule.context_changed(k, k - 1))
     for slot in schedule.mask[iteration].nonzero().flatten().tolist():
         past = [k for k in range(iteration - 1, start - 1, -1) if k in forwarded and slot < forwarded[k][1]]
         past = [k for k in past if forwarded[k][0] <= slot]
@@ -129,9 +128,9 @@ def test_the_expected_error_is_the_bounds(name, runs, mode):
     for profile in (assumed(), BENT):
         expectation, forwarded = Expectation(schedule, profile), {}
         for i, interval in enumerate(schedule.intervals):
-            run = i == 0 or schedule.grew(i) or schedule.lead(i) > 0 or runs[i]
+            run = i == 0 or schedule.grew(i) or schedule.clean_prefix(i) > 0 or runs[i]
             decided = Mode.RECOMPUTE if run else mode
-            verdict = Verdict({interval: Decision(decided, "")}, interval if run else (0, 0), decided, "")
+            verdict = StepDecision({interval: Decision(decided, "")}, interval if run else (0, 0), decided, "")
             if not run:
                 found, expected = expectation.error(i, verdict), slow(schedule, profile, forwarded, i, mode)
                 assert found == (expected if expected is None else pytest.approx(expected, rel=1e-9))
@@ -145,8 +144,8 @@ def test_the_expected_error_is_what_a_profile_was_made_from():
     schedule = skyreels(frames=5, steps=6, ar_step=0, block=5)
     expectation = Expectation(schedule, Profile((0.5,), (2.0,), (1e9,)))
     (interval,) = set(schedule.intervals)
-    expectation.note(0, Verdict({interval: Decision(Mode.RECOMPUTE, "")}, interval, Mode.RECOMPUTE, ""))
-    held = Verdict({interval: Decision(Mode.CACHE, "")}, (0, 0), Mode.CACHE, "")
+    expectation.note(0, StepDecision({interval: Decision(Mode.RECOMPUTE, "")}, interval, Mode.RECOMPUTE, ""))
+    held = StepDecision({interval: Decision(Mode.CACHE, "")}, (0, 0), Mode.CACHE, "")
     levels = schedule.noise_levels[:, 0]
     for i in range(1, 5):
         distance = torch.abs(levels[i] - levels[0])

@@ -51,7 +51,7 @@ def test_intervals_of_few_widths(drawn, most):
     matrix, _, mask, host = upstream(*drawn)
     assume(not schedule.misfit(mask, host, host))
     plain, few = (
-        schedule.build(mask, matrix, matrix / 1000, host, selective=True, widths=widths)
+        schedule.Schedule.of(schedule.Table(matrix, matrix / 1000, mask, host), selective=True, widths=widths)
         for widths in (None, Widths(most))
     )
     assert few.selective and few.note == "" and few.ends == plain.ends
@@ -67,7 +67,9 @@ def test_as_many_as_there_are_changes_nothing_and_one_is_what_the_host_forwards(
     matrix, _, mask, host = upstream(25, 50, 5, 5, 0, 25)
 
     def built(most):
-        return schedule.build(mask, matrix, matrix / 1000, host, selective=True, widths=Widths(most)).intervals
+        return schedule.Schedule.of(
+            schedule.Table(matrix, matrix / 1000, mask, host), selective=True, widths=Widths(most)
+        ).intervals
 
     assert built(5) == built(None) != host and built(1) == host
     assert sorted({end for _, end in built(2)}) == [10, 25]  # 25 + 50 + 25 latent frames more

@@ -1,16 +1,26 @@
-"""MAGI-1: its table, the FLOPs of its forwards, and forwards of some chunks of the window only."""
+"""MAGI-1: FLOPs of a forward and of a call of `forward_dispatcher`, its table, and forwards of some chunks only.
+
+Read from `inference/model/dit/dit_module.py`, `dit_model.py` and `SampleTransport` (SandAI-org/MAGI-1 @ 6ff822e). Every
+chunk attends to a range of chunks of its own and to a caption of its own, so that work is counted chunk by chunk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from itertools import pairwise
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import attention, linear
+
 if TYPE_CHECKING:
-    from ..method.schedule import Table
+    from ..method.schedule import Interval, Schedule, Table
     from ..patch.host import Cost
 
-
+FREQUENCIES = 256
+"""Channels of the sinusoidal time embedding (`TimestepEmbedder`)."""
+NULL_TOKENS = 50
+"""Tokens of the empty caption that upstream lets through its mask (`_process_null_embeddings`)."""
 PASSED = ("slice_point", "range_num", "denoising_range_num", "fwd_extra_1st_chunk", "chunk_width")
 """What `forward_velocity` tells the forward by keyword, and we read."""
 READS = (
@@ -21,43 +31,171 @@ READS = (
 """Methods of `SampleTransport` that `transport_table` calls."""
 
 
-def window_table(rows: Sequence[tuple[int, int, tuple[float, ...], Hashable, int]], frames: int) -> Table:
-    """The table of a window of chunks that moves along the video.
+@dataclass(frozen=True)
+class MagiShape:
+    """The dimensions of one model; attributes are those of upstream's `model_config`.
+
+    `condition`, `caption_hidden` and `gates` are channels of the time condition, of an embedded caption and of the two
+    gates of a layer; `distill` says that the step size is embedded as well.
+    """
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    groups: int
+    head_dim: int
+    patch: int
+    t_patch: int
+    in_channels: int
+    out_channels: int
+    caption_channels: int
+    caption_length: int
+    condition: int
+    caption_hidden: int
+    gates: int
+    gated: bool
+    distill: bool = False
+
+    @classmethod
+    def from_model(cls, model: Any) -> MagiShape:
+        """From a `VideoDiTModel` (its `model_config`, `engine_config`). Raises KeyError where a field is missing."""
+        engine = {"distill": model.engine_config.distill}
+        return cls.from_config({"model_config": vars(model.model_config), "engine_config": engine})
+
+    @classmethod
+    def from_config(cls, contents: Mapping[str, Any]) -> MagiShape:
+        """From the contents of one of upstream's JSON files. Raises KeyError where a field is missing."""
+        config = contents["model_config"]
+        hidden = config["hidden_size"]
+        return cls(
+            layers=config["num_layers"],
+            hidden=hidden,
+            ffn=config["ffn_hidden_size"],
+            heads=config["num_attention_heads"],
+            groups=config["num_query_groups"],
+            head_dim=config["kv_channels"],
+            patch=config["patch_size"],
+            t_patch=config["t_patch_size"],
+            in_channels=config["in_channels"],
+            out_channels=config["out_channels"],
+            caption_channels=config["caption_channels"],
+            caption_length=config["caption_max_length"],
+            condition=int(hidden * config["cond_hidden_ratio"]),
+            caption_hidden=int(hidden * config["xattn_cond_hidden_ratio"]),
+            gates=int(hidden * config["cond_gating_ratio"] * 2),
+            gated=config["gated_linear_unit"],
+            distill=bool(contents.get("engine_config", {}).get("distill")),
+        )
+
+    def chunk_tokens(self, frames: int, height: int, width: int) -> int:
+        """Tokens of a chunk of latents [C, frames, height, width]; upstream's `chunk_token_nums`."""
+        return (frames // self.t_patch) * (height // self.patch) * (width // self.patch)
+
+
+def forward_flops(shape: MagiShape, tokens: int, kv_tokens: Sequence[int], text_tokens: Sequence[int]) -> int:
+    """FLOPs of one forward of the network over some chunks.
 
     Args:
-        rows: of every step, chunks [start, end), the timestep of each (0 noise .. 1 clean, oldest first), the context,
-            and the clean chunks that are forwarded in front.
-        frames: latent frames a chunk.
+        tokens: of a chunk (`MagiShape.chunk_tokens`).
+        kv_tokens: for every chunk, how many tokens it attends to, itself and cached ones included.
+        text_tokens: for every chunk, caption tokens that are let through its mask.
 
-    Raises ValueError where a row does not have one timestep a chunk, they rise along the window, or it moves backwards.
+    Raises ValueError where the two are not of one length.
     """
-    import torch
+    if len(kv_tokens) != len(text_tokens):
+        raise ValueError(f"{len(kv_tokens)} chunks with keys, {len(text_tokens)} with captions")
+    queries, keys, hidden = shape.heads * shape.head_dim, shape.groups * shape.head_dim, shape.hidden
+    chunks, count, texts = len(kv_tokens), len(kv_tokens) * tokens, sum(text_tokens)
+    # Queries are made twice, for self- and for cross-attention.
+    layer = linear(count, hidden, 2 * queries + 2 * keys) + linear(count, 2 * queries, hidden)
+    layer += linear(count, hidden, shape.ffn * (2 if shape.gated else 1)) + linear(count, shape.ffn, hidden)
+    layer += attention(1, tokens * (sum(kv_tokens) + texts), queries)
+    layer += linear(texts, shape.caption_hidden, 2 * keys) + linear(chunks, shape.condition, shape.gates)
+    pixels = shape.patch**2 * shape.t_patch
+    ends = linear(count, shape.in_channels * pixels, hidden) + linear(count, hidden, shape.out_channels * pixels)
+    # Timesteps (and the step size) and captions, which are embedded at their full length.
+    time = linear(chunks, FREQUENCIES, shape.condition) + linear(chunks, shape.condition, shape.condition)
+    captions = linear(chunks * shape.caption_length, shape.caption_channels, shape.caption_hidden)
+    conditions = time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, shape.condition)
+    return shape.layers * layer + ends + conditions
 
-    from ..method.schedule import Table
 
-    shape = len(rows), max((end for _, end, *_ in rows), default=0)
-    timesteps, mask = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.bool)
-    before = (0, 0)
-    for i, (start, end, row, _, lead) in enumerate(rows):
-        if len(row) != end - start or not 0 <= lead <= start:
-            raise ValueError(f"step {i}: {len(row)} timesteps for chunks [{start}, {end})")
-        if start < before[0] or end < before[1]:
-            raise ValueError(f"step {i}: the window moves back from [{before[0]}, {before[1]})")
-        if any(after > older for older, after in pairwise(row)):
-            raise ValueError(f"step {i}: chunks do not come cleanest first, their timesteps are {row}")
-        mask[i, start:end] = True
-        timesteps[i, start:end] = torch.tensor(row, dtype=torch.float64)
-        before = (start, end)
-    return Table(
-        timesteps=timesteps,
-        levels=1.0 - timesteps,
-        mask=mask,
-        intervals=[(start, end) for start, end, *_ in rows],
-        clean_prefixes=[lead for *_, lead in rows],
-        contexts=[context for *_, context, _ in rows],
-        slot_frames=frames,
-        moving=True,
+def dispatch_flops(
+    shape: MagiShape,
+    tokens: int,
+    kv_ranges: Sequence[tuple[int, int]],
+    text_tokens: int,
+    *,
+    cfg_number: int = 1,
+    clean_prefix: bool = False,
+    duplicate: bool = False,
+    null_tokens: int = NULL_TOKENS,
+) -> int:
+    """FLOPs of one call of `VideoDiTModel.forward_dispatcher`.
+
+    Args:
+        tokens: of a chunk.
+        kv_ranges: for every chunk of the call, oldest first, the chunks [start, end) it attends to, absolute.
+        text_tokens: of the caption, special tokens included. Upstream's forward over a prefix has the empty caption
+            throughout: pass `null_tokens` there.
+        cfg_number: 1 (one forward) or 3 (caption, empty caption, and each chunk alone without one).
+        clean_prefix: whether the first chunk is a clean one, forwarded for the cache (`fwd_extra_1st_chunk`); its
+            caption is the empty one, and the third forward leaves it out.
+        duplicate: whether a nearly clean chunk is forwarded once more, attending to itself only
+            (`distill_nearly_clean_chunk`); with guidance there is none.
+
+    Raises ValueError for another `cfg_number`.
+    """
+    seen = [(end - start) * tokens for start, end in kv_ranges]
+    texts = [null_tokens if clean_prefix and i == 0 else text_tokens for i in range(len(seen))]
+    if cfg_number == 1:
+        extra = int(duplicate)
+        return forward_flops(shape, tokens, [*seen, *[tokens] * extra], [*texts, *[text_tokens] * extra])
+    if cfg_number != 3:
+        raise ValueError(f"cfg_number {cfg_number} is unknown to us (1 and 3 are known)")
+    alone = len(seen) - clean_prefix
+    return (
+        forward_flops(shape, tokens, seen, texts)
+        + forward_flops(shape, tokens, seen, [null_tokens] * len(seen))
+        + forward_flops(shape, tokens, [tokens] * alone, [null_tokens] * alone)
     )
+
+
+def duplicated(schedule: Schedule, iteration: int, cfg_number: int) -> bool:
+    """Whether upstream forwards the oldest chunk once more, alone; the last word of a row's context says so."""
+    context = schedule.contexts[iteration]
+    return cfg_number == 1 and isinstance(context, tuple) and bool(context[-1])
+
+
+def window_flops(
+    schedule: Schedule,
+    shape: MagiShape,
+    chunk_tokens: int,
+    seen: Sequence[Sequence[Interval]],
+    text_tokens: int,
+    cfg_number: int,
+) -> Callable[[int, Interval], int]:
+    """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
+
+    Args:
+        seen: for every iteration, the chunks that each chunk attends to (`kv_ranges`).
+    """
+
+    def flops(iteration: int, slots: Interval) -> int:
+        prefix = schedule.clean_prefix(iteration)
+        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
+        return dispatch_flops(
+            shape,
+            chunk_tokens,
+            seen[iteration][:chunks],
+            text_tokens,
+            cfg_number=cfg_number,
+            clean_prefix=bool(prefix),
+            duplicate=duplicated(schedule, iteration, cfg_number),
+        )
+
+    return flops
 
 
 def transport_table(transport: Any, section: int) -> Table:
@@ -66,6 +204,8 @@ def transport_table(transport: Any, section: int) -> Table:
     A context is the stage (which chunks are there), how far each chunk looks back, how it is guided, and whether the
     oldest is blended.
     """
+    from .window import Row, window_table
+
     rows, levels = [], transport.ts[section].cpu()
     runtime, inputs = transport.runtime_config, transport.transport_inputs[section]
     ranges = len(runtime.noise2clean_kvrange) or 1
@@ -79,7 +219,7 @@ def transport_table(transport: Any, section: int) -> Table:
         blended = timesteps[0] > transport.engine_config.distill_nearly_clean_chunk_threshold
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
         lead = int(start > offset and position == 0)
-        rows.append((start, end, timesteps, (stage, reach, guidance, blended), lead))
+        rows.append(Row(start, end, timesteps, (stage, reach, guidance, blended), lead))
     return window_table(rows, transport.chunk_width)
 
 
@@ -119,9 +259,7 @@ def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
 
 def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """FLOPs of one forward of the window's chunks [.., last) with what leads it."""
-    from ..cost.magi import MagiShape
-    from ..cost.window import window_flops
-    from ..method.chunkwise import kv_ranges
+    from .window import kv_ranges
 
     inputs, runtime = transport.transport_inputs[section], transport.runtime_config
     shape = MagiShape.from_model(find_model(transport))
@@ -148,12 +286,23 @@ def find_model(transport: Any) -> Any:
     return model
 
 
+def ranks(transport: Any) -> Sequence[int]:
+    """Pipeline stages times context parallel ranks; upstream numbers them so that the two are offsets of a rank."""
+    import torch.distributed as dist
+
+    parallel = sys.modules.get("inference.infra.distributed.parallel_state")
+    if parallel is None or parallel.get_pp_world_size() * parallel.get_cp_world_size() == 1:
+        return ()
+    stages, parts = (dist.get_process_group_ranks(group()) for group in (parallel.get_pp_group, parallel.get_cp_group))
+    return sorted({stage + part - dist.get_rank() for stage in stages for part in parts})
+
+
 DISTILL_SCALE, DISTILL_BASE = 2, 4
 """`VideoDiTModel.get_embedding_and_meta`: distilled models are told their step size, in these units."""
 
 
 def feature(transport: Any, section: int, model: Any) -> Any:
-    """The timestep's part of the condition that enters every block, before the caption is added: [n] -> [n, channels]."""
+    """The timestep's part of the condition of every block, before the caption is added: [n] -> [n, channels]."""
     from copy import copy
 
     import torch

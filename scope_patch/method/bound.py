@@ -21,7 +21,8 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     """For every iteration, what skipping it adds to the error of the finished latents, summed over slots.
 
     epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified. delta is what is left of an extrapolation over h
-    from two velocities h1 apart, bend h (h + h1) / 2, or what changed over h if that is less or there is one velocity.
+    from two velocities h1 apart, curvature h (h + h1) / 2, or slope h, what changed over h, where that is less or there
+    is one velocity.
 
     Args:
         most: skips in a row at the most.
@@ -35,7 +36,7 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     iterations, slots = mask.shape
     following = torch.cat([mask[1:] & mask[:-1], mask.new_zeros(1, slots)])
     to = torch.where(following, torch.cat([levels[1:], levels[-1:]]), 0.0)
-    change, bend = (interpolate(profile.levels, row, levels) for row in (profile.change, profile.bend))
+    slope, curvature = (interpolate(profile.levels, row, levels) for row in (profile.slope, profile.curvature))
     grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -AMPLIFICATION
     weight = grows * (levels - to).abs() * mask
     entry = _entries(schedule)
@@ -49,19 +50,19 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
         for gap in range(most + 2):
             second = newest - gap
             h1 = (levels[newest.clamp(min=0)] - levels[second.clamp(min=0)]).abs()
-            delta = miss(change, bend, h, torch.where(second[:, None] >= entry, h1, 0.0))
+            delta = miss(slope, curvature, h, torch.where(second[:, None] >= entry, h1, 0.0))
             out[:, skips - 1, gap] = torch.where(usable, (weight * delta).sum(dim=1), torch.inf)
     return out
 
 
-def miss(change: Tensor, bend: Tensor, h: Tensor, h1: Tensor) -> Tensor:
+def miss(slope: Tensor, curvature: Tensor, h: Tensor, h1: Tensor) -> Tensor:
     """What is missed, relative to the velocity, by extrapolating over h from two velocities h1 apart.
 
     Args:
         h1: 0 where there is one velocity, which is repeated.
     """
-    held = change * h
-    return torch.where(h1 > 0, torch.minimum(held, bend * h * (h + h1) / 2), held)
+    held = slope * h
+    return torch.where(h1 > 0, torch.minimum(held, curvature * h * (h + h1) / 2), held)
 
 
 def _entries(schedule: Schedule) -> Tensor:

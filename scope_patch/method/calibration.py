@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .history import FRAME_AXIS, Anchor
+from .history import FRAME_AXIS
+from .memory import Anchor
 from .predictors.points import SAME_LEVEL
 from .profile import Profile
 from .schedule import overlap
@@ -40,38 +41,37 @@ class Calibration:
             common = overlap(common, anchor.interval)
         if common[0] >= common[1]:
             return
+        shared = [(common[0] - anchor.interval[0], common[1] - common[0]) for anchor in anchors]
         levels = [
-            anchor.levels[common[0] - anchor.interval[0] :][: common[1] - common[0]].to("cpu", torch.float64)
-            for anchor in anchors
+            anchor.levels.narrow(0, *at).to("cpu", torch.float64) for anchor, at in zip(anchors, shared, strict=True)
+        ]
+        velocities = [
+            anchor.velocity.narrow(FRAME_AXIS, *at).double() for anchor, at in zip(anchors, shared, strict=True)
         ]
         gaps = [newer - older for newer, older in pairwise(levels)]
-        velocities = [
-            anchor.velocity.narrow(FRAME_AXIS, common[0] - anchor.interval[0], common[1] - common[0]).double()
-            for anchor in anchors
-        ]
         # A slope between two equal noise levels is none; neither is a curvature beside one.
         usable = active[common[0] : common[1]] & (gaps[0].abs() > SAME_LEVEL)
         slopes = [
-            (newer - older) / torch.where(gap.abs() > SAME_LEVEL, gap, 1.0).view(1, 1, -1, 1, 1).to(newer.device)
-            for newer, older, gap in zip(velocities, velocities[1:], gaps, strict=False)
+            (newer - older) / _row(torch.where(gap.abs() > SAME_LEVEL, gap, 1.0), newer)
+            for (newer, older), gap in zip(pairwise(velocities), gaps, strict=True)
         ]
         self._add(self._first, levels[0], usable, slopes[0], velocities[0])
         if len(slopes) > 1:
-            both = (gaps[0] + gaps[1]).view(1, 1, -1, 1, 1).to(slopes[0].device)
             usable &= gaps[1].abs() > SAME_LEVEL
-            self._add(self._second, levels[0], usable, 2 * (slopes[0] - slopes[1]) / both, velocities[0])
+            curvature = 2 * (slopes[0] - slopes[1]) / _row(gaps[0] + gaps[1], slopes[0])
+            self._add(self._second, levels[0], usable, curvature, velocities[0])
 
     def profile(self, host: str) -> Profile | None:
         """What was measured; None where there is too little: no noise level with two velocities before it."""
         rows = []
         for level in sorted(self._second):
-            change, bend = (_ratio(sums[level]) for sums in (self._first, self._second))
-            if math.isfinite(change) and math.isfinite(bend):
-                rows.append((level, change, bend))
+            slope, curvature = (_ratio(sums[level]) for sums in (self._first, self._second))
+            if math.isfinite(slope) and math.isfinite(curvature):
+                rows.append((level, slope, curvature))
         if not rows:
             return None
-        levels, changes, bends = zip(*rows, strict=True)
-        return Profile(levels, changes, bends, host)
+        levels, slopes, curvatures = zip(*rows, strict=True)
+        return Profile(levels, slopes, curvatures, host)
 
     @staticmethod
     def _add(
@@ -81,6 +81,11 @@ class Calibration:
         for level, (own, all_of_it), use in zip(levels.tolist(), rows, usable.tolist(), strict=True):
             if use:
                 sums[round(level, DIGITS)].append((own, all_of_it))
+
+
+def _row(values: Tensor, like: Tensor) -> Tensor:
+    """[slots] as a factor of [batch, channels, slots, height, width], beside it."""
+    return values.view(1, 1, -1, 1, 1).to(like.device)
 
 
 def _squares(values: Tensor) -> Tensor:

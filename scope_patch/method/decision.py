@@ -22,7 +22,7 @@ class Observation:
         discrepancy: d of equation 4, None where there is nothing to compare with yet.
         grew: new latent frames came under way.
         points: distinct history points, the least over the latent frames that are updated now (0: none).
-        patient: with too few points to predict, repeating the last velocity is good enough.
+        hold_if_short: with too few points to predict, repeating the last velocity is good enough.
         forced: the host needs this forward for more than its velocity.
         iteration, iterations: which one this is, from 0, and how many there are.
         active: one of these latent frames is updated now.
@@ -33,7 +33,7 @@ class Observation:
     discrepancy: float | None
     grew: bool
     points: int
-    patient: bool = False
+    hold_if_short: bool = False
     forced: bool = False
     iteration: int = 0
     iterations: int = 1

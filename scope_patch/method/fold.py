@@ -1,8 +1,5 @@
-"""A policy folded over a schedule: one verdict an iteration, from what is known without any velocity.
-
-The same fold makes a plan (all iterations at once, before the first forward) and goes along with a host whose signal is
-only known while it runs.
-"""
+"""A policy folded over a schedule: one verdict an iteration, before the first forward, from what is known without any
+velocity."""
 
 from __future__ import annotations
 
@@ -11,19 +8,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from .changes import Changes
 from .decision import Decision, Mode, Observation
 from .policies import Policy
 from .predictors.points import SAME_LEVEL
 from .schedule import Interval, Schedule
 
-Change = Callable[[Interval], float | None]
-"""Slots -> d of equation 4 over those of them that the last iteration had too."""
 MOST = 3
 """History points a slot can have at most."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StepDecision:
     """What is decided at one iteration.
 
     Attributes:
@@ -37,7 +33,7 @@ class Verdict:
     forwarded: Interval
     mode: Mode
     reason: str
-    instead: Verdict | None = None
+    instead: StepDecision | None = None
 
     def mode_of(self, slot: int) -> Mode:
         """What happens to one slot of the interval."""
@@ -45,14 +41,14 @@ class Verdict:
 
 
 class Fold:
-    """Steps through a schedule.
+    """One way through a schedule.
 
     Args:
         policy: the policy of an iteration; all of them must share their kind of state.
-        each: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
-        patient: too few points to predict are enough to repeat the last velocity.
+        per_slot: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
+        hold_if_short: too few points to predict are enough to repeat the last velocity.
         keeps: history points that the predictor can use.
-        together: slots are decided one by one, but all are forwarded as soon as one must be.
+        joint: slots are decided one by one, but all are forwarded as soon as one must be.
     """
 
     def __init__(
@@ -61,41 +57,40 @@ class Fold:
         policy: Callable[[int], Policy],
         keeps: int,
         *,
-        each: bool = False,
-        patient: bool = False,
-        together: bool = False,
+        per_slot: bool = False,
+        hold_if_short: bool = False,
+        joint: bool = False,
     ) -> None:
-        self.together = together
         self.schedule, self.policy, self.keeps = schedule, policy, keeps
-        self.each, self.patient = each, patient
+        self.per_slot, self.hold_if_short, self.joint = per_slot or joint, hold_if_short, joint
         self._states: dict[int, Any] = {}
         self._levels: dict[int, list[float]] = {}
-        self._before: int | None = None
         self._known = schedule.noise_levels.tolist()
         self._active = schedule.mask.tolist()
         self._behind = schedule.mask.cumsum(dim=0).tolist()
 
-    def step(self, iteration: int, change: Change) -> Verdict:
-        """The verdict of an iteration; iterations are to be taken in the host's order."""
+    def verdicts(self, changes: Changes) -> list[StepDecision]:
+        """Those of all iterations; to be asked for once."""
+        return [self._step(iteration, changes) for iteration in range(len(self.schedule))]
+
+    def _step(self, iteration: int, changes: Changes) -> StepDecision:
         schedule, policy = self.schedule, self.policy(iteration)
-        if self._before is not None and schedule.turned(iteration, self._before):
+        if iteration and schedule.context_changed(iteration, iteration - 1):
             self._levels.clear()
         interval, forced = schedule.intervals[iteration], self.forced(iteration)
-        moved = self._before is None or interval != schedule.intervals[self._before]
-        self._before = iteration
-        each = self.each or self.together
+        moved = iteration == 0 or interval != schedule.intervals[iteration - 1]
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
-        for slots in [(slot, slot + 1) for slot in range(*interval)] if each else [interval]:
-            key = slots[0] if each else 0
+        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.per_slot else [interval]:
+            key = slots[0] if self.per_slot else 0
             grew = schedule.entered(iteration, slots)
             points = 0 if grew or forced else self._points(iteration, slots)
             active, age, remaining = self._progress(iteration, slots)
             observation = Observation(
-                change(slots),
+                changes(iteration, slots),
                 grew,
                 points,
-                patient=self.patient,
+                hold_if_short=self.hold_if_short,
                 forced=forced,
                 iteration=iteration,
                 iterations=len(schedule),
@@ -105,17 +100,19 @@ class Fold:
                 remaining=remaining,
             )
             states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
-        last = max((end for (_, end), made in decisions.items() if made.mode is Mode.RECOMPUTE), default=interval[0])
-        if self.together and last > interval[0]:
+        run = [end for (_, end), decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
+        last = max(run, default=interval[0])
+        if self.joint and last > interval[0]:
             last = interval[1]
         for slots, decision in decisions.items():
             # Older slots do not see younger ones, but are seen by them: they are computed along.
             if slots[1] < last or (slots[1] == last and decision.mode is not Mode.RECOMPUTE):
                 decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), policy.initial()
         self._states = states
-        self._remember(iteration, (interval[0], last))
-        told = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
-        return Verdict(decisions, (interval[0], last), told.mode, told.reason)
+        for slot in range(interval[0], last):
+            self._levels[slot] = [self._known[iteration][slot], *self._levels.get(slot, [])][: self.keeps]
+        main = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
+        return StepDecision(decisions, (interval[0], last), main.mode, main.reason)
 
     def _progress(self, iteration: int, slots: Interval) -> tuple[bool, int, int]:
         """`active`, `age` and `remaining` of an observation."""
@@ -128,17 +125,12 @@ class Fold:
 
     def forced(self, iteration: int) -> bool:
         """Whether the host needs this forward for more than its velocities."""
-        return self.schedule.lead(iteration) > 0
+        return self.schedule.clean_prefix(iteration) > 0
 
     def _points(self, iteration: int, slots: Interval) -> int:
         """Distinct history points, the least over those of these slots that are updated now; 3 where none is."""
         active = self._active[iteration]
         return min((_distinct(self._levels.get(slot, [])) for slot in range(*slots) if active[slot]), default=MOST)
-
-    def _remember(self, iteration: int, forwarded: Interval) -> None:
-        now = self._known[iteration]
-        for slot in range(*forwarded):
-            self._levels[slot] = [now[slot], *self._levels.get(slot, [])][: self.keeps]
 
 
 def _distinct(levels: list[float]) -> int:

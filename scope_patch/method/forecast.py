@@ -1,27 +1,81 @@
-"""What the histories say about the present iteration: the velocities they give.
+"""What the histories say about the present iteration: the velocities they give, unless these must not be used.
 
-Nothing here looks at a velocity or waits for its device.
+The checks that the paper calls stability checks and leaves unspecified are arithmetic on sizes measured from the
+velocities, on their device. Nothing here looks at a number or waits for the device, but for `Tally.read`.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import stability
 from .history import BranchHistory
 from .predictors import Predictor
 from .predictors.points import Points
 from .schedule import Interval, Schedule
-from .tally import Tally
 
 
 @dataclass(frozen=True)
-class Part:
+class Limits:
+    """Bounds of a usable prediction.
+
+    Attributes:
+        step_ratio: largest |h / h1|, the distance to be bridged over the gap the slope was measured on.
+        magnitude: largest ||v^ - v0|| / ||v0||, by the triangle inequality over slope and curvature terms.
+    """
+
+    step_ratio: float = 8.0
+    magnitude: float = 1.0
+
+    @classmethod
+    def none(cls) -> Limits:
+        """No bounds but finiteness: for a rival's forecast, which has none."""
+        return cls(math.inf, math.inf)
+
+
+class Tally:
+    """Counts iterations in which something happened to a slot that was updated.
+
+    Noting costs no operation on the device: flags are kept as they are, some bytes an iteration.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str, int, Sequence[Interval], Tensor]] = []
+
+    def note(self, name: str, iteration: int, intervals: Sequence[Interval], flags: Tensor) -> None:
+        """Once an iteration and name.
+
+        Args:
+            flags: booleans over the intervals, one behind the other; they must not be written to any more.
+        """
+        self._entries.append((name, iteration, intervals, flags))
+
+    def read(self, mask: Tensor) -> dict[str, int]:
+        """The counts by name, those that are not 0; waits for the device, and forgets them.
+
+        Args:
+            mask: update mask, booleans [iterations, slots], on the CPU.
+        """
+        entries, self._entries = self._entries, []
+        counts: Counter[str] = Counter()
+        for device in {flags.device for *_, flags in entries}:
+            there = [entry for entry in entries if entry[3].device == device]
+            read = torch.cat([flags for *_, flags in there]).to("cpu")
+            parts = torch.split(read, [len(flags) for *_, flags in there])
+            for (name, iteration, intervals, _), flags in zip(there, parts, strict=True):
+                active = torch.cat([mask[iteration, start:end] for start, end in intervals])
+                counts[name] += int((flags & active).any())
+        return {name: count for name, count in counts.items() if count}
+
+
+class Part(NamedTuple):
     """A history, and the slots that are asked of it."""
 
     history: BranchHistory
@@ -46,7 +100,7 @@ class Forecast:
         schedule: Schedule,
         iteration: int,
         predictor: Predictor,
-        limits: stability.Limits,
+        limits: Limits,
         tally: Tally,
     ) -> None:
         self.parts, self.known = parts, known
@@ -65,7 +119,7 @@ class Forecast:
         weights = self.predictor.weights(levels, self.known)
         if len(weights) < 2:
             return weights
-        inside = stability.fine(levels, self.known, weights, self.limits)
+        inside = fine(levels, self.known, weights, self.limits)
         self._tally.note("stability", self.iteration, self._intervals, ~inside)
         return torch.where(inside, weights, self.known.holding[: len(weights)])
 
@@ -85,3 +139,34 @@ class Forecast:
                 return part.history.combine(part.interval, weights.narrow(1, first, width))
             first += width
         raise KeyError(f"no forecast was made of slots {part.interval}")
+
+
+def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Tensor:
+    """Slots whose prediction at `target` (noise levels, [slots]) stays inside the limits, booleans [slots].
+
+    A slot whose sizes are not numbers does not, unless its weights repeat the last velocity anyway.
+
+    Args:
+        weights: what the predictor made of it, [points, slots]; what it gave up (order, reach) is not counted.
+    """
+    ratio = ((target - points.newest) * points.per_first_gap).abs()
+    inside = ratio <= limits.step_ratio
+    rows = weights.unbind()
+    if points.drift is not None and points.curvature is not None:
+        inside &= largest_change(points, rows) <= limits.magnitude
+    return inside | (rows[1] == 0)
+
+
+def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:
+    """An upper bound of ||v^ - v0|| / ||v0|| a slot, from the measured drift and bend, which must be known.
+
+    Args:
+        rows: weights of the points, newest first, [slots] each.
+    """
+    assert points.drift is not None and points.curvature is not None
+    first = rows[0] - 1  # v^ - v0 = first (v0 - v1) + second (v1 - v2)
+    if len(rows) < 3:
+        return first.abs() * points.drift
+    second, (h1, h2) = -rows[2], points.gaps  # v1 - v2 = (h2 / h1) (v0 - v1) - (h2 (h1 + h2) / 2) C
+    curvature = second * (h2 * (h1 + h2) / 2)
+    return (first + second * (h2 * points.per_first_gap)).abs() * points.drift + curvature.abs() * points.curvature

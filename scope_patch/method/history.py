@@ -5,41 +5,17 @@ Nothing in here looks at a number: what is measured stays where the velocities a
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .memory import Memory, Place
+from .memory import Anchor, Memory
 from .predictors.points import Points
-from .schedule import Interval, overlap
-from .tables import moved
+from .schedule import Interval, on_device, overlap
 
 FRAME_AXIS = 2
 """Velocities are [batch, channels, latent frames, height, width]."""
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """One computed velocity: the interval it covers, the noise levels it stands at ([slots], beside it), the tensor.
-
-    Attributes:
-        place: where the tensor is kept; None: where it was computed.
-        number: in the order of recording.
-    """
-
-    interval: Interval
-    levels: Tensor
-    kept: Tensor
-    place: Place | None = None
-    number: int = 0
-
-    @property
-    def velocity(self) -> Tensor:
-        """Where it was computed (as the levels are): the tensor that is kept, or a new one brought back."""
-        return self.kept if self.place is None else self.place.back(self.kept, self.levels.device)
 
 
 class BranchHistory:
@@ -52,33 +28,15 @@ class BranchHistory:
     """
 
     def __init__(self, keeps: int, memory: Memory | None = None) -> None:
-        self.anchors: deque[Anchor] = deque()
         self._keeps, self._memory = keeps, memory or Memory()
-        self.number = self._memory.join(self)
-        self._sizes: tuple[Tensor, Tensor] | None = None
-        self._points: tuple[Interval, Points] | None = None
+        self.anchors = self._memory.history()
+        self._sizes: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
+        self._points: tuple[tuple[int, int], Interval, Points] | None = None
 
     @property
     def bytes(self) -> int:
         """Memory held by the velocities on their device."""
-        return sum(size for _, size in self.sizes())
-
-    def sizes(self) -> list[tuple[int, int]]:
-        """(number of the recording, bytes on the device; 0 where it is elsewhere), newest first."""
-        return [(anchor.number, anchor.kept.nbytes if anchor.place is None else 0) for anchor in self.anchors]
-
-    def send(self, depth: int, place: Place) -> None:
-        """Put the velocity of that depth (0 is the newest) elsewhere; nothing that is asked of the history changes."""
-        anchor = self.anchors[depth]
-        self.anchors[depth] = replace(anchor, kept=place.put(anchor.kept), place=place)
-
-    def trim(self, depth: int) -> int:
-        """Drop all but the newest so many velocities; returns how many were dropped."""
-        dropped = max(0, len(self.anchors) - depth)
-        for _ in range(dropped):
-            self.anchors.pop()
-            self._sizes = self._points = None
-        return dropped
+        return self.anchors.bytes
 
     def covers(self, interval: Interval) -> bool:
         """Whether the newest velocity has every slot of the interval."""
@@ -95,30 +53,22 @@ class BranchHistory:
             levels: its noise levels, [slots], on its device or the CPU.
             copy: False where the tensor is nobody else's.
         """
-        self.trim(self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0)
-        place = self._memory.admit(self, velocity.nbytes, velocity.device)
-        kept = velocity.detach()
-        if place is not None:
-            kept = place.put(kept)
-        elif copy:
-            kept = kept.clone()
-        self.anchors.appendleft(
-            Anchor(interval, moved(levels, velocity.device), kept, place, self._memory.next_number())
-        )
-        self._sizes = self._points = None
+        self.anchors.trim(self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0)
+        self._memory.record(self.anchors, interval, on_device(levels, velocity.device), velocity, copy=copy)
 
     def points(self, interval: Interval) -> Points:
         """What is known of the slots in `interval`, as predictors want it; the history must not be empty.
 
         Sizes are measured when they are first asked for: not of velocities that another forward follows at once.
         """
-        if self._points is None or self._points[0] != interval:
-            if self._sizes is None:
-                self._sizes = self._measure()
+        held = self.anchors[0].number, len(self.anchors)  # others are here only where one of these is another
+        if self._points is None or self._points[:2] != (held, interval):
+            if self._sizes is None or self._sizes[0] != held:
+                self._sizes = held, self._measure()
             own = self.anchors[0].interval
-            drift, bend = (_spread(size, own, interval) for size in self._sizes)
-            self._points = interval, Points(self._levels(interval), drift, bend)
-        return self._points[1]
+            drift, bend = (_spread(size, own, interval) for size in self._sizes[1])
+            self._points = held, interval, Points(self._levels(interval), drift, bend)
+        return self._points[2]
 
     def hold(self, interval: Interval) -> Tensor:
         """The newest velocity over `interval`, a new tensor. Raises ValueError where `combine` does."""

@@ -1,18 +1,21 @@
-"""How much of a device's memory the histories of one generation may take, and what goes where it is too much.
+"""Where computed velocities are kept, how much of a device they may take, and what goes where it is too much.
 
 Decisions never hang on it: a plan knows no memory, and ranks that share a model may have more or less of it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from ..limit import Limit
+from .schedule import Interval
 
 
 class Place(Protocol):
@@ -42,22 +45,46 @@ def elsewhere(device: torch.device) -> Place | None:
     return None if device.type in ("cpu", "meta") else Cpu()
 
 
-class Holder(Protocol):
-    """A history, as far as its memory goes."""
+@dataclass
+class Anchor:
+    """One computed velocity: the interval it covers, the noise levels it stands at ([slots], beside it), the tensor.
 
-    number: int
+    Attributes:
+        place: where the tensor is kept; None: where it was computed.
+        number: in the order of recording.
+    """
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """(number of the recording, bytes on the device; 0 where it is elsewhere), newest first."""
-        ...
+    interval: Interval
+    levels: Tensor
+    kept: Tensor
+    place: Place | None = None
+    number: int = 0
 
-    def send(self, depth: int, place: Place) -> None:
-        """Put its velocity of that depth (0 is the newest) elsewhere."""
-        ...
+    @property
+    def velocity(self) -> Tensor:
+        """Where it was computed (as the levels are): the tensor that is kept, or a new one brought back."""
+        return self.kept if self.place is None else self.place.back(self.kept, self.levels.device)
+
+    @property
+    def bytes(self) -> int:
+        """On the device: 0 where it is elsewhere."""
+        return self.kept.nbytes if self.place is None else 0
+
+
+class Anchors(deque[Anchor]):
+    """Those of one history, newest first; the memory that gave it out moves and drops what is in it."""
+
+    @property
+    def bytes(self) -> int:
+        """On the device."""
+        return sum(anchor.bytes for anchor in self)
 
     def trim(self, depth: int) -> int:
-        """Drop all but the newest so many; returns how many were dropped."""
-        ...
+        """Drop all but the newest so many velocities; returns how many were dropped."""
+        dropped = max(0, len(self) - depth)
+        for _ in range(dropped):
+            self.pop()
+        return dropped
 
 
 class Memory:
@@ -80,80 +107,82 @@ class Memory:
     def __init__(self, limit: Limit | None = None, place: Callable[[torch.device], Place | None] | None = None) -> None:
         self.limit = limit
         self._place = place or elsewhere
-        self._holders: WeakSet[Holder] = WeakSet()
-        self._recorded = self._made = 0
-        self.moved = self.dropped = self.over = 0
+        self._histories: WeakValueDictionary[int, Anchors] = WeakValueDictionary()
+        self._begun = self._recorded = self.moved = self.dropped = self.over = 0
 
-    def join(self, holder: Holder) -> int:
-        """A history begins. Returns its number."""
-        self._holders.add(holder)
-        self._made += 1
-        return self._made
+    def history(self) -> Anchors:
+        """The anchors of a history that begins; they count for as long as somebody has them."""
+        self._begun += 1
+        return self._histories.setdefault(self._begun, Anchors())
 
     @property
     def bytes(self) -> int:
         """Bytes on the device, of all histories."""
-        return sum(size for holder in self._holders for _, size in holder.sizes())
+        return sum(anchors.bytes for anchors in self._histories.values())
 
-    def next_number(self) -> int:
-        """Of a recording."""
+    def record(self, anchors: Anchors, interval: Interval, levels: Tensor, velocity: Tensor, *, copy: bool) -> None:
+        """Put a velocity in front of a history's others, where there is room for it, or room is made.
+
+        Args:
+            copy: False where the tensor is nobody else's.
+        """
+        place = self._admit(anchors, velocity.nbytes, velocity.device)
+        kept = velocity.detach()
+        if place is not None:
+            kept = place.put(kept)
+        elif copy:
+            kept = kept.clone()
         self._recorded += 1
-        return self._recorded
+        anchors.appendleft(Anchor(interval, levels, kept, place, self._recorded))
 
-    def admit(self, holder: Holder, size: int, device: torch.device) -> Place | None:
-        """Make room for a velocity that a history is about to record. Returns where it goes; None: on the device."""
+    def _admit(self, recording: Anchors, size: int, device: torch.device) -> Place | None:
+        """Make room. Returns where the new one goes; None: on the device."""
         if self.limit is None or self.bytes + size <= self.limit.size:
             return None
         place = None if self.limit.drop else self._place(device)
         if place is None:
-            self._drop(holder, size, self.limit.size)
+            self._drop(recording, size, self.limit.size)
             return None
         return self._move(size, place, self.limit.size)
 
     def _move(self, size: int, place: Place, limit: int) -> Place | None:
         """The oldest go, whosever they are; the new one goes too where that is not enough."""
-        here = self.bytes
-        kept = [
-            (number, holder, depth, own)
-            for holder in self._holders
-            for depth, (number, own) in enumerate(holder.sizes())
-            if own
-        ]
-        for _, holder, depth, own in sorted(kept, key=lambda each: each[0]):
-            if here + size <= limit or size > limit:
+        here = [anchor for anchors in self._histories.values() for anchor in anchors if anchor.bytes]
+        taken = sum(anchor.bytes for anchor in here)
+        for anchor in sorted(here, key=lambda anchor: anchor.number):
+            if taken + size <= limit or size > limit:
                 break
-            holder.send(depth, place)
+            taken -= anchor.bytes
+            anchor.kept, anchor.place = place.put(anchor.kept), place
             self.moved += 1
-            here -= own
-        if here + size <= limit:
+        if taken + size <= limit:
             return None
         self.moved += 1
         return place
 
-    def _drop(self, recording: Holder, size: int, limit: int) -> None:
+    def _drop(self, recording: Anchors, size: int, limit: int) -> None:
         """The most points a history that fit, and at least one."""
-        holders = sorted(self._holders, key=lambda holder: holder.number)
-        sizes = [[own for _, own in holder.sizes()] for holder in holders]
-        sizes = [[size, *own] if holder is recording else own for holder, own in zip(holders, sizes, strict=True)]
+        histories = list(self._histories.values())
+        sizes = [[size] * (each is recording) + [anchor.bytes for anchor in each] for each in histories]
         depth = max(map(len, sizes))
         while depth > 1 and sum(sum(own[:depth]) for own in sizes) > limit:
             depth -= 1
-        for holder in holders:
-            self.dropped += holder.trim(depth - 1 if holder is recording else depth)
+        for each in histories:
+            self.dropped += each.trim(depth - (each is recording))
         newest = sum(own[0] for own in sizes if own)
         if newest > limit:
             self.over = max(self.over, newest)
 
     def remarks(self) -> list[str]:
         """What the limit did, for people."""
-        told = []
+        remarks = []
         if self.moved:
-            told.append(f"--history-limit: {self.moved} velocities were moved off the device, and back when needed")
+            remarks.append(f"--history-limit: {self.moved} velocities were moved off the device, and back when needed")
         if self.dropped:
-            told.append(f"--history-limit: {self.dropped} velocities were dropped: predictions have fewer to go by")
+            remarks.append(f"--history-limit: {self.dropped} velocities were dropped: predictions have fewer to go by")
         if self.over and self.limit is not None:
-            told.append(
+            remarks.append(
                 f"--history-limit: the newest velocities alone take {self.over / 1e6:.3g} MB, above the limit of "
                 f"{self.limit.size / 1e6:.3g} MB; they were kept, since decisions rest on them"
             )
-        return told
+        return remarks

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .bound import skip_errors
+from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
 
@@ -17,6 +18,30 @@ FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
+
+
+class Placed:
+    """The policy of one iteration under a placement; see `policies.Policy`. There is nothing to remember."""
+
+    name = "placed"
+    active = True
+
+    def __init__(self, recompute: bool) -> None:
+        self.recompute = recompute
+
+    def initial(self) -> None:
+        return None
+
+    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
+        for must, reason in (
+            (observation.grew, "growth"),
+            (observation.forced, "forced"),
+            (observation.points < 1, "history"),
+        ):
+            if must:
+                return None, Decision(Mode.RECOMPUTE, reason)
+        # With one point a slot repeats its velocity, whatever the other slots have: each predicts from what it has.
+        return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
 
 def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip: int, profile: Profile) -> list[bool]:
@@ -41,34 +66,28 @@ def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip:
 
 
 def _must(schedule: Schedule, iteration: int) -> bool:
-    return schedule.grew(iteration) or schedule.lead(iteration) > 0 or _turned(schedule, iteration)
+    return schedule.grew(iteration) or schedule.clean_prefix(iteration) > 0 or _turned(schedule, iteration)
 
 
 def _turned(schedule: Schedule, iteration: int) -> bool:
-    return iteration > 0 and schedule.turned(iteration, iteration - 1)
+    return iteration > 0 and schedule.context_changed(iteration, iteration - 1)
 
 
 def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:
     """The least work that the horizon and forced recomputes allow."""
-    best: list[float] = []  # work up to here, the last recompute being this iteration
-    for i, part in enumerate(parts):
+    best: list[float] = []  # work up to here, the last recompute being this iteration; behind all of them, a free one
+    for i, part in enumerate([*parts, 0]):
         reach: list[float] = []
         for before in range(i - 1, max(i - max_skip - 2, -1), -1):
             reach.append(best[before])
             if must[before]:
                 break
         best.append(part + min(reach, default=0))
-    tail = range(len(parts) - 1, max(len(parts) - max_skip - 2, -1), -1)
-    ends = []
-    for i in tail:
-        ends.append(best[i])
-        if must[i]:
-            break
-    return min(ends)
+    return best[-1]
 
 
 def _tabulate(
-    parts: Sequence[int], must: Sequence[bool], turned: Sequence[bool], errors: Tensor, max_skip: int, most: int
+    parts: Sequence[int], must: Sequence[bool], changed: Sequence[bool], errors: Tensor, max_skip: int, most: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The least error by (skips since the newest recompute, gap between the last two, work so far).
 
@@ -83,7 +102,7 @@ def _tabulate(
         if not must[i]:
             new[1:] = table[:-1] + errors[i, :max_skip, : max_skip + 2, None]
         room = most + 1 - parts[i]
-        if turned[i]:  # what was computed before is of another curve
+        if changed[i]:  # what was computed before is of another curve
             least, origin = table.flatten(0, 1).min(dim=0)
             new[0, 0, parts[i] :] = least[:room]
         else:

@@ -1,26 +1,26 @@
-"""All decisions of a schedule before its first forward, made so that they cost what is asked for."""
+"""All decisions of a schedule before its first forward, made so that they cost what the settings ask for."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from ..settings import NO_LIMIT, Thresholds
-from .changes import Changes
-from .fold import Fold, Verdict
-from .placed import Placed
-from .placement import TOLERANCE, place
+from . import policies, verifying
+from .changes import Changes, Feature, expected, of_feature, unasked
+from .fold import Fold, StepDecision
+from .placement import TOLERANCE, Placed, place
 from .policies import Policy
-from .profile import Profile
+from .profile import Profile, assumed
+from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
 
 Work = Callable[[int, Interval], float]
 """(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit."""
 
-EVERYTHING = NO_LIMIT[1]
-"""A threshold that nothing reaches."""
 HALVINGS = 24
 
 
@@ -34,7 +34,7 @@ class Plan:
     bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
     """
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[StepDecision]
     work: float
     baseline: float
     thresholds: Thresholds | None
@@ -63,36 +63,65 @@ class Plan:
         return "".join(verdict.mode.value for verdict in self.verdicts)
 
 
-def fold(start: Callable[[], Fold], changes: Changes) -> list[Verdict]:
-    """Every iteration's verdict, in order."""
-    run = start()
-    return [
-        run.step(i, lambda slots, i=i: changes(i, slots))  # type: ignore[misc]
-        for i in range(len(run.schedule))
-    ]
+@dataclass(frozen=True)
+class ResolvedPlan:
+    """Attributes: plan; target, the speed-up aimed at (None where thresholds or the policy decide); remark, or ""."""
+
+    plan: Plan
+    target: float | None = None
+    remark: str = ""
 
 
 class Planner:
     """Plans of one schedule.
 
     Args:
-        verdicts: (policy of an iteration, may slots be decided one by one) -> every iteration's verdict.
-        scope: (cache, predict) thresholds -> the policy that decides by them.
         work: the cost of a forward.
-        left: the share of it that a skipped one still costs.
+        feature: of the timestep, which decides where the method asks for one; None: the expected change does.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        verdicts: Callable[[Callable[[int], Policy], bool], list[Verdict]],
-        scope: Callable[[Thresholds], Policy],
-        work: Work,
-        left: float = 0.0,
-    ) -> None:
-        self.schedule, self._verdicts, self._scope, self._work = schedule, verdicts, scope, work
-        self._left = left
+    def __init__(self, method: Method, schedule: Schedule, work: Work, feature: Feature | None = None) -> None:
+        self.method, self.schedule, self._work = method, schedule, work
+        changes: Changes = unasked
+        if method.asks:
+            changes = expected(schedule) if feature is None else of_feature(feature, schedule)
+        self._changes = cache(changes)
         self.baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
+
+    def resolved(self, profile: Profile | None = None) -> ResolvedPlan:
+        """The plan that the settings ask for.
+
+        Args:
+            profile: what was measured of the velocities; None where nothing was.
+        """
+        method, settings = self.method, self.method.settings
+        policy, target = method.policy, settings.target_speedup
+        if not method.traits.self_tuned:
+            if settings.thresholds is not None or not policy.active:
+                return ResolvedPlan(self.at(settings.thresholds or NO_LIMIT))
+            target, limit = settings.target(method.defaults.presets), EVERYTHING
+            if method.placed:
+                plan = self.placed(target, settings.max_skip, profile or assumed())
+            else:
+                limit = min(method.limit, EVERYTHING)
+                plan = self.for_speedup(target, limit)
+            why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
+        elif target is None:
+            return ResolvedPlan(self.of(policy))
+        else:
+            plan = self.among(policy.candidates(), target)  # type: ignore[attr-defined]  # `create` has looked
+            why = f"{policy.name} can be set to"
+        remark = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {why}"
+        return ResolvedPlan(plan, target, remark if plan.bound else "")
+
+    def verified(self, resolved: ResolvedPlan, state: verifying.State) -> tuple[ResolvedPlan, verifying.State]:
+        """The same with every so many-th skipped iteration run, as far as it is known beforehand; the state after it.
+
+        The speed-up was aimed at without those: verifying comes on top.
+        """
+        every, before = self.method.settings.verify, resolved.plan
+        state, verdicts = verifying.ahead(state, before.verdicts, every, self.schedule.intervals)
+        return replace(resolved, plan=replace(self._plan(verdicts, before.thresholds), bound=before.bound)), state
 
     def at(self, thresholds: Thresholds) -> Plan:
         """The plan of a pair of thresholds."""
@@ -100,18 +129,18 @@ class Planner:
 
     def of(self, policy: Policy) -> Plan:
         """The plan of a policy that decides by itself."""
-        return self._plan(self._verdicts(lambda i: policy, True), None)
+        return self._plan(self._verdicts(lambda i: policy), None)
 
-    def among(self, ladder: Sequence[Policy], target: float) -> Plan:
+    def among(self, candidates: Sequence[Policy], target: float) -> Plan:
         """Of policies from slow to fast, the plan whose speed-up is nearest to the target.
 
         Raises ValueError for a target below 1.
         """
         wanted = self.baseline / _checked(target)
-        high = bisect_left(range(len(ladder)), True, key=lambda k: self.of(ladder[k]).work <= wanted)
-        near = [self.of(ladder[k]) for k in (high - 1, high) if 0 <= k < len(ladder)]
+        high = bisect_left(range(len(candidates)), True, key=lambda k: self.of(candidates[k]).work <= wanted)
+        near = [self.of(candidates[k]) for k in (high - 1, high) if 0 <= k < len(candidates)]
         plan = min(near, key=lambda plan: abs(plan.work - wanted))
-        return replace(plan, bound=high == len(ladder) and plan.work > wanted * TOLERANCE)
+        return replace(plan, bound=high == len(candidates) and plan.work > wanted * TOLERANCE)
 
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
@@ -122,7 +151,7 @@ class Planner:
         work = [self._work(i, slots) for i, slots in enumerate(self.schedule.intervals)]
         recomputed = place(self.schedule, work, wanted, max_skip=max_skip, profile=profile)
         pair = {due: Placed(due) for due in (False, True)}
-        plan = self._plan(self._verdicts(lambda i: pair[recomputed[i]], False), None)
+        plan = self._plan(self._verdicts(lambda i: pair[recomputed[i]], one_by_one=False), None)
         return replace(plan, bound=plan.work > wanted * TOLERANCE)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
@@ -155,22 +184,35 @@ class Planner:
         candidates = [self._turning(early, late, turn) for turn in (first, last)]
         return min(candidates, key=lambda plan: abs(plan.work - wanted))
 
-    def with_verdicts(self, plan: Plan, verdicts: list[Verdict]) -> Plan:
-        """A plan with other verdicts in the place of its own."""
-        return replace(self._plan(verdicts, plan.thresholds), bound=plan.bound)
-
     def _turning(self, early: Thresholds, late: Thresholds, turn: int) -> Plan:
         """One pair of thresholds up to an iteration, another from there on."""
-        pair = [self._scope(thresholds) for thresholds in (early, late)]
-        return self._plan(self._verdicts(lambda i: pair[i >= turn], True), early if turn else late)
+        settings = replace(self.method.settings, target_speedup=None, placement="threshold")
+        pair = [
+            policies.create(replace(settings, cache_threshold=low, predict_threshold=high), self.method.defaults.size)
+            for low, high in (early, late)
+        ]
+        return self._plan(self._verdicts(lambda i: pair[i >= turn]), early if turn else late)
 
-    def _plan(self, verdicts: list[Verdict], thresholds: Thresholds | None) -> Plan:
+    def _verdicts(self, policy: Callable[[int], Policy], *, one_by_one: bool = True) -> list[StepDecision]:
+        """Those of a policy an iteration; slots are decided one by one where the host and the policy can."""
+        method = self.method
+        fold = Fold(
+            self.schedule,
+            policy,
+            method.predictor.keeps,
+            per_slot=one_by_one and method.per_slot,
+            hold_if_short=method.defaults.hold_if_short,
+            joint=method.traits.joint,
+        )
+        return fold.verdicts(self._changes)
+
+    def _plan(self, verdicts: list[StepDecision], thresholds: Thresholds | None) -> Plan:
         work = 0.0
         for i, verdict in enumerate(verdicts):
             if verdict.forwarded[0] < verdict.forwarded[1]:
                 work += self._work(i, verdict.forwarded)
-            elif self._left:
-                work += self._left * self._work(i, self.schedule.intervals[i])
+            elif self.method.traits.residual_work:
+                work += self.method.traits.residual_work * self._work(i, self.schedule.intervals[i])
         return Plan(verdicts, work, self.baseline, thresholds)
 
 

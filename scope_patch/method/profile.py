@@ -22,20 +22,20 @@ on the demo model at all noise levels but the last)."""
 class Profile:
     """Attributes:
     levels: noise levels sigma in 0..1, ascending.
-    change: ||dv / dsigma|| / ||v|| at each of them.
-    bend: ||d2v / dsigma2|| / ||v||.
+    slope: ||dv / dsigma|| / ||v|| at each of them.
+    curvature: ||d2v / dsigma2|| / ||v||.
     host: the architecture it was measured on; "" for none.
     """
 
     levels: tuple[float, ...]
-    change: tuple[float, ...]
-    bend: tuple[float, ...]
+    slope: tuple[float, ...]
+    curvature: tuple[float, ...]
     host: str = ""
 
     def __post_init__(self) -> None:
-        if not len(self.levels) == len(self.change) == len(self.bend) > 0:
+        if not len(self.levels) == len(self.slope) == len(self.curvature) > 0:
             raise ValueError("levels, change and bend are not lists of one length, with at least one number")
-        if any(not (math.isfinite(x) and x >= 0) for x in (*self.levels, *self.change, *self.bend)):
+        if any(not (math.isfinite(x) and x >= 0) for x in (*self.levels, *self.slope, *self.curvature)):
             raise ValueError("levels, change and bend hold something that is no number, or negative")
         if any(low >= high for low, high in zip(self.levels, self.levels[1:], strict=False)):
             raise ValueError("levels do not ascend")
@@ -47,22 +47,22 @@ class Profile:
             "schema": SCHEMA,
             "host": self.host,
             "levels": list(self.levels),
-            "change": list(self.change),
-            "bend": list(self.bend),
+            "change": list(self.slope),
+            "bend": list(self.curvature),
         }
 
 
 def read(path: Path | str) -> Profile:
     """A profile from its file. Raises UsageError for a file that is none."""
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"the profile {path} cannot be read: {error}") from error
-    if not isinstance(told, dict) or told.get("kind") != KIND or told.get("schema") != SCHEMA:
+    if not isinstance(contents, dict) or contents.get("kind") != KIND or contents.get("schema") != SCHEMA:
         raise UsageError(f"{path} is no profile of schema {SCHEMA}; `python -m scope_patch calibrate` writes one")
     try:
-        levels, change, bend = (_numbers(told[name]) for name in ("levels", "change", "bend"))
-        return Profile(levels, change, bend, str(told.get("host", "")))
+        levels, change, bend = (_numbers(contents[name]) for name in ("levels", "change", "bend"))
+        return Profile(levels, change, bend, str(contents.get("host", "")))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the profile {path} is damaged ({error}); calibrate again") from error
 

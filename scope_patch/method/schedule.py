@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .tables import moved
 from .widths import Widths
 
 Interval = tuple[int, int]
+LOWEST_START = 0.002
+"""No video starts so near to clean: where this is the highest noise level, timesteps are in another unit."""
 
 
 def overlap(one: Interval, other: Interval) -> Interval:
@@ -58,33 +60,88 @@ def interval_ends(mask: Tensor) -> list[int]:
 
 @dataclass(frozen=True)
 class Table:
-    """What a host's denoise loop does, iteration by iteration, as the loop kinds read it.
+    """What a host's loop is going to do in one segment, however it says so itself.
 
     Attributes:
-        timesteps: the host's, [iterations, slots], whatever their direction.
-        levels: sigma in 0..1, float64 of the same shape.
-        mask: booleans: a slot is integrated.
-        intervals: slots that the host forwards, less its clean prefix.
-        clean_prefixes: clean slots right before them that are forwarded along.
-        contexts: what velocities hang on beside latents and timesteps.
+        timesteps: the host's, [iterations, slots].
+        levels: sigma in 0 (clean) .. 1 (noise), [iterations, slots].
+        mask: booleans [iterations, slots], True where a slot is integrated.
+        intervals: what the host forwards at every iteration, clean prefix left out.
+        clean_prefixes: clean slots right before each interval that are forwarded along, to cache keys and values.
+        contexts: what velocities hang on beside latents and timesteps (which chunks are seen, how strong the guidance
+            is), one an iteration. Velocities of different contexts are not of one curve.
         slot_frames: latent frames a slot.
-        moving: slots are chunks of a moving window.
+        moving: slots are chunks of a window that moves along the video; each has a history of its own.
     """
 
     timesteps: Tensor
     levels: Tensor
     mask: Tensor
-    intervals: list[Interval]
+    intervals: Sequence[Interval]
     clean_prefixes: Sequence[int] = ()
     contexts: Sequence[Hashable] = ()
     slot_frames: int = 1
     moving: bool = False
 
     def check(self) -> None:
-        """Raises ValueError where it contradicts itself."""
-        problem = "" if self.moving else contradiction(self.mask, self.levels)
+        """Raises ValueError, with a sentence, where the table contradicts itself.
+
+        A slot that is updated goes from noise (1) to clean (0). One that is not stays where it is, or has finished. A
+        moving window has one timestep a chunk, the cleanest first, and never moves back.
+        """
+        for name in ("timesteps", "levels", "mask"):
+            found = getattr(self, name)
+            if found.dim() != 2 or found.shape != self.mask.shape:
+                raise ValueError(f"{name} is {list(found.shape)}, expected [iterations, slots] as the mask")
+        for name, rows in (("intervals", self.intervals), *self._rows()):
+            if len(rows) != len(self.mask):
+                raise ValueError(f"there are {len(rows)} {name} for {len(self.mask)} iterations")
+        mask, levels = _on_cpu(self.mask, torch.bool), _on_cpu(self.levels, torch.float64)
+        if self.moving:
+            self._check_window(mask, levels)
+        problem = contradiction(mask, levels)
         if problem:
             raise ValueError(problem)
+
+    def _rows(self) -> list[tuple[str, Sequence[Hashable]]]:
+        given: list[tuple[str, Sequence[Hashable]]] = [
+            ("clean prefixes", self.clean_prefixes),
+            ("contexts", self.contexts),
+        ]
+        return [(name, rows) for name, rows in given if rows]
+
+    def _check_window(self, mask: Tensor, levels: Tensor) -> None:
+        before = (0, 0)
+        for i, (start, end) in enumerate(self.intervals):
+            prefix = self.clean_prefixes[i] if self.clean_prefixes else 0
+            chunks = mask[i].nonzero().flatten().tolist()
+            if chunks != list(range(start, end)) or not 0 <= prefix <= start:
+                raise ValueError(f"step {i}: chunks {chunks} are updated of [{start}, {end}), {prefix} clean before it")
+            if start < before[0] or end < before[1]:
+                raise ValueError(f"step {i}: the window moves back from [{before[0]}, {before[1]})")
+            window = levels[i, start:end].tolist()
+            if any(older > newer for older, newer in pairwise(window)):
+                raise ValueError(f"step {i}: chunks do not come cleanest first, their noise levels are {window}")
+            before = (start, end)
+
+
+def contradiction(mask: Tensor, levels: Tensor) -> str:
+    """Why an update mask and noise levels, both [iterations, slots], cannot be what they are taken for, or ""."""
+    active = levels[mask]
+    if not active.numel():
+        return ""
+    low, high = float(active.min()), float(active.max())
+    if not (low >= 0 and LOWEST_START < high <= 1):
+        return f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)"
+    change = levels[1:] - levels[:-1]
+    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero()
+    if len(risen):
+        return f"the noise levels rise, at iteration {int(risen[0, 0]) + 1} that of latent frame {int(risen[0, 1])}"
+    fallen = (~mask[1:] & (change < 0) & (levels[1:] > 0)).nonzero()
+    if len(fallen):
+        i, j = int(fallen[0, 0]) + 1, int(fallen[0, 1])
+        return f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +156,10 @@ class Schedule:
         intervals: what is forwarded at every iteration.
         baseline: what the host forwards at every iteration.
         selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
-        leads: clean slots right before the interval that the host forwards along to cache their keys and values.
+        clean_prefixes: clean slots right before the interval that the host forwards along to cache keys and values.
         contexts: what velocities hang on beside latents and timesteps; a history is of one context.
         frames: latent frames a slot.
-        moving: slots are chunks of a moving window.
+        moving: slots are chunks of a moving window, each with a history of its own.
     """
 
     mask: Tensor
@@ -113,7 +170,7 @@ class Schedule:
     baseline: list[Interval]
     selective: bool
     note: str = ""
-    leads: Sequence[int] = ()
+    clean_prefixes: Sequence[int] = ()
     contexts: Sequence[Hashable] = ()
     frames: int = 1
     moving: bool = False
@@ -121,31 +178,30 @@ class Schedule:
 
     @classmethod
     def of(cls, table: Table, *, selective: bool = False, widths: Widths | None = None) -> Schedule:
-        """Equation 9 against the host's own intervals: [max(e - W, 0), e) with W the host's window.
+        """The schedule of a table, which is not checked here.
 
-        Where widths shall be few, an end within the window is rounded up; behind it, intervals are W wide as they are.
-
-        Falls back to the host's intervals, with a note, where SCOPE's would leave out a latent frame that is integrated
-        or reach outside what the host itself would have forwarded. Raises ValueError where the table contradicts itself.
+        Where `selective`: equation 9 against the host's own intervals, [max(e - W, 0), e) with W the host's window. A
+        moving window says itself what is under way. Where widths shall be few, an end within the window is rounded up;
+        behind it, intervals are W wide as they are. Falls back to the host's intervals, with a note, where SCOPE's
+        would leave out a latent frame that is integrated or reach outside what the host itself would have forwarded.
         """
-        table.check()
-        mask, baseline = table.mask, table.intervals
-        ends = [end for _, end in baseline] if table.moving else interval_ends(mask)
-        window = max((end - start for start, end in baseline), default=0)
-        intervals, note, selective = baseline, "", selective and not table.moving
+        mask, host, note = _on_cpu(table.mask, torch.bool), list(table.intervals), ""
+        prefixes = list(table.clean_prefixes) or [0] * len(host)
+        ends = [end for _, end in host] if table.moving else interval_ends(mask)
+        intervals, selective = host, selective and not table.moving
         if selective:
+            window = max((end - start for start, end in host), default=0)
             width = (widths or Widths()).of_segment(Counter(min(end, window) for end in ends))
             ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
-            note = misfit(mask, ours, baseline)
-            intervals = baseline if note else ours
-        leads = list(table.clean_prefixes) or [0] * len(baseline)
+            note = misfit(mask, ours, host)
+            intervals = host if note else ours
         return cls(
             mask,
-            table.timesteps,
-            table.levels,
+            table.timesteps.detach().to("cpu"),
+            _on_cpu(table.levels, torch.float64),
             ends,
             intervals,
-            [(start - lead, end) for (start, end), lead in zip(baseline, leads, strict=True)],
+            [(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)],
             selective and not note,
             note,
             table.clean_prefixes,
@@ -160,7 +216,7 @@ class Schedule:
     def levels(self, iteration: int, interval: Interval, device: torch.device) -> Tensor:
         """Noise levels of the slots in an interval, [slots], on a device; the whole table is copied there once."""
         if device not in self._copies:
-            self._copies[device] = moved(self.noise_levels, device)
+            self._copies[device] = on_device(self.noise_levels, device)
         return self._copies[device][iteration, interval[0] : interval[1]]
 
     def grew(self, iteration: int) -> bool:
@@ -171,11 +227,11 @@ class Schedule:
         """Whether one of these slots came under way at this iteration."""
         return self.grew(iteration) and (iteration == 0 or slots[1] > self.ends[iteration - 1])
 
-    def lead(self, iteration: int) -> int:
-        """Clean slots forwarded in front of the interval: a forward with a lead must not be skipped altogether."""
-        return self.leads[iteration] if self.leads else 0
+    def clean_prefix(self, iteration: int) -> int:
+        """Clean slots forwarded in front of the interval: a forward with one must not be skipped altogether."""
+        return self.clean_prefixes[iteration] if self.clean_prefixes else 0
 
-    def turned(self, iteration: int, before: int) -> bool:
+    def context_changed(self, iteration: int, before: int) -> bool:
         """Whether velocities of the iteration `before` belong to another curve than those of this one."""
         return bool(self.contexts) and self.contexts[iteration] != self.contexts[before]
 
@@ -197,27 +253,19 @@ def misfit(mask: Tensor, intervals: list[Interval], baseline: list[Interval]) ->
     return ""
 
 
-LOWEST_START = 0.002
-"""No video starts so near to clean: where this is the highest noise level, timesteps are in another unit."""
+def on_device(table: Tensor, device: torch.device) -> Tensor:
+    """A float64 table on a device, without the host waiting for it; the table itself where it is there already.
 
-
-def contradiction(mask: Tensor, noise_levels: Tensor) -> str:
-    """Why an update mask and noise levels, both [iterations, latent frames], cannot be what they are taken for, or "".
-
-    A latent frame that is updated goes from noise (1) to clean (0). One that is not stays where it is, or has finished.
+    MPS has no float64 and gets float32.
     """
-    active = noise_levels[mask]
-    if not active.numel():
-        return ""
-    low, high = float(active.min()), float(active.max())
-    if not (low >= 0 and LOWEST_START < high <= 1):
-        return f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)"
-    change = noise_levels[1:] - noise_levels[:-1]
-    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero()
-    if len(risen):
-        return f"the noise levels rise, at iteration {int(risen[0, 0]) + 1} that of latent frame {int(risen[0, 1])}"
-    fallen = (~mask[1:] & (change < 0) & (noise_levels[1:] > 0)).nonzero()
-    if len(fallen):
-        i, j = int(fallen[0, 0]) + 1, int(fallen[0, 1])
-        return f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls"
-    return ""
+    if table.device == device:
+        return table
+    if device.type == "mps":
+        return table.to(device, torch.float32)
+    if device.type == "cuda":
+        table = table.pin_memory()  # from pageable memory the copy would be waited for after all
+    return table.to(device, non_blocking=True)
+
+
+def _on_cpu(table: Tensor, dtype: torch.dtype) -> Tensor:
+    return table.detach().to("cpu", dtype)

@@ -6,12 +6,17 @@ the first forward and along with the run, so that both say the same as long as n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
+from .bound import interpolate, miss
 from .decision import Decision, Mode
-from .fold import Verdict
-from .schedule import Interval
+from .fold import StepDecision
+from .profile import Profile
+from .schedule import Interval, Schedule
 
 REASON = "verify"
 
@@ -29,7 +34,7 @@ class State:
     most: int | None = None
 
 
-def step(state: State, verdict: Verdict, every: int, interval: Interval) -> tuple[State, Verdict]:
+def step(state: State, verdict: StepDecision, every: int, interval: Interval) -> tuple[State, StepDecision]:
     """What becomes of one verdict.
 
     Only iterations in which nothing at all is forwarded count as skipped. Every `every`-th of them is verified; since
@@ -49,17 +54,17 @@ def step(state: State, verdict: Verdict, every: int, interval: Interval) -> tupl
 
 
 def ahead(
-    state: State, verdicts: Iterable[Verdict], every: int, intervals: Sequence[Interval]
-) -> tuple[State, list[Verdict]]:
+    state: State, verdicts: Iterable[StepDecision], every: int, intervals: Sequence[Interval]
+) -> tuple[State, list[StepDecision]]:
     """What becomes of a whole plan if nothing errs beyond the bound, and the state after it."""
-    made = []
+    carried_out = []
     for verdict, interval in zip(verdicts, intervals, strict=True):
         state, now = step(state, verdict, every, interval)
-        made.append(now)
-    return state, made
+        carried_out.append(now)
+    return state, carried_out
 
 
-def longest(verdicts: Iterable[Verdict]) -> int:
+def longest(verdicts: Iterable[StepDecision]) -> int:
     """The most skips in a row; a verified one ends its row, and counts, since its prediction reaches as far."""
     most = row = 0
     for verdict in verdicts:
@@ -84,6 +89,51 @@ def tightened(state: State, planned: int) -> State:
     return replace(state, most=(planned if state.most is None else min(state.most, planned)) // 2)
 
 
-def _recompute(interval: Interval, instead: Verdict | None = None) -> Verdict:
+def _recompute(interval: Interval, instead: StepDecision | None = None) -> StepDecision:
     decision = Decision(Mode.RECOMPUTE, REASON)
-    return Verdict({interval: decision}, interval, decision.mode, decision.reason, instead)
+    return StepDecision({interval: decision}, interval, decision.mode, decision.reason, instead)
+
+
+class Expectation:
+    """What the error bound expects of a prediction, before anybody has looked at its velocities.
+
+    Goes along with the verdicts of a schedule, and knows where each slot's last two velocities were computed.
+
+    Args:
+        profile: how fast velocities change and bend.
+    """
+
+    def __init__(self, schedule: Schedule, profile: Profile) -> None:
+        self._schedule, self._profile = schedule, profile
+        self._computed: dict[int, list[int]] = {}
+        self._before: int | None = None
+
+    def note(self, iteration: int, verdict: StepDecision) -> None:
+        """An iteration's verdict is carried out; in the host's order."""
+        self._enter(iteration)
+        for slot in range(*verdict.forwarded):
+            self._computed[slot] = [iteration, *self._computed.get(slot, [])][:2]
+
+    def error(self, iteration: int, skipped: StepDecision) -> float | None:
+        """||v^ - v|| / ||v|| over the slots that are updated; None where one of them has no velocity yet.
+
+        The root mean square of what `miss` says of each: as if all velocities were of one size.
+        """
+        self._enter(iteration)
+        slots = self._schedule.mask[iteration].nonzero().flatten().tolist()
+        known = [self._computed.get(slot, []) for slot in slots]
+        if not slots or not all(known):
+            return None
+        levels = self._schedule.noise_levels
+        now, table = levels[iteration, slots], [levels[[each[k] for each in known], slots] for k in (0, -1)]
+        predicted = torch.tensor([skipped.mode_of(slot) is Mode.PREDICT for slot in slots])
+        gaps = torch.where(predicted, (table[0] - table[1]).abs(), 0.0)  # one velocity, or one repeated: no gap
+        slope, curvature = (
+            interpolate(self._profile.levels, row, now) for row in (self._profile.slope, self._profile.curvature)
+        )
+        return math.sqrt(float(miss(slope, curvature, (now - table[0]).abs(), gaps).square().mean()))
+
+    def _enter(self, iteration: int) -> None:
+        if self._before is not None and self._schedule.context_changed(iteration, self._before):
+            self._computed.clear()
+        self._before = iteration

@@ -122,9 +122,7 @@ class Binding:
                 finish(error)
             del error  # a traceback that holds this frame must not be held by it
 
-    def _opened(
-        self, seam: Seam, loop: Loop, pipeline: Any, args: Any, kwargs: Any
-    ) -> tuple[Generation | None] | None:
+    def _opened(self, seam: Seam, loop: Loop, pipeline: Any, args: Any, kwargs: Any) -> tuple[Generation | None] | None:
         """(a new generation,), (None,) where no request covers the pipeline, or None where it is part of another.
 
         A pipeline that calls itself before any loop, or a seam that is wrapped twice, makes one generation. Called

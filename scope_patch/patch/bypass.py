@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..method.decision import Mode
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
 from ..report.record import Generation as Record
@@ -100,6 +100,7 @@ class StandIn(nn.Module):
             hidden = call(block, hidden)
         return hidden
 
+
 Span = Callable[[int, int], "Interval | None"]
 """(iteration, iterations) -> the blocks [first, last) that are bypassed; None: all."""
 
@@ -119,7 +120,12 @@ class Bypass:
         self._span = span
 
     def pending(
-        self, plain: PendingForward, schedule: Schedule, verdict: Verdict, forecast: Forecast | None, record: Record
+        self,
+        plain: PendingForward,
+        schedule: Schedule,
+        verdict: StepDecision,
+        forecast: Forecast | None,
+        record: Record,
     ) -> PendingForward:
         """A forward with a stand-in that does what the verdict says, or notes a residual where there is none yet."""
         added = None
@@ -158,7 +164,7 @@ def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> 
     return True
 
 
-def _residual(branch: Branch, slots: Interval, verdict: Verdict, forecast: Forecast | None) -> Tensor | None:
+def _residual(branch: Branch, slots: Interval, verdict: StepDecision, forecast: Forecast | None) -> Tensor | None:
     """[batch, tokens, channels], from the history; None where the branch has none over these slots."""
     (part,) = branch.parts(slots)
     if forecast is None or not part.history.covers(slots):
@@ -166,6 +172,7 @@ def _residual(branch: Branch, slots: Interval, verdict: Verdict, forecast: Forec
     with torch.no_grad():
         made = forecast.predict(part) if verdict.mode is Mode.PREDICT else forecast.hold(part)
         return made.squeeze(1).flatten(1, 2)
+
 
 _lock = threading.Lock()
 _claims: WeakKeyDictionary[Any, ReferenceType[Generation]] = WeakKeyDictionary()

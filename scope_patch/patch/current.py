@@ -1,4 +1,4 @@
-"""Who asked for what, and which generation the present line of execution is in: a thread, a greenlet, an asyncio task."""
+"""Who asked for what, and which generation the present thread, greenlet or asyncio task is in."""
 
 from __future__ import annotations
 

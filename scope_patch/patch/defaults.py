@@ -5,6 +5,7 @@ Imports neither torch nor a host.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -21,7 +22,18 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
 
 
 def ranks(pipeline: Any) -> Sequence[int]:
-    """The ranks of the mesh that diffusers' context or tensor parallelism runs over."""
+    """The ranks of the mesh that diffusers' context or tensor parallelism runs over; or of xfuser's (`use_usp`).
+
+    With that every rank of the sequence-parallel group has a part of the tokens; official repositories take all ranks.
+    """
+    if getattr(pipeline, "sp_size", 1) > 1:
+        xfuser = sys.modules.get("xfuser.core.distributed")
+        if xfuser is not None:
+            group: Sequence[int] = xfuser.get_sp_group().ranks
+            return group
+        import torch.distributed as dist
+
+        return range(dist.get_world_size())
     config = getattr(getattr(pipeline, "transformer", None), "_parallel_config", None)
     for name in ("context_parallel_config", "tensor_parallel_config"):
         mesh = getattr(getattr(config, name, None), "_mesh", None)
@@ -34,11 +46,11 @@ def ranks(pipeline: Any) -> Sequence[int]:
 def size(model: Any, blocks: str) -> tuple[int, int]:
     """(channels, blocks) of a DiT, from its attributes or its configuration; 0 where they are not found."""
     config = getattr(model, "config", {})
-    get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
-    heads, head_dim = get("num_attention_heads"), get("attention_head_dim")
+    said: Mapping[str, Any] = config if isinstance(config, Mapping) else vars(config)
+    heads, head_dim = said.get("num_attention_heads"), said.get("attention_head_dim")
     width = heads * head_dim if heads and head_dim else 0
     for name in ("inner_dim", "dim", "hidden_size"):
-        found = vars(model).get(name) or get(name)  # diffusers warns of its configuration read as attributes
+        found = vars(model).get(name) or said.get(name)  # diffusers warns of its configuration read as attributes
         width = width or (found if isinstance(found, int) else 0)
     return width, len(getattr(model, blocks, ()))
 

@@ -14,18 +14,15 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..errors import NotApplied, UsageError
-from ..method import policies, predictors
-from ..method.asked import asked, placing, planner, unverifiable, verified
 from ..method.calibration import Calibration
-from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by, unasked
-from ..method.discrepancy import Feature
-from ..method.fold import Verdict
+from ..method.changes import EXPECTED, Feature, placed_by
+from ..method.fold import StepDecision
 from ..method.memory import Memory
-from ..method.plan import Work
-from ..method.policies.traits import Size, traits
+from ..method.plan import Planner, Work
+from ..method.policies.traits import Size
 from ..method.profile import Profile, assumed, read
+from ..method.resolved import method_of
 from ..method.schedule import Schedule, Table, by_step
-from ..method.stability import Limits
 from ..method.verifying import longest
 from ..method.widths import Widths
 from ..report.record import Generation as Record
@@ -66,7 +63,7 @@ class Generation:
         request: what it runs under.
         pipeline: the object that was called.
         model: its DiT, out of any compiled wrapper.
-        level: where it is skipped, "velocity" or "residual".
+        method: the settings, resolved for this host and model.
         memory: of its histories.
         sections: runs of the denoise loop that are under way, by key: one, or one an input whose steps take turns.
         session: the section that the next forward belongs to, if any.
@@ -95,14 +92,11 @@ class Generation:
         self.pipeline = pipeline
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
-        self.terms = host.terms(self.settings, size)
-        self.policy = policies.create(self.settings, size)
-        self.traits = traits(self.policy)
-        self.level = self.settings.level or self.traits.level
-        self.signal_name = self.settings.signal or self.traits.signal or host.signal
-        self.predictor = predictors.create(self.traits.predictor or self.settings.predictor)
-        if self.traits.left:
-            record.remark(f"a skipped forward still does {self.traits.left:.0%} of its work: it runs the other blocks")
+        self.method = method_of(self.settings, host.defaults_for(size))
+        self.policy, self.traits = self.method.policy, self.method.traits
+        if self.traits.residual_work:
+            share = f"{self.traits.residual_work:.0%}"
+            record.remark(f"a skipped forward still does {share} of its work: it runs the other blocks")
         self.sections: dict[int, Session] = {}
         self.session: Session | None = None
         self._widths = Widths(few_enough(host.model(pipeline), self.settings))
@@ -139,11 +133,11 @@ class Generation:
             self.model,
             lambda: self._schedule(table),
             lambda call, schedule: self._plan(call, schedule, key),
-            self.predictor,
+            self.method.predictor,
             self.record,
             keep=self.policy.active,
             calibration=self.request.calibration,
-            limits=Limits.none() if self.traits.by_step else None,
+            limits=self.method.limits,
             memory=self.memory,
             bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
             agree=self.agree,
@@ -204,7 +198,7 @@ class Generation:
 
     @property
     def _bypasses(self) -> bool:
-        return self.level != "velocity" and self.policy.active
+        return self.method.level != "velocity" and self.policy.active
 
     def _obstacle(self) -> str:
         """Why what was asked for cannot be had, or ""."""
@@ -221,25 +215,26 @@ class Generation:
 
     def _schedule(self, table: Callable[[], Table]) -> Schedule:
         """The schedule of a section. Raises NotApplied where its table is not what we know."""
-        selective = self.settings.selective and self.policy.active and not self.traits.own
         try:
-            schedule = Schedule.of(table(), selective=selective, widths=self._widths)
+            read = table()
+            read.check()
         except ValueError as problem:
             raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
+        schedule = Schedule.of(read, selective=self.method.selective, widths=self._widths)
         if schedule.intervals != schedule.baseline and schedule.selective and not self.host.independent(self.model):
             self.record.remark(SHORTER_CLIP)
         if self.settings.widths is None and self._widths.limited:
             self.record.remark(told(self._widths.most or 1))
         return by_step(schedule) if self.traits.by_step else schedule
 
-    def _plan(self, call: ForwardCall, schedule: Schedule, key: int) -> Sequence[Verdict]:
+    def _plan(self, call: ForwardCall, schedule: Schedule, key: int) -> Sequence[StepDecision]:
         """Everything that will be decided, noted in the record."""
         work, unit = self._work(call, schedule, key)
-        plans = planner(self.settings, self.terms, schedule, self._changes(call, schedule, key), work)
-        shown = resolved = asked(self.settings, self.terms, plans, self._profile)
+        plans = Planner(self.method, schedule, work, self._feature(call, schedule, key))
+        shown = resolved = plans.resolved(self._profile)
         verification = self.verification(key)
         if verification is not None:
-            shown, _ = verified(resolved, plans, verification.every, verification.state)
+            shown, _ = plans.verified(resolved, verification.state)
         planned = {"target": shown.target, "unit": unit, **shown.plan.summary}
         if verification is not None:
             verification.follow(longest(shown.plan.verdicts), planned, work)
@@ -248,27 +243,23 @@ class Generation:
             self.record.remark(resolved.remark)
         return resolved.plan.verdicts
 
-    def _changes(self, call: ForwardCall, schedule: Schedule, key: int) -> Changes:
-        """What decisions are made from, named in the record."""
-        if placing(self.settings, self.terms):
-            self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
-            return unasked
-        if not self.policy.active or self.signal_name == "none":
-            return unasked
-        if self.signal_name == "expected":
-            self.record.signal = EXPECTED
-            return expected(schedule)
-        return of_feature(self._feature(call, schedule, key), schedule)
+    def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature | None:
+        """What decisions hang on, named in the record: where that is a feature of the timestep (equation 4), it.
 
-    def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature:
-        """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed.
-
-        Or, where the policy wants that, the time embedding that the modulation is made from.
+        The host's time modulation (or, where the policy wants that, the time embedding that it is made from), or the
+        timestep itself where slicing failed.
         """
+        if self.method.placed:
+            self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
+        of = self.method.asks
+        if of == "expected":
+            self.record.signal = EXPECTED
+        if of in ("", "expected"):
+            return None
         if self.host.feature is not None:
             self.record.signal = CONDITION
             return self.host.feature(self.pipeline, key, self.model)
-        of, dit = self.signal_name, self.host.dit
+        dit = self.host.dit
         width = max(end - start for start, end in schedule.baseline)
         try:
             # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
@@ -307,7 +298,7 @@ class Generation:
     def _verification(self) -> Verification | None:
         if not self.settings.verify:
             return None
-        reason = unverifiable(self.settings, self.terms, max(1, len(self._sharing)))
+        reason = self.method.unverifiable(max(1, len(self._sharing)))
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None

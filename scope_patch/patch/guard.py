@@ -49,7 +49,7 @@ class Guard:
         """The result of `work`, or None where it failed and the host shall go on without us.
 
         Args:
-            generation: the one under way; before there is one, `request` (or else any request) says whether to be strict.
+            generation: the one under way; before there is one, `request` (or else any) says whether to be strict.
             quiet: the host's own error is under way, which ours must not take the place of.
         """
         before = time.perf_counter()

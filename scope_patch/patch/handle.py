@@ -17,9 +17,9 @@ from ..report.record import Run
 from ..report.sink import write_or_warn
 from ..settings import Settings, switched_off
 from .bind import Binding
-from .hooks import attach_ready, bindings
 from .compiled import unwrap
 from .current import Request
+from .hooks import attach_ready, bindings
 
 
 class Handle:
@@ -96,6 +96,4 @@ def _binding_of(target: Any, registry: str | None) -> Binding:
             if isinstance(owner, type) and isinstance(model, owner):
                 return binding
     known = ", ".join(bindings())
-    raise NotApplied(
-        f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known host ({known})"
-    )
+    raise NotApplied(f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known host ({known})")

@@ -16,8 +16,8 @@ from ..report.record import Run
 from ..report.sink import Sink
 from ..settings import Settings, switched_off
 from .bind import Binding
-from .known import architectures
 from .current import Request
+from .known import architectures
 
 logger = logging.getLogger("scope_patch")
 

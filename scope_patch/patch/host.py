@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..settings import PRESETS, Settings
+from ..settings import PRESETS
 from . import defaults
 from .loops import Loop
 from .seams import FORWARD, VIDEO, Fact, Seam
 
 if TYPE_CHECKING:
-    from ..method.asked import Terms
     from ..method.policies.traits import Size
+    from ..method.resolved import HostDefaults
 
 PAGE = "see `Add your model` in docs/patching.md"
 NO_WIDTHS = "--widths has no say here: the host itself says which chunks are forwarded, and all of them are"
@@ -74,7 +74,7 @@ class Dit:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a video is made: methods of one class, each call of which makes one. A generator or not is seen at run time.
+    """Where a video is made: methods of one class, each call of which makes one, as a generator or not.
 
     Attributes:
         title: for people; the class's name where it says enough.
@@ -171,7 +171,7 @@ class Host:
             loop = entry.loop or self.loop
             if loop is None:
                 raise ValueError(
-                    f"{self.name}: `loop` is not said: a Clock, a Watched list or Called steps, for {entry.name}; {PAGE}"
+                    f"{self.name}: `loop` of {entry.name} is not said: a Clock, a Watched or Called one; {PAGE}"
                 )
             problem = loop.problem()
             if problem:
@@ -203,17 +203,16 @@ class Host:
         """Every module that defines a seam, in the order of the entries."""
         return tuple(dict.fromkeys(seam.module for entry in self.videos for seam in self.seams(entry)))
 
-    def terms(self, settings: Settings, size: Size) -> Terms:
-        """What presets and settings mean here: the same for a run and for a plan without one."""
-        from ..method.asked import Terms
-        from ..method.plan import EVERYTHING
+    def defaults_for(self, size: Size) -> HostDefaults:
+        """What presets and settings mean for a model of that size: the same for a run and for a plan without one."""
+        from ..method.resolved import HostDefaults
 
-        own = settings.signal in (None, self.signal)  # the limit of presets is in units of that signal
-        return Terms(
+        return HostDefaults(
             self.presets,
             self.placement,
-            self.preset_limit if own else EVERYTHING,
-            each=self.moving and settings.per_chunk,
-            patient=self.moving,
+            self.preset_limit,
+            per_slot=self.moving,
+            hold_if_short=self.moving,
             size=size,
+            signal=self.signal,
         )

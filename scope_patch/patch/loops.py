@@ -89,7 +89,9 @@ def scheduler_table(scheduler: Any, slots: int) -> Table:
 
     order = getattr(scheduler, "order", 1)
     if order != 1:
-        raise NotApplied(f"{type(scheduler).__name__} calls the DiT {order} times a step; take one of order 1 (Euler, UniPC)")
+        raise NotApplied(
+            f"{type(scheduler).__name__} calls the DiT {order} times a step; take one of order 1 (Euler, UniPC)"
+        )
     first = getattr(scheduler, "begin_index", None) or 0
     try:
         timesteps, sigmas = (
@@ -97,7 +99,9 @@ def scheduler_table(scheduler: Any, slots: int) -> Table:
             for name in ("timesteps", "sigmas")
         )
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise NotApplied(f"{type(scheduler).__name__} has no `timesteps` and `sigmas` that we can read: {error}") from error
+        raise NotApplied(
+            f"{type(scheduler).__name__} has no `timesteps` and `sigmas` that we can read: {error}"
+        ) from error
     count = len(timesteps)
     if timesteps.dim() != 1 or sigmas.dim() != 1 or not count or len(sigmas) not in (count, count + 1):
         raise NotApplied(f"{type(scheduler).__name__}: {len(sigmas)} sigmas for {count} timesteps")
@@ -166,7 +170,9 @@ class Clock(Loop):
                 if not callable(getattr(clock, name, None)):
                     raise NotApplied(f"{type(clock).__name__} has no {name}, so that nothing says where the loop is")
                 owner = type(clock)
-                binding.wrap(owner, name, partial(self.entered, binding, Seam(LOOP, owner.__module__, owner.__name__, name)))
+                binding.wrap(
+                    owner, name, partial(self.entered, binding, Seam(LOOP, owner.__module__, owner.__name__, name))
+                )
 
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         result = wrapped(*args, **kwargs)
@@ -284,7 +290,9 @@ class Watched(Loop):
             raise NotApplied(f"the schedule function returned {found}, expected {self.parts} in a tuple")
         intervals = result[self.position]
         if not isinstance(intervals, list):
-            raise NotApplied(f"the schedule function's intervals are a {type(intervals).__name__}, expected a list of pairs")
+            raise NotApplied(
+                f"the schedule function's intervals are a {type(intervals).__name__}, expected a list of pairs"
+            )
         if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in intervals):
             raise NotApplied("the schedule function's intervals are not (start, end) pairs")
         session = generation.begin(partial(self.table, result), f"segment of {len(intervals)} iterations")

@@ -1,4 +1,4 @@
-"""Places where the host's code is entered, facts it must have, and the verdict on each. Imports neither torch nor a host."""
+"""Places where the host's code is entered, facts it must have, and the verdict on each. Imports no torch."""
 
 from __future__ import annotations
 

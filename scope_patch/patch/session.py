@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import NotApplied
-from ..method import stability
 from ..method.calibration import Calibration
-from ..method.fold import Verdict
-from ..method.forecast import Forecast
+from ..method.fold import StepDecision
+from ..method.forecast import Forecast, Limits, Tally
 from ..method.memory import Memory
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
-from ..method.tally import Tally
 from ..report.active import active_ranges
 from ..report.record import Generation, Segment
 from .branches import Branch, Branches
@@ -63,13 +61,13 @@ class Session:
         host: Host,
         model: Any,
         schedule: Callable[[], Schedule],
-        plan: Callable[[ForwardCall, Schedule], Sequence[Verdict]],
+        plan: Callable[[ForwardCall, Schedule], Sequence[StepDecision]],
         predictor: Predictor,
         record: Generation,
         *,
         keep: bool = True,
         calibration: Calibration | None = None,
-        limits: stability.Limits | None = None,
+        limits: Limits | None = None,
         memory: Memory | None = None,
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
@@ -80,7 +78,7 @@ class Session:
         self._make_schedule, self._make_plan, self._find_looks = schedule, plan, looks
         self.predictor, self.record = predictor, record
         self._keep, self._calibration = keep or calibration is not None, calibration
-        self.limits, self._memory = limits or stability.Limits(), memory or Memory()
+        self.limits, self._memory = limits or Limits(), memory or Memory()
         self._bypass, self._agree, self._verification = bypass, agree, verification
         self.schedule: Schedule | None = None
         self.layout = Layout()
@@ -93,8 +91,8 @@ class Session:
     def _begin(self) -> None:
         self.iteration: int | None = None
         self._last: int | None = None
-        self.verdict: Verdict | None = None
-        self.plan: Sequence[Verdict] | None = None
+        self.verdict: StepDecision | None = None
+        self.plan: Sequence[StepDecision] | None = None
         self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory)
 
     def __len__(self) -> int:
@@ -124,7 +122,7 @@ class Session:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
             self._new_segment(self.schedule)
         if iteration != self._last:
-            if self._last is not None and self.schedule.turned(iteration, self._last):
+            if self._last is not None and self.schedule.context_changed(iteration, self._last):
                 self.branches.forget()
             self.verdict, self._forecast = None, None
             self.branches.enter(iteration)
@@ -162,7 +160,7 @@ class Session:
             return None, None
         self._called = True
         slots = self.layout.slots(call.latents)
-        interval, lead = schedule.intervals[iteration], schedule.lead(iteration)
+        interval, lead = schedule.intervals[iteration], schedule.clean_prefix(iteration)
         per_slot = call.timestep.dim() == 2
         if slots != interval[1] - interval[0] + lead or (per_slot and call.timestep.shape[1] != slots):
             self.record.guard("shape")
@@ -250,7 +248,7 @@ class Session:
         self.record.forwards_run += run
         self.record.forwards_skipped += skipped
 
-    def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> Verdict:
+    def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> StepDecision:
         if iteration in self._looks:
             check_timestep(call, schedule, iteration)
         if self.plan is None:
@@ -264,8 +262,8 @@ class Session:
         self.segment.reasons.append(verdict.reason)
         if self.layout.moving:
             each = "".join(verdict.mode_of(slot).value for slot in range(*interval))
-            self.segment.slots.append("F" * schedule.lead(iteration) + each)
-        start, last = interval[0] - schedule.lead(iteration), verdict.forwarded[1]
+            self.segment.slots.append("F" * schedule.clean_prefix(iteration) + each)
+        start, last = interval[0] - schedule.clean_prefix(iteration), verdict.forwarded[1]
         end = last if last > interval[0] else interval[1]
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
         return verdict
@@ -280,11 +278,11 @@ class Session:
             return Forecast(parts, known, schedule, iteration, self.predictor, self.limits, self._tally)
 
     def _carry_out(
-        self, call: ForwardCall, verdict: Verdict, branch: Branch, interval: Interval
+        self, call: ForwardCall, verdict: StepDecision, branch: Branch, interval: Interval
     ) -> tuple[Any, PendingForward | None]:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         assert self.schedule is not None and self.iteration is not None
-        lead, last = self.schedule.lead(self.iteration), verdict.forwarded[1]
+        lead, last = self.schedule.clean_prefix(self.iteration), verdict.forwarded[1]
         size = (call.latents.shape[0], *call.latents.shape[3:])
         whole_forward = PendingForward(branch, self.iteration, interval, size, lead)
         if self._bypass is not None:
@@ -322,7 +320,7 @@ def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> Non
     start, end = schedule.intervals[iteration]
     wanted = schedule.timesteps[iteration, start:end]
     given = call.timestep if call.timestep.dim() == 2 else call.timestep[:, None]
-    found = given[0, schedule.lead(iteration) :].to("cpu", wanted.dtype)
+    found = given[0, schedule.clean_prefix(iteration) :].to("cpu", wanted.dtype)
     if not schedule.moving:
         wanted, found = wanted[-1:], found[-1:]
     rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0

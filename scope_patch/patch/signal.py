@@ -110,9 +110,7 @@ def _on_disk(module: nn.Module) -> bool:
     return any(getattr(group, "offload_to_disk_path", None) for group in groups)
 
 
-def slice_signal(
-    dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: str = "timestep"
-) -> Slice:
+def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: str = "timestep") -> Slice:
     """Trace a signal of a model (a name of SLICED) for `width` latent frames.
 
     Raises SignalError with the step that failed.

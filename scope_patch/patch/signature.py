@@ -20,6 +20,7 @@ from . import source
 from .host import Entry, Host
 from .seams import FORWARD, Check, Fact, Seam
 
+
 def failures(checks: list[Check]) -> list[str]:
     """The failed checks as sentences."""
     return [str(check) for check in checks if not check.ok]

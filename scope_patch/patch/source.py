@@ -98,6 +98,7 @@ def words(node: ast.AST) -> set[str]:
             found.add(inner.value)
     return found
 
+
 LATENTS_AND_TIMESTEPS = 2
 
 

@@ -1,4 +1,4 @@
-"""Between the host's tensors and ours: a call of the DiT by meaning, its output as a velocity, and a velocity as output.
+"""Between the host's tensors and ours: a call of the DiT by meaning, its output as a velocity, and the way back.
 
 We keep velocities as [batch, channels, slots, height, width], whatever a slot is on the host.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.decision import Mode
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
@@ -160,7 +160,7 @@ def assemble_velocity(
     last: int,
     layout: Layout,
     forecast: Forecast | None,
-    verdict: Verdict,
+    verdict: StepDecision,
 ) -> Tensor | None:
     """A velocity in the host's layout, over the lead and the interval; None where the branch lacks a history.
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..method import verifying
-from ..method.expectation import Expectation
-from ..method.fold import Verdict
+from ..method.fold import StepDecision
 from ..method.history import norms
 from ..method.profile import Profile
 from ..method.schedule import Interval, Schedule
+from ..method.verifying import Expectation
 from ..report.record import Segment, Verified
 
 logger = logging.getLogger("scope_patch")
@@ -59,7 +59,7 @@ class Verification:
 
         self._longest, self._recomputed = longest, recomputed
 
-    def step(self, iteration: int, verdict: Verdict) -> Verdict:
+    def step(self, iteration: int, verdict: StepDecision) -> StepDecision:
         """What becomes of a verdict."""
         interval = self._schedule.intervals[iteration]
         self.state, now = verifying.step(self.state, verdict, self.every, interval)

@@ -1,4 +1,4 @@
-"""Policies: when to Cache, Predict or Recompute. One file each; third parties add theirs by entry point.
+"""Policies: when to Cache, Predict or Recompute. Third parties add theirs by entry point.
 
 A policy is a fold: `initial()` gives a state, `step(state, observation)` the next state and a decision. It holds no
 tensors and asks for nothing but the observation, so that a plan made ahead and a run decide alike.
@@ -6,20 +6,15 @@ tensors and asks for nothing but the observation, so that a plan made ahead and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ... import plugins
 from ...errors import UsageError
 from ...settings import Settings
 from ..decision import Decision, Observation
-from .delta_dit import DeltaDiT
-from .flowcache import FlowCache
-from .never import Never
-from .options import own
-from .scope import Scope
-from .taylorseer import TaylorSeer
-from .teacache import TeaCache
+from .by_change import FlowCache, TeaCache
+from .by_count import DeltaDiT, TaylorSeer
+from .scope import Never, Scope
 from .traits import Size, traits
 
 
@@ -27,7 +22,7 @@ class Policy(Protocol):
     """See the module's docstring; `active` False leaves the host's own intervals and runs every forward.
 
     A policy may have more: `traits` (see `traits.Traits`), `fit(size)`, told of the model before it is first asked,
-    `ladder()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
+    `candidates()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
     `span(iteration, iterations)`, the blocks [first, last) that are skipped at the residual level.
     """
 
@@ -57,11 +52,6 @@ def names() -> dict[str, str]:
     return plugins.describe(BUILT_IN, GROUP)
 
 
-@dataclass(frozen=True)
-class _NoOptions:
-    pass
-
-
 def create(settings: Settings, size: Size | None = None) -> Policy:
     """The policy named in the settings.
 
@@ -70,14 +60,11 @@ def create(settings: Settings, size: Size | None = None) -> Policy:
 
     Raises UsageError for a name nobody registered, and for settings that mean nothing to the policy.
     """
-    kind = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")
-    if kind in (Scope, Never):
-        own(settings, _NoOptions)
-    policy: Policy = kind(settings)
-    if traits(policy).own:
+    policy: Policy = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")(settings)
+    if traits(policy).self_tuned:
         if settings.thresholds is not None:
             raise UsageError(f"policy {policy.name} has no use for --cache-threshold and --predict-threshold")
-        if settings.target_speedup is not None and not hasattr(policy, "ladder"):
+        if settings.target_speedup is not None and not hasattr(policy, "candidates"):
             raise UsageError(f"policy {policy.name} has no speed-up to aim at; give its own settings")
     if size is not None and hasattr(policy, "fit"):
         policy.fit(size)

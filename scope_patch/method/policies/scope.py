@@ -1,4 +1,4 @@
-"""Policy `scope`: the tri-modal scheduler of SCOPE (arXiv 2604.02979), equations 3 to 5 of design §2."""
+"""Policy `scope`: the tri-modal scheduler of SCOPE (arXiv 2604.02979), equations 3 to 5 of design §2; and `never`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ...settings import NO_LIMIT, Settings
 from ..decision import Decision, Mode, Observation
+from .traits import NoOptions, options_of
 
 POINTS_TO_CACHE = 1
 POINTS_TO_PREDICT = 2
@@ -25,6 +26,7 @@ class Scope:
     active = True
 
     def __init__(self, settings: Settings) -> None:
+        options_of(settings, NoOptions)
         self.cache_threshold, self.predict_threshold = settings.thresholds or NO_LIMIT
         self.max_skip = settings.max_skip
         self.decay = settings.predict_decay
@@ -56,5 +58,21 @@ class Scope:
         if not accumulated < self.predict_threshold:
             return Decision(recompute, "threshold")
         if observation.points < POINTS_TO_PREDICT:
-            return Decision(Mode.CACHE if observation.patient else recompute, "history")
+            return Decision(Mode.CACHE if observation.hold_if_short else recompute, "history")
         return Decision(Mode.PREDICT, "threshold")
+
+
+class Never:
+    """Every step is recomputed on the host's own intervals: for comparing and for finding faults."""
+
+    name = "never"
+    active = False
+
+    def __init__(self, settings: Settings) -> None:
+        options_of(settings, NoOptions)
+
+    def initial(self) -> None:
+        return None
+
+    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
+        return None, Decision(Mode.RECOMPUTE, "forced")

@@ -6,19 +6,14 @@ So a prediction is linear in the history, costs one fused multiply-add a point, 
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from ... import plugins
-from .auto import Auto
-from .hold import Hold
-from .last import Last
-from .momentum import Momentum
-from .points import Points
-from .taylor1 import Taylor1
-from .taylor2 import Taylor2
-from .taylorseer2 import TaylorSeer2
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .points import Points
 
 
 class Predictor(Protocol):
@@ -40,24 +35,32 @@ class Predictor(Protocol):
         ...
 
 
-BUILT_IN: dict[str, type[Predictor]] = {
-    "auto": Auto,
-    "hold": Hold,
-    "last": Last,
-    "momentum": Momentum,
-    "taylor1": Taylor1,
-    "taylor2": Taylor2,
-    "taylorseer2": TaylorSeer2,
+BUILT_IN = {
+    "auto": "Auto",
+    "hold": "Hold",
+    "last": "Last",
+    "momentum": "Momentum",
+    "taylor1": "Taylor1",
+    "taylor2": "Taylor2",
+    "taylorseer2": "TaylorSeer2",
 }
+"""Name -> class in `formulas`, which needs torch: `run` must know the names without."""
 GROUP = "scope_patch.predictors"
+
+
+def built_in() -> dict[str, type[Predictor]]:
+    """Ours, by name."""
+    from . import formulas
+
+    return {name: getattr(formulas, kind) for name, kind in BUILT_IN.items()}
 
 
 def names() -> dict[str, str]:
     """Every known predictor with the first line of its docstring."""
-    return plugins.describe(BUILT_IN, GROUP)
+    return plugins.describe(built_in(), GROUP)
 
 
 def create(name: str) -> Predictor:
     """The predictor of that name. Raises UsageError for a name nobody registered."""
-    predictor: Predictor = plugins.find(name, BUILT_IN, GROUP, "predictor")()
+    predictor: Predictor = plugins.find(name, built_in(), GROUP, "predictor")()
     return predictor

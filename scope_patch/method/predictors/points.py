@@ -23,42 +23,30 @@ class Points:
     Attributes:
         levels: noise levels, float64 [points, slots] (float32 on MPS); NaN where a slot has no such point.
         drift: ||v0 - v1|| / ||v0|| a slot, of the dtype of `levels`, [slots]; None where it was not measured.
-        bend: ||C|| / ||v0|| a slot, C the curvature of equation 7, likewise.
+        curvature: ||C|| / ||v0|| a slot, C the curvature of equation 7, likewise.
     """
 
     levels: Tensor
     drift: Tensor | None = None
-    bend: Tensor | None = None
+    curvature: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.levels.shape[0])
 
-    def gap(self, newer: int) -> Tensor:
-        """sigma[newer] - sigma[newer + 1] a slot; NaN where one is missing or the slot did not advance."""
-        if newer + 1 >= len(self):
-            return torch.full_like(self.levels[0], torch.nan)
-        gap = self.levels[newer] - self.levels[newer + 1]
-        return torch.where(gap.abs() > SAME_LEVEL, gap, torch.nan)
-
     @cached_property
     def first_gap(self) -> Tensor:
-        """h1 = sigma0 - sigma1."""
-        return self.gap(0)
+        """h1 = sigma0 - sigma1; NaN where one is missing or the slot did not advance."""
+        return self._gap(0)
 
     @cached_property
     def second_gap(self) -> Tensor:
         """h2 = sigma1 - sigma2; NaN also where h1 is (a second point without a first means nothing)."""
-        return torch.where(self.first_gap.isnan(), torch.nan, self.gap(1))
+        return torch.where(self.first_gap.isnan(), torch.nan, self._gap(1))
 
     @cached_property
     def per_first_gap(self) -> Tensor:
         """1 / h1; 0 where a slot has no second point, so that its slope drops out of every sum."""
         return (1 / self.first_gap).nan_to_num(nan=0.0)
-
-    @cached_property
-    def per_second_gap(self) -> Tensor:
-        """1 / h2; 0 where a slot has no third point."""
-        return (1 / self.second_gap).nan_to_num(nan=0.0)
 
     @cached_property
     def per_both_gaps(self) -> Tensor:
@@ -68,9 +56,9 @@ class Points:
     @cached_property
     def disagreement(self) -> Tensor:
         """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
-        if self.drift is None or self.bend is None:
+        if self.drift is None or self.curvature is None:
             return torch.zeros_like(self.newest)
-        return (self.bend * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
+        return (self.curvature * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
 
     @cached_property
     def newest(self) -> Tensor:
@@ -83,22 +71,11 @@ class Points:
         return self.first_gap.nan_to_num(nan=0.0), self.second_gap.nan_to_num(nan=0.0)
 
     @cached_property
-    def older(self) -> tuple[Tensor, Tensor]:
-        """(a, b) a slot, with which v1 - v2 = a (v0 - v1) - b C; 0 where a slot has no third point."""
-        h1, h2 = self.gaps
-        return h2 * self.per_first_gap, h2 * (h1 + h2) / 2
-
-    @cached_property
-    def complete(self) -> Tensor:
-        """Slots with all three points, booleans [slots]."""
-        return self.count >= 3
-
-    @cached_property
     def faulty(self) -> Tensor:
         """Slots whose measured sizes are not numbers, booleans [slots]."""
-        if self.drift is None or self.bend is None:
+        if self.drift is None or self.curvature is None:
             return torch.zeros_like(self.newest, dtype=torch.bool)
-        return ~(self.drift + self.bend).isfinite()
+        return ~(self.drift + self.curvature).isfinite()
 
     @cached_property
     def holding(self) -> Tensor:
@@ -125,9 +102,11 @@ class Points:
             for part in parts
         ]
         drift = [part.drift for part in parts if part.drift is not None]
-        bend = [part.bend for part in parts if part.bend is not None]
-        known = len(drift) == len(bend) == len(parts)
-        return Points(torch.cat(levels, dim=1), torch.cat(drift) if known else None, torch.cat(bend) if known else None)
+        curvature = [part.curvature for part in parts if part.curvature is not None]
+        known = len(drift) == len(curvature) == len(parts)
+        return Points(
+            torch.cat(levels, dim=1), torch.cat(drift) if known else None, torch.cat(curvature) if known else None
+        )
 
     def weigh(self, first: Tensor, second: Tensor | None = None) -> Tensor:
         """Weights [points, slots] of v0 + first * D1 + second * D2; a slope that a slot does not have drops out.
@@ -141,6 +120,12 @@ class Points:
         if len(self) < 3 or second is None:
             rows = [1 + p, -p]
         else:
-            q = second * self.per_second_gap
+            q = second * (1 / self.second_gap).nan_to_num(nan=0.0)
             rows = [1 + p, q - p, -q]
         return torch.stack(rows)
+
+    def _gap(self, newer: int) -> Tensor:
+        if newer + 1 >= len(self):
+            return torch.full_like(self.newest, torch.nan)
+        gap = self.levels[newer] - self.levels[newer + 1]
+        return torch.where(gap.abs() > SAME_LEVEL, gap, torch.nan)

@@ -1,8 +1,15 @@
-"""Options of the hosts' own commands, as far as a plan hangs on them. Imports no torch: `run` builds these too."""
+"""The command's options: those of the hosts' own commands, as far as a plan hangs on them.
+
+Imports no torch: `run` builds these too.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+
+from ..settings import NAMES, Settings
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -54,3 +61,15 @@ def weights(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model's safetensors files: the timestep signal is made with the time embedding in them",
     )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan of a host. Raises UsageError for options that cannot be used."""
+    from . import jobs, show
+
+    flags = {name: getattr(options, name, None) for name in NAMES}
+    environ = {name: value for name, value in os.environ.items() if name != "SCOPE_PATCH_REPORT"}
+    make = jobs.magi_1 if options.host == "magi-1" else jobs.skyreels
+    outlook = show.look(make(options, Settings.resolve(flags, environ)))
+    print(json.dumps(show.as_dict(outlook)) if options.json else "\n".join(show.lines(outlook)))
+    return 0

@@ -1,6 +1,6 @@
-"""The schedule of asynchronous diffusion forcing (SkyReels-V2, both hosts), before anything runs.
+"""Schedules of diffusion forcing (SkyReels-V2, both hosts) from their options: timesteps, and a staircase of blocks.
 
-What `generate_timestep_matrix` (SkyworkAI/SkyReels-V2 @ abed76f, and diffusers' pipelines) makes of its options.
+What `generate_timestep_matrix` and the schedulers (SkyworkAI/SkyReels-V2 @ abed76f, and diffusers') make of them.
 Blocks of latent frames stand at one noise level; block k starts `ar_step` iterations behind block k - 1, and one whose
 predecessor is done goes on by itself.
 """
@@ -8,18 +8,31 @@ predecessor is done goes on by itself.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 import torch
+from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
-from .schedule import Interval, update_mask
+from ..method.schedule import Interval, Table, update_mask
+
+TRAINED = 1000
+"""Timesteps of training (`num_train_timesteps`)."""
+NEW_RANGE = Version("0.37")
+"""From this diffusers on, `UniPCMultistepScheduler` starts at the noise level 1 and stops above 0."""
+SHY = 1e-6
+"""By which that scheduler stays below 1."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One segment.
+    """One segment of asynchronous diffusion forcing, before anything runs.
+
+    What `generate_timestep_matrix` (of both hosts) makes of its options. Blocks of latent frames stand at one noise
+    level; block k starts `ar_step` iterations behind block k - 1, and one whose predecessor is done goes on by itself.
 
     Attributes:
         index: progress index s in 0 .. steps + 1, int64 [iterations, latent frames]; 0 has not started, s of 1 .. steps
@@ -36,6 +49,11 @@ class Progress:
         """The host's timesteps, int64 of the shape of `index`, from those of its steps (cut to integers as it does)."""
         steps = torch.as_tensor(template).to("cpu").long()
         return torch.cat([steps.new_tensor([999]), steps, steps.new_tensor([0])])[self.index]
+
+    def table(self, template: Sequence[float] | Tensor) -> Table:
+        """What the host's loop does with these steps."""
+        times = self.timesteps(template)
+        return Table(times, times / TRAINED, self.mask, self.intervals)
 
 
 def progress(
@@ -71,12 +89,53 @@ def progress(
 def _rows(blocks: int, steps: int, ar_step: int, ready: int) -> list[list[int]]:
     """Progress of every block at every iteration, until all have made their last step."""
     row = [steps + 1] * min(ready, blocks) + [0] * (blocks - ready)
-    made: list[list[int]] = []
+    rows: list[list[int]] = []
     while any(index < steps for index in row):
         following: list[int] = []
         for k, index in enumerate(row):
             led = k > 0 and row[k - 1] < steps
             following.append(max(following[-1] - ar_step, 0) if led else min(index + 1, steps + 1))
-        made.append(following)
+        rows.append(following)
         row = following
-    return made
+    return rows
+
+
+def official_timesteps(steps: int, shift: float) -> list[int]:
+    """`FlowUniPCMultistepScheduler.set_timesteps`, 999 .. 0, bit by bit.
+
+    Both schedulers cut to integers at the end, where a last bit can make a whole timestep. numpy's `linspace` is
+    `start + step * k`, in doubles.
+    """
+    top = struct.unpack("f", struct.pack("f", 1 - 1 / TRAINED))[0]  # kept in float32 there
+    return _cut([_shifted(top - top / steps * k, shift) for k in range(steps)])
+
+
+def diffusers_timesteps(steps: int, shift: float, version: str | None = None) -> list[int]:
+    """`UniPCMultistepScheduler.set_timesteps` with `use_flow_sigmas` and this `flow_shift`.
+
+    Args:
+        version: of diffusers; None: the one that is installed here, or else a new one.
+    """
+    end = 1 / TRAINED
+    step = (end - 1) / steps
+    if _version(version) < NEW_RANGE:
+        return _cut([_shifted(1.0 - (end if k == steps else step * k + 1), shift) for k in range(steps, 0, -1)])
+    levels = [_shifted(step * k + 1, shift) for k in range(steps)]
+    if abs(levels[0] - 1) < SHY:
+        levels[0] -= SHY
+    return _cut(levels)
+
+
+def _shifted(level: float, shift: float) -> float:
+    return shift * level / (1 + (shift - 1) * level)
+
+
+def _cut(levels: list[float]) -> list[int]:
+    return [int(level * TRAINED) for level in levels]
+
+
+def _version(given: str | None) -> Version:
+    try:
+        return Version(metadata.version("diffusers") if given is None else given)
+    except (metadata.PackageNotFoundError, InvalidVersion):
+        return NEW_RANGE

@@ -1,16 +1,14 @@
-"""Policy `teacache`: TeaCache (arXiv 2411.19108) as SkyReels-V2 has it built in (`WanModel.initialize_teacache`)."""
+"""Rivals that decide by an accumulated change: `teacache` (arXiv 2411.19108) and `flowcache` (arXiv 2602.10825)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...environment import unknown
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
-from .options import at_least, own
-from .rungs import rungs
-from .traits import Size, Traits
+from .traits import Size, Traits, at_least, options_of, varied
 
 # SkyworkAI/SkyReels-V2 @ abed76f, modules/transformer.py, for text to video: (model, use_ret_steps) -> the polynomial
 # that makes a change of the model's output out of one of the embedding, highest power first.
@@ -24,7 +22,7 @@ PLAIN = (1.0, 0.0)
 MODELS = ("1.3B", "14B", "none")
 WIDE = 3000
 """Channels that tell the 14B model (5120) from the 1.3B one (1536)."""
-RUNGS = [0.002 * 1.06**k for k in range(140)]
+THRESHOLDS_TRIED = [0.002 * 1.06**k for k in range(140)]
 """Thresholds that are tried for a target speed-up, 0.002 to 6.6."""
 
 
@@ -59,7 +57,7 @@ class TeaCache:
     active = True
 
     def __init__(self, settings: Settings) -> None:
-        self.options = own(settings, TeaCacheOptions)
+        self.options = options_of(settings, TeaCacheOptions)
         at_least(0, teacache_thresh=self.options.teacache_thresh, num_steps=self.options.num_steps)
         if self.options.ckpt_dir not in ("", *MODELS):
             raise unknown("set of coefficients", self.options.ckpt_dir, MODELS)
@@ -67,8 +65,8 @@ class TeaCache:
         self._choose(self.options.ckpt_dir or MODELS[0])
         self.traits = Traits(
             level="residual",
-            own=True,
-            each=False,
+            self_tuned=True,
+            per_slot=False,
             signal="timestep" if self.options.use_ret_steps else "embedding",
             predictor="last",
         )
@@ -78,9 +76,9 @@ class TeaCache:
         if not self.options.ckpt_dir and size.width:
             self._choose("14B" if size.width > WIDE else "1.3B")
 
-    def ladder(self) -> list[TeaCache]:
+    def candidates(self) -> list[TeaCache]:
         """Rising thresholds."""
-        return rungs(self, "threshold", RUNGS)
+        return varied(self, "threshold", THRESHOLDS_TRIED)
 
     def initial(self) -> float:
         return 0.0
@@ -109,3 +107,84 @@ def polynomial(coefficients: Sequence[float], x: float) -> float:
     for coefficient in coefficients:
         value = value * x + coefficient
     return value
+
+
+THRESHOLDS = {False: 0.15, True: 0.015}
+"""Of the authors' run scripts, by whether the host denoises chunk by chunk (MAGI-1)."""
+
+
+@dataclass(frozen=True)
+class FlowCacheOptions:
+    """Attributes:
+    rel_l1_thresh: recompute a chunk when its accumulated change reaches it (`teacache_thresh` in their SkyReels-V2
+        fork). Left out: 0.015 on MAGI-1, 0.15 on SkyReels-V2, as in their run scripts.
+    warmup_steps: denoise steps of a chunk that are computed in any case (`ret_steps` there).
+    """
+
+    rel_l1_thresh: float | None = None
+    warmup_steps: int = 5
+
+
+class FlowCache:
+    """FlowCache: every chunk (MAGI-1) or block of frames (SkyReels-V2) decides by its own accumulated change.
+
+    The state is the accumulated change of one slot. On SkyReels-V2 a slot cannot be forwarded without the others, which
+    attend to it: there, all are forwarded as soon as one asks for it. Its compression of the key-value cache is out of
+    scope: it changes what attention sees, not which forwards run.
+    """
+
+    name = "flowcache"
+    active = True
+
+    def __init__(self, settings: Settings) -> None:
+        self.options = options_of(settings, FlowCacheOptions)
+        given = self.options.rel_l1_thresh
+        at_least(0, warmup_steps=self.options.warmup_steps, rel_l1_thresh=given or 0)
+        self.traits = Traits(self_tuned=True, predictor="last")
+        self.fit(Size())
+
+    def fit(self, size: Size) -> None:
+        """Their two forks decide from two signals, and reuse in two places.
+
+        On MAGI-1 theirs is the change of the embedded latents; ours is what is expected of it, which ranks agree on and
+        which is known beforehand.
+        """
+        given = self.options.rel_l1_thresh
+        self.threshold = THRESHOLDS[size.chunked] if given is None else given
+        self.chunked = size.chunked
+        self.coefficients: Sequence[float] = PLAIN
+        if not size.chunked:
+            self.coefficients = COEFFICIENTS["14B" if size.width > WIDE else "1.3B", True]
+        self.traits = replace(
+            self.traits,
+            level="velocity" if size.chunked else "residual",
+            signal="expected" if size.chunked else "timestep",
+            joint=not size.chunked,
+        )
+
+    def candidates(self) -> list[FlowCache]:
+        """Rising thresholds."""
+        return varied(self, "threshold", THRESHOLDS_TRIED)
+
+    def initial(self) -> float:
+        return 0.0
+
+    def step(self, state: float, observation: Observation) -> tuple[float, Decision]:
+        if observation.moved and not self.chunked:
+            return 0.0, Decision(Mode.RECOMPUTE, "growth")
+        if not observation.active:  # nobody integrates its velocity
+            return 0.0, Decision(Mode.CACHE, "threshold")
+        if self._last(observation) or observation.forced:
+            return 0.0, Decision(Mode.RECOMPUTE, "forced")
+        if observation.discrepancy is None or (self.chunked and observation.points < 1):
+            return 0.0, Decision(Mode.RECOMPUTE, "history")
+        if observation.age < max(self.options.warmup_steps, 1):
+            return 0.0, Decision(Mode.RECOMPUTE, "horizon")
+        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
+        if accumulated < self.threshold:
+            return accumulated, Decision(Mode.CACHE, "threshold")
+        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+
+    def _last(self, observation: Observation) -> bool:
+        """Of the whole walk on MAGI-1, and of each block of frames on SkyReels-V2."""
+        return observation.iteration == observation.iterations - 1 if self.chunked else observation.remaining == 0

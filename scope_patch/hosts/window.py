@@ -1,28 +1,74 @@
-"""The schedule of a window of chunks that moves along the video (MAGI-1), before anything runs.
+"""Schedules of a window of chunks that moves along the video (MAGI-1), from its options.
 
-What `SampleTransport.forward_velocity` and `init_t` (SandAI-org/MAGI-1 @ 6ff822e) make of their options. A chunk is
-denoised in `window` stages of `steps // window` steps each; a new chunk enters at every stage.
+What `SampleTransport.forward_velocity` and `init_t` (SandAI-org/MAGI-1 @ 6ff822e) make of them. A chunk is denoised in
+`window` stages of `steps // window` steps each; a new chunk enters at every stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from .row import Row
-from .schedule import Interval
+from ..method.schedule import Interval, Table
 
 PREFIX_REACH = 8
 """Chunks that a chunk of a prefix sees, itself included, where no ranges are set."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One denoise step of a window.
+
+    Attributes:
+        start, end: the chunks [start, end) are denoised.
+        timesteps: the host's timestep of each of them, oldest first.
+        context: what the velocities hang on beside latents and timesteps (which chunks are seen, how strong the
+            guidance is). Velocities of different contexts are not of one curve.
+        clean_prefix: clean chunks right before `start` that are forwarded along, to cache their keys and values.
+    """
+
+    start: int
+    end: int
+    timesteps: tuple[float, ...]
+    context: Hashable = None
+    clean_prefix: int = 0
+
+
+def window_table(rows: Sequence[Row], frames: int) -> Table:
+    """What the loop of these steps does; a slot is a chunk, numbered over the whole video.
+
+    Args:
+        frames: latent frames a chunk.
+
+    Raises ValueError where a row does not have one timestep a chunk.
+    """
+    mask = torch.zeros(len(rows), max((row.end for row in rows), default=0), dtype=torch.bool)
+    timesteps = torch.zeros(mask.shape, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        if len(row.timesteps) != row.end - row.start:
+            raise ValueError(f"step {i}: {len(row.timesteps)} timesteps for chunks [{row.start}, {row.end})")
+        mask[i, row.start : row.end] = True
+        timesteps[i, row.start : row.end] = torch.tensor(row.timesteps, dtype=torch.float64)
+    return Table(
+        timesteps,
+        1 - timesteps,
+        mask,
+        [(row.start, row.end) for row in rows],
+        [row.clean_prefix for row in rows],
+        [row.context for row in rows],
+        frames,
+        moving=True,
+    )
 
 
 class Step(NamedTuple):
     """One step of the window.
 
     `stage` numbers the stages and `position` the steps in one; chunks [start, end) are at the denoise steps `indices`,
-    oldest chunk first; `lead` (0 or 1) chunks before them go along, clean.
+    oldest chunk first; `clean_prefix` (0 or 1) chunks before them go along, clean.
     """
 
     stage: int
@@ -30,7 +76,7 @@ class Step(NamedTuple):
     start: int
     end: int
     indices: tuple[int, ...]
-    lead: int
+    clean_prefix: int
 
 
 def walk(chunks: int, window: int, steps: int, offset: int = 0) -> Iterator[Step]:
@@ -76,41 +122,38 @@ def rows(
     """
     if len(timesteps) != steps + 1:
         raise ValueError(f"{len(timesteps)} timesteps for {steps} steps")
-    made = []
+    out = []
     for step in walk(chunks, window, steps, offset):
         levels = tuple(float(timesteps[index]) for index in step.indices)
         reach = tuple(index * (len(ranges) or 1) // steps for index in reversed(step.indices))
         scales = tuple(_scales(guidance, level) for level in levels) if guidance else ()
         context = (step.stage, reach, scales, levels[0] > nearly_clean)
-        made.append(Row(step.start, step.end, levels, context, step.lead))
-    return made
+        out.append(Row(step.start, step.end, levels, context, step.clean_prefix))
+    return out
 
 
 def kv_ranges(
     chunks: int, window: int, steps: int, offset: int = 0, *, ranges: Sequence[int] = (), clean: int = -1
 ) -> list[list[Interval]]:
-    """For every step, the chunks [first, last) that each chunk in [start - lead, end) attends to.
+    """For every step, the chunks [first, last) that each chunk in [start - clean_prefix, end) attends to.
 
     Args:
         ranges: `noise2clean_kvrange`: chunks seen, itself included, from the noisiest stage on; all if empty.
-        clean: `clean_chunk_kvrange`, for the lead; -1 stands for the last of `ranges`. Without `ranges` it has no say.
+        clean: `clean_chunk_kvrange`, for the clean prefix; -1 stands for the last of `ranges`. It has no say without.
 
     Raises ValueError where `rows` does, and where `steps` is no multiple of the number of `ranges`.
     """
     if ranges and steps % len(ranges):
         raise ValueError(f"{steps} steps do not divide into {len(ranges)} ranges")
-    made = []
-    for step in walk(chunks, window, steps, offset):
-        first = step.start - step.lead
-        reach = (
-            [ranges[index * len(ranges) // steps] for index in step.indices]
-            if ranges
-            else [step.end] * len(step.indices)
+    reaches = ranges or [chunks]
+    before = reaches[-1] if clean == -1 or not ranges else clean
+    return [
+        _ranges(
+            step.start - step.clean_prefix,
+            [before] * step.clean_prefix + [reaches[index * len(reaches) // steps] for index in step.indices],
         )
-        if step.lead:
-            reach.insert(0, (ranges[-1] if clean == -1 else clean) if ranges else step.end)
-        made.append(_ranges(first, reach))
-    return made
+        for step in walk(chunks, window, steps, offset)
+    ]
 
 
 def prefix_kv_ranges(offset: int, *, ranges: Sequence[int] = (), clean: int = -1) -> list[Interval]:

@@ -1,0 +1,124 @@
+"""What a user's settings come to on a host, resolved once: the same object for a run and for a plan without one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
+from . import policies, predictors
+from .forecast import Limits
+from .policies import Policy
+from .policies.traits import Size, Traits, traits
+from .predictors import Predictor
+
+EVERYTHING = NO_LIMIT[1]
+"""A threshold that nothing reaches."""
+
+
+@dataclass(frozen=True)
+class HostDefaults:
+    """What presets and settings mean on a host.
+
+    Attributes:
+        presets: name -> speed-up of the DiT's work.
+        placement: how recomputes are chosen unless the user says otherwise, "error" or "threshold".
+        limit: the highest predict threshold that a preset may take to get there, in units of the host's own signal.
+        per_slot: slots (chunks of a moving window) can be forwarded one by one, the older ones first.
+        hold_if_short: too few points to predict are enough to repeat the last velocity.
+        size: of the model, as far as it is known.
+        signal: what decisions are made from unless the user or the policy says otherwise.
+    """
+
+    presets: Mapping[str, float]
+    placement: str = "error"
+    limit: float = EVERYTHING
+    per_slot: bool = False
+    hold_if_short: bool = False
+    size: Size = field(default_factory=Size)
+    signal: str = "timestep"
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings on a host, made by `method_of`.
+
+    Attributes:
+        policy, traits, predictor: those that decide and predict.
+        level: where it is skipped, "velocity" or "residual".
+        signal: what decides where recomputes are not placed: "timestep", "embedding", "expected" or "none".
+        placed: recomputes are placed to err least, rather than decided by thresholds on a signal.
+    """
+
+    settings: Settings
+    defaults: HostDefaults
+    policy: Policy
+    traits: Traits
+    predictor: Predictor
+    level: str
+    signal: str
+    placed: bool
+
+    @property
+    def asks(self) -> str:
+        """The signal that decisions hang on; "" where recomputes are placed, nothing is skipped, or none is wanted."""
+        return "" if self.placed or not self.policy.active or self.signal == "none" else self.signal
+
+    @property
+    def selective(self) -> bool:
+        """Whether latent frames that have not started may be left out."""
+        return self.settings.selective and self.policy.active and not self.traits.self_tuned
+
+    @property
+    def per_slot(self) -> bool:
+        """Whether slots are decided and forwarded one by one."""
+        return self.defaults.per_slot and self.settings.per_chunk and self.traits.per_slot
+
+    @property
+    def limit(self) -> float:
+        """The highest predict threshold that is taken for a speed-up; the user's own target has none."""
+        units = self.settings.signal in (None, self.defaults.signal)
+        return self.defaults.limit if units and self.settings.target_speedup is None else EVERYTHING
+
+    @property
+    def limits(self) -> Limits:
+        """Of a usable prediction."""
+        return Limits.none() if self.traits.by_step else Limits()
+
+    def unverifiable(self, ranks: int = 1) -> str:
+        """Why skipped iterations cannot be verified, or "".
+
+        Args:
+            ranks: that share the model; they must decide alike, and each would see errors of its own.
+        """
+        if not self.policy.active:
+            return f"policy {self.settings.policy} skips nothing"
+        if self.level != "velocity":
+            return "at the residual level a skipped forward runs in part, and no velocity is predicted"
+        return f"{ranks} ranks share the model, and must decide alike" if ranks > 1 else ""
+
+
+def method_of(settings: Settings, defaults: HostDefaults) -> Method:
+    """Settings on a host. Raises UsageError for a policy or predictor nobody registered, and for misused settings."""
+    policy = policies.create(settings, defaults.size)
+    wanted = traits(policy)
+    return Method(
+        settings,
+        defaults,
+        policy,
+        wanted,
+        predictors.create(wanted.predictor or settings.predictor),
+        settings.level or wanted.level,
+        settings.signal or wanted.signal or defaults.signal,
+        _placed(settings, defaults),
+    )
+
+
+def _placed(settings: Settings, defaults: HostDefaults) -> bool:
+    if settings.thresholds is not None or settings.policy_name != DEFAULT_POLICY:
+        return False
+    if settings.placement is not None:
+        return settings.placement == "error"
+    if settings.signal is not None:
+        return False
+    return settings.profile is not None or defaults.placement == "error"

@@ -1,0 +1,174 @@
+"""The timestep signals of a run from the weights of the time embedding, without the run.
+
+SkyReels-V2: the modulation that enters the first block, the same numbers as a run slices out of the host's forward
+(`patch/signal.py`). Read from `WanModel.forward` in skyreels_v2_infer/modules/transformer.py (SkyworkAI/SkyReels-V2 @
+abed76f) and diffusers' transformer_skyreels_v2.py. Checkpoints of both hosts are read for both: the function is one,
+the names of its parts are two. The host says where numbers are rounded. Upstream keeps all weights and the sinusoids in
+the dtype that it loads (bfloat16 in its scripts) and computes under autocast in float32; diffusers keeps the time
+embedder and the sinusoids in float32, and computes the rest in the dtype.
+
+MAGI-1: the timestep's part of the condition that enters every block. The registry's own `feature`, around a stand-in of
+`TimestepEmbedder` (inference/model/dit/dit_module.py, SandAI-org/MAGI-1 @ 6ff822e) with the weights of the checkpoint.
+The host computes it in float32, whatever the dtype of the others (`_high_precision_promoter`).
+
+What may still differ from a run is the order of sums on another device: 1e-7 of a feature in float32; in bfloat16 now
+and then its last bit (0.4 %). Decisions differ if that close.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+from ..errors import UsageError
+from ..hosts.window import timesteps
+from ..method.changes import Feature
+from ..patch.host import Host
+from .weights import Checkpoint
+
+TIME_MODULATION = "time modulation (from the weights)"
+TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
+OFFICIAL = {
+    "time in": "time_embedding.0",
+    "time out": "time_embedding.2",
+    "projection": "time_projection.1",
+    "fps in": "fps_projection.0",
+    "fps out": "fps_projection.2",
+}
+DIFFUSERS = {
+    "time in": "condition_embedder.time_embedder.linear_1",
+    "time out": "condition_embedder.time_embedder.linear_2",
+    "projection": "condition_embedder.time_proj",
+    "fps in": "fps_projection.net.0.proj",
+    "fps out": "fps_projection.net.2",
+}
+FPS_TABLE = "fps_embedding.weight"
+SLOW_FPS = 16
+"""Both hosts embed whether the frame rate is this one."""
+LONGEST_PERIOD = 10000
+CONDITION = "timestep embedding (from the weights)"
+LAYERS = ("t_embedder.mlp.0", "t_embedder.mlp.2")
+FULL = 1000
+"""Timesteps run from 0 to 1; sinusoids are taken of thousandths."""
+
+Layer = Callable[[Tensor], Tensor]
+
+
+def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) -> tuple[Feature, int]:
+    """The feature of a host's timesteps, [n] -> [n, 6 dim], and dim.
+
+    Args:
+        host: whose rounding is followed, skyreels-v2 or skyreels-v2-diffusers.
+        fps: frame rate; it counts where the model embeds it.
+        dtype: that the host loads its weights in.
+
+    Raises UsageError where a tensor is missing, or they do not fit together.
+    """
+    official = host == "skyreels-v2"
+    layouts = (OFFICIAL, DIFFUSERS) if official else (DIFFUSERS, OFFICIAL)
+    layout = max(layouts, key=lambda names: sum(f"{names[part]}.weight" in checkpoint.files for part in TIME))
+    embeds_fps = FPS_TABLE in checkpoint.files or f"{layout['fps in']}.weight" in checkpoint.files
+    parts = (*TIME, *FPS) if embeds_fps else TIME
+    names = [f"{layout[part]}.{kind}" for part in parts for kind in ("weight", "bias")]
+    read = checkpoint.read([*names, FPS_TABLE] if embeds_fps else names, "the time modulation")
+
+    def layer(part: str, stored: torch.dtype, computed: torch.dtype) -> Layer:
+        weight, bias = (read[f"{layout[part]}.{kind}"].to(stored).to(computed) for kind in ("weight", "bias"))
+        return lambda x: linear(x.to(computed), weight, bias)
+
+    exact = torch.float32
+    time, rest = ((dtype, exact), (dtype, exact)) if official else ((exact, exact), (exact, dtype))
+    first, second = (layer(part, *time) for part in TIME[:2])
+    projection = layer("projection", *rest)
+    channels = read[f"{layout['time in']}.weight"].shape[-1]
+    added: Tensor | None = None
+
+    def feature(timesteps: Tensor) -> Tensor:
+        waves = sinusoids(timesteps, channels).to(time[0])
+        embedded = second(silu(first(waves))).to(rest[1])
+        projected = projection(silu(embedded))
+        return projected if added is None else projected + added
+
+    try:
+        if embeds_fps:
+            row = read[FPS_TABLE][0 if fps == SLOW_FPS else 1].to(rest[0]).to(rest[1])
+            before, after = (layer(part, *rest) for part in FPS)
+            added = after(silu(before(row)))
+        size = feature(torch.zeros(1)).shape[1]
+    except (RuntimeError, IndexError) as error:
+        raise UsageError(
+            f"--weights {checkpoint.given}: the tensors of the time modulation do not fit together: {error}"
+        ) from error
+    return feature, size // 6
+
+
+def sinusoids(timesteps: Tensor, channels: int) -> Tensor:
+    """`sinusoidal_embedding_1d`: cosines and sines, float64 [n, channels]."""
+    half = channels // 2
+    powers = -torch.arange(half, dtype=torch.float64) / half
+    angles = torch.outer(timesteps.to(torch.float64), torch.pow(LONGEST_PERIOD, powers))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Timesteps [n] in 0 (noise) .. 1 (clean) -> [n, condition channels]."""
+
+    def __init__(self, first: nn.Linear, second: nn.Linear) -> None:
+        super().__init__()
+        self.waves = first.in_features // 2
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        periods = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(self.waves, dtype=torch.float32) / self.waves)
+        angles = timesteps[:, None].float() * periods * FULL
+        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        return embedded
+
+
+def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool) -> Feature:
+    """The feature of a chunk's timesteps, [n] -> [n, condition channels].
+
+    Args:
+        steps: denoise steps of a chunk.
+        shortcut_mode: order of the sizes of 12 steps.
+        distill: whether the model is told the size of its steps.
+
+    Raises UsageError where a tensor is missing, or they do not fit together.
+    """
+    read = checkpoint.read(
+        [f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")], "the timestep embedding"
+    )
+    embedder = TimestepEmbedder(*(_linear(read[f"{layer}.weight"], read[f"{layer}.bias"]) for layer in LAYERS))
+    model = SimpleNamespace(t_embedder=embedder, engine_config=SimpleNamespace(distill=distill))
+    transport = SimpleNamespace(
+        ts=[torch.tensor(timesteps(steps, shortcut_mode))],
+        time_interval=[torch.tensor(_sizes(steps, shortcut_mode))],
+        transport_inputs=[SimpleNamespace(num_steps=steps)],
+    )
+    assert host.feature is not None
+    feature = host.feature(transport, 0, model)
+    try:
+        feature(torch.zeros(1))
+    except RuntimeError as error:
+        raise UsageError(
+            f"--weights {checkpoint.given}: the tensors of the timestep embedding do not fit together: {error}"
+        ) from error
+    return feature
+
+
+def _sizes(steps: int, shortcut_mode: str) -> list[int]:
+    """`init_intervel`: sizes of the steps."""
+    if steps % 3:
+        return [1] * steps
+    return ([1, 1, 2] if shortcut_mode == "16,16,8" else [2, 1, 1]) * (steps // 3)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight.float(), False), nn.Parameter(bias.float(), False)
+    return layer
