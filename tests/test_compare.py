@@ -147,5 +147,5 @@ def test_the_strip(compare, tmp_path):
 
 
 def test_the_command_line_stays_light(run_python):
-    code = "import sys; from scope_patch.arguments import parser; parser(); print({'torch', 'numpy'} & {*sys.modules})"
+    code = "import sys; from scope_patch.cli import parser; parser(); print({'torch', 'numpy'} & {*sys.modules})"
     assert run_python("-c", code).stdout == "set()\n"

@@ -12,7 +12,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from ..limit import Limit
+from ..values import Limit
 
 
 class Place(Protocol):

@@ -10,13 +10,13 @@ from typing import Any
 
 import wrapt
 
+from ..catalogue import usable_hosts
 from ..errors import NotApplied
 from ..method import policies, predictors
 from ..report.record import Run
 from ..report.sink import Sink
 from ..settings import Settings, switched_off
 from .bind import Binding
-from .known import architectures
 from .scope import Scope
 
 logger = logging.getLogger("scope_patch")
@@ -38,7 +38,7 @@ def bindings(registry: str | None = None) -> dict[str, Binding]:
     Raises UsageError where it cannot be used.
     """
     if not _bindings or (registry is not None and registry not in _files):
-        for architecture, origin in architectures(registry):
+        for architecture, origin in usable_hosts(registry):
             _bindings.setdefault(architecture.name, Binding(architecture))
             _files.add(origin)
     return _bindings

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ..catalogue import usable_hosts
 from ..errors import UsageError
-from ..limit import Limit
 from ..method import policies
 from ..method.asked import Asked, Terms, asked, placing, planner, unverifiable, verified
 from ..method.changes import EXPECTED, Changes, expected, of_feature, placed_by
@@ -18,8 +18,8 @@ from ..method.profile import read
 from ..method.schedule import Interval, Schedule
 from ..method.verifying import State
 from ..patch.architecture import Architecture
-from ..patch.known import architectures
 from ..settings import NO_LIMIT, Settings
+from ..values import Limit
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Outlook:
 
 def known_architecture(name: str) -> Architecture:
     """An architecture of `registry/` by its name."""
-    return next(architecture for architecture, _ in architectures() if architecture.name == name)
+    return next(architecture for architecture, _ in usable_hosts() if architecture.name == name)
 
 
 def look(job: Job, settings: Settings) -> Outlook:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ...environment import integer, number, switch, text
 from ...errors import UsageError
 from ...settings import Settings
+from ...values import integer, number, switch, text
 
 Options = TypeVar("Options")
 READERS: dict[str, Callable[[object, str], Any]] = {"float": number, "int": integer, "bool": switch, "str": text}
