@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     import scope_patch
     from benchmark.work import Work
     from demo_model import pipeline
-    from scope_patch.quality.metrics import psnr, ssim
+    from scope_patch.compare.metrics import psnr, ssim
 
     torch.set_num_threads(args.threads)
     pipe = pipeline.build_pipeline()

@@ -93,8 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     import scope_patch
     from demo_model import pipeline
     from evaluate import PROMPTS
+    from scope_patch.compare.metrics import psnr, ssim
     from scope_patch.method import policies
-    from scope_patch.quality.metrics import psnr, ssim
 
     policies.BUILT_IN["growth"] = Growth
     pipe = pipeline.build_pipeline()

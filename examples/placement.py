@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     import scope_patch
     from demo_model import pipeline
     from evaluate import PROMPTS
-    from scope_patch.quality.metrics import psnr, ssim
+    from scope_patch.compare.metrics import psnr, ssim
 
     torch.set_num_threads(1)  # on a busy machine two are many times slower
     pipe = pipeline.build_pipeline()

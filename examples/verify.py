@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     import scope_patch
     from demo_model import pipeline
     from evaluate import PROMPTS
-    from scope_patch.quality.metrics import psnr
+    from scope_patch.compare.metrics import psnr
 
     pipe = pipeline.build_pipeline()
     pipe.set_progress_bar_config(disable=True)

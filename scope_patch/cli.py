@@ -14,10 +14,9 @@ from dataclasses import fields
 from importlib import metadata
 from typing import Any
 
-from . import launch
+from . import compare, launch
 from .errors import UsageError
 from .planning.options import magi, skyreels
-from .quality import command as comparing
 from .report import command as reporting
 from .settings import NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
 from .values import switch
@@ -47,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run(options)
         if options.action == "compare":
-            return comparing.run(options)
+            from .compare.command import run
+
+            return run(options)
         if options.action == "report":
             return reporting.run(options)
         from .doctor import print_doctor
@@ -100,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         add(host)
         _add_settings(host, "plan")
         host.add_argument("--json", action="store_true", help="for programs")
-    comparing.add_arguments(
+    compare.add_arguments(
         actions.add_parser(
             "compare", help="how near an output came to a reference: PSNR, SSIM, LPIPS", allow_abbrev=False
         )

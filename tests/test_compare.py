@@ -11,8 +11,8 @@ import pytest
 import torch
 from videos import Image, encode, moving, np, pngs
 
-from scope_patch.quality import metrics, weights
-from scope_patch.quality.read import read
+from scope_patch.compare import lpips, metrics
+from scope_patch.compare.read import read
 
 
 def test_every_kind_of_video_gives_the_same_frames(tmp_path):
@@ -73,7 +73,7 @@ def test_nothing_in_a_file_is_run(refused, tmp_path):
     (tmp_path / "b.safetensors").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
     refused(["cannot be read"], tmp_path / "b.safetensors", tmp_path / "b.safetensors")
     with pytest.raises(pickle.UnpicklingError, match=r"system was refused"):
-        weights.arrays(pickle.dumps({"kernel": Payload(tmp_path / "ran")}))
+        lpips.arrays(pickle.dumps({"kernel": Payload(tmp_path / "ran")}))
     assert not (tmp_path / "ran").exists()
 
 

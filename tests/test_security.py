@@ -34,7 +34,7 @@ FORBIDDEN = {
     *("torch.hub.load", "torch.jit.load", "urllib.request.urlopen", "socket.socket", "runpy.run_path"),
 }
 ALLOWED = {
-    ("scope_patch/quality/weights.py", "pickle.Unpickler"): "a subclass that knows numpy's arrays alone",
+    ("scope_patch/compare/lpips.py", "pickle.Unpickler"): "a subclass that knows numpy's arrays alone",
 }
 
 
@@ -63,7 +63,7 @@ SOURCES = [path for folder in ("scope_patch", "registry") for path in sorted((RO
 
 def test_nothing_is_run_that_was_read():
     found = {(path.relative_to(ROOT).as_posix(), name) for path in SOURCES for name in unsafe(path.read_text())}
-    assert found - ALLOWED.keys() == set() and len(SOURCES) > 100
+    assert found - ALLOWED.keys() == set() and len(SOURCES) > 40
     assert ALLOWED.keys() - found == set(), "an exception that nothing needs"
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Reference:
-    """A video, uint8 [F, H, W, 3]; what it cost; what is wrong with it by itself (see quality.failures)."""
+    """A video, uint8 [F, H, W, 3]; what it cost; what is wrong with it by itself (see compare.metrics.failures)."""
 
     video: Tensor
     seconds: float
