@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -64,56 +65,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Every command's options, those of `Settings` among them."""
-    made = argparse.ArgumentParser(
+    top = argparse.ArgumentParser(
         prog="scope_patch",
         description="Training-free acceleration of autoregressive video diffusion.",
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=_version())
-    actions = made.add_subparsers(
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(
         dest="action", required=True, metavar="{run,plan,calibrate,report,compare,list,doctor}"
     )
-    run = actions.add_parser(
+    command = partial(commands.add_parser, allow_abbrev=False)
+    run = command(
         "run",
         help="run a command with its video model patched",
         usage="python -m scope_patch run [OPTIONS] -- COMMAND [ARG ...]",
         description="Each option has an environment variable of the same name (SCOPE_PATCH_MAX_SKIP, ...); options "
         "win. SCOPE_PATCH=0 switches everything off.",
-        allow_abbrev=False,
     )
-    calibrate = actions.add_parser(
+    calibrate = command(
         "calibrate",
         help="run a command unaccelerated and measure how fast its velocities change and bend",
         usage="python -m scope_patch calibrate [OPTIONS] -- COMMAND [ARG ...]",
         description="The profile it writes is for `run --profile FILE`, with any prompt and seed.",
-        allow_abbrev=False,
     )
     calibrate.set_defaults(policy="never", calibrate="scope_profile.json")
-    for command, running in (("run", run), ("calibrate", calibrate)):
-        _add_settings(running, command)
+    for name, running in (("run", run), ("calibrate", calibrate)):
+        _add_settings(running, name)
         running.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
-    plan = actions.add_parser(
-        "plan", help="decisions, forwards and FLOPs of a run, before it and without weights", allow_abbrev=False
-    )
+    plan = command("plan", help="decisions, forwards and FLOPs of a run, before it and without weights")
     hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
     for name, add in (("skyreels-v2", skyreels), ("skyreels-v2-diffusers", skyreels), ("magi-1", magi)):
         host = hosts.add_parser(name, allow_abbrev=False)
         add(host)
         _add_settings(host, "plan")
         host.add_argument("--json", action="store_true", help="for programs")
-    compare.add_arguments(
-        actions.add_parser(
-            "compare", help="how near an output came to a reference: PSNR, SSIM, LPIPS", allow_abbrev=False
-        )
-    )
-    reporting.add_arguments(
-        actions.add_parser("report", help="what a run did, as text, page or figure", allow_abbrev=False)
-    )
-    _add_settings(actions.add_parser("list", help="known hosts, policies and predictors, with their origin"), "list")
-    doctor = actions.add_parser("doctor", help="what matches here, which check failed, can injection work")
+    compare.add_arguments(command("compare", help="how near an output came to a reference: PSNR, SSIM, LPIPS"))
+    reporting.add_arguments(command("report", help="what a run did, as text, page or figure"))
+    _add_settings(command("list", help="known hosts, policies and predictors, with their origin"), "list")
+    doctor = command("doctor", help="what matches here, which check failed, can injection work")
     doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
     _add_settings(doctor, "doctor")
-    return made
+    return top
 
 
 def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:

@@ -49,8 +49,10 @@ def test_lpips_from_an_archive(compare, refused, made_up, monkeypatch, tmp_path)
     distance = lpips.load()
     there, back = distance(moving(3), moving(3, step=6)), distance(moving(3, step=6), moving(3))
     assert there[0] == 0 and there[1] > 0 and there[2] > 0 and torch.allclose(there, back)
-    made = json.loads(compare(a, b, "--json", "--lpips")[1])
-    assert made["frames"]["lpips"] == there.tolist() and made["total"]["lpips"] == pytest.approx(there.mean().item())
+    result = json.loads(compare(a, b, "--json", "--lpips")[1])
+    assert result["frames"]["lpips"] == there.tolist() and result["total"]["lpips"] == pytest.approx(
+        there.mean().item()
+    )
     assert "LPIPS (alex)" in compare(a, b)[1] and "LPIPS" not in compare(a, b, "--no-lpips")[1]
     small = pngs(moving(2)[:, :16, :16], tmp_path / "small")
     assert "32 x 32" in compare(small, small)[1]

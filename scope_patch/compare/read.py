@@ -66,13 +66,13 @@ def _by_number(path: Path) -> list[Any]:
 
 def _pictures(path: Path, kind: str) -> Iterator[Tensor]:
     images, sequences = extra("PIL.Image", "pillow"), extra("PIL.ImageSequence", "pillow")
-    numpy = extra("numpy", "numpy")
     try:
         with images.open(path, formats=[kind]) as image:
             for frame in sequences.Iterator(image):
                 if frame.mode.startswith(_DEEP):
                     raise ValueError(f"more than 8 bits a channel, Pillow's mode {frame.mode}: save it with 8")
-                yield torch.from_numpy(numpy.array(frame.convert("RGB")))
+                pixels = frame.convert("RGB")
+                yield _frame(pixels.tobytes(), *pixels.size)
     except Exception as error:  # a decoder raises nearly everything: OSError, SyntaxError, ValueError, zlib.error, ...
         raise _undecodable(path, str(error) or type(error).__name__) from error
 
@@ -99,7 +99,11 @@ def _ffmpeg(path: Path) -> Iterator[Tensor]:
     while found := _PPM.match(data, at):
         width, height = int(found[1]), int(found[2])
         at = found.end() + width * height * 3
-        yield torch.frombuffer(bytearray(data[found.end() : at]), dtype=torch.uint8).view(height, width, 3)
+        yield _frame(data[found.end() : at], width, height)
+
+
+def _frame(pixels: bytes | memoryview, width: int, height: int) -> Tensor:
+    return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(height, width, 3)
 
 
 def _undecodable(path: Path, reason: str) -> UsageError:
