@@ -10,15 +10,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from importlib import metadata
+from typing import Any
 
-from . import launcher
-from .arguments import parser
-from .environment import named, switch
+from . import compare, launch
 from .errors import UsageError
-from .interpreter import interpreter_of
-from .quality import command as comparing
+from .outlook.options import magi, skyreels
 from .report import command as reporting
-from .settings import NAMES, resolve_with_origins, switched_off
+from .settings import NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
+from .values import switch
 
 USAGE_ERROR = 2
 
@@ -37,20 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command:
             raise UsageError(f"{options.action} takes no command behind `--`; did you mean `run`?")
         if options.action == "list":
-            from .listing import print_list
+            from .catalogue import print_list
 
-            return print_list(named(options.registry))
+            return print_list(_registry(options))
         if options.action == "plan":
             from .outlook.options import run
 
             return run(options)
         if options.action == "compare":
-            return comparing.run(options)
+            from .compare.command import run
+
+            return run(options)
         if options.action == "report":
             return reporting.run(options)
         from .doctor import print_doctor
 
-        return print_doctor(options.repo, named(options.registry))
+        return print_doctor(options.repo, _registry(options))
     except UsageError as error:
         print(f"scope_patch: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -59,8 +63,80 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def parser() -> argparse.ArgumentParser:
+    """Every command's options, those of `Settings` among them."""
+    top = argparse.ArgumentParser(
+        prog="scope_patch",
+        description="Training-free acceleration of autoregressive video diffusion.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(
+        dest="action", required=True, metavar="{run,plan,calibrate,report,compare,list,doctor}"
+    )
+    command = partial(commands.add_parser, allow_abbrev=False)
+    run = command(
+        "run",
+        help="run a command with its video model patched",
+        usage="python -m scope_patch run [OPTIONS] -- COMMAND [ARG ...]",
+        description="Each option has an environment variable of the same name (SCOPE_PATCH_MAX_SKIP, ...); options "
+        "win. SCOPE_PATCH=0 switches everything off.",
+    )
+    calibrate = command(
+        "calibrate",
+        help="run a command unaccelerated and measure how fast its velocities change and bend",
+        usage="python -m scope_patch calibrate [OPTIONS] -- COMMAND [ARG ...]",
+        description="The profile it writes is for `run --profile FILE`, with any prompt and seed.",
+    )
+    calibrate.set_defaults(policy="never", calibrate="scope_profile.json")
+    for name, running in (("run", run), ("calibrate", calibrate)):
+        _add_settings(running, name)
+        running.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+    plan = command("plan", help="decisions, forwards and FLOPs of a run, before it and without weights")
+    hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
+    for name, add in (("skyreels-v2", skyreels), ("skyreels-v2-diffusers", skyreels), ("magi-1", magi)):
+        host = hosts.add_parser(name, allow_abbrev=False)
+        add(host)
+        _add_settings(host, "plan")
+        host.add_argument("--json", action="store_true", help="for programs")
+    compare.add_arguments(command("compare", help="how near an output came to a reference: PSNR, SSIM, LPIPS"))
+    reporting.add_arguments(command("report", help="what a run did, as text, page or figure"))
+    _add_settings(command("list", help="known hosts, policies and predictors, with their origin"), "list")
+    doctor = command("doctor", help="what matches here, which check failed, can injection work")
+    doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
+    _add_settings(doctor, "doctor")
+    return top
+
+
+def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
+    """The settings that `command` has as options; one that is not given is None, so that weaker sources are asked."""
+    for setting in fields(Settings):
+        option, default = OPTIONS[setting.name], setting.default
+        if command not in option.commands:
+            continue
+        more: dict[str, Any] = {"metavar": option.metavar}
+        words = option.help
+        if isinstance(default, bool):
+            more = {"action": argparse.BooleanOptionalAction if default else "store_true", "default": None}
+        elif default is not None:
+            words += f" (default: {default:g})" if isinstance(default, int | float) else f" (default: {default})"
+        parser.add_argument(flag(setting.name), dest=setting.name, help=words, **more)
+
+
+def _version() -> str:
+    try:
+        return "scope-patch " + metadata.version("scope-patch")
+    except metadata.PackageNotFoundError:
+        return "scope-patch (a checkout that is not installed)"
+
+
+def _registry(options: argparse.Namespace) -> str | None:
+    """The registry file that the user names, by an option or else by SCOPE_PATCH_REGISTRY."""
+    return options.registry or os.environ.get(variable("registry")) or None
+
+
 def _run(options: argparse.Namespace, command: list[str]) -> int:
-    from .listing import check_names, triggers
+    from .catalogue import check_names, triggers
     from .method.profile import read
 
     if not command:
@@ -71,21 +147,20 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     check_names(settings)
     if settings.profile is not None:
         read(settings.profile)
-    for path in filter(None, (settings.report, settings.calibrate)):
-        launcher.check_report_path(path)
-    interpreter = interpreter_of(command, os.environ)
+    for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
+        if path is not None:
+            launch.check_path(flag(name), path)
+    interpreter = launch.interpreter_of(command, os.environ)
     obstacle = "SCOPE_PATCH=0 switches everything off" if off else interpreter.obstacle()
-    environ = dict(os.environ) if off else launcher.child_environment(settings, os.environ, triggers(settings.registry))
+    environ = dict(os.environ) if off else launch.child_environment(settings, os.environ, triggers(settings.registry))
     if options.dry_run or switch(os.environ.get("SCOPE_PATCH_DRY_RUN") or False, "SCOPE_PATCH_DRY_RUN"):
-        from .dry_run import describe
-
-        print(describe(settings, origins, command, environ, interpreter, obstacle))
+        print(launch.describe(settings, origins, command, environ, interpreter, obstacle))
         return 0
     if obstacle is not None:
         if settings.strict and not off:
             raise UsageError(f"nothing can be patched: {obstacle}; leave the flag out, or import scope_patch.auto")
         print(f"scope_patch: nothing will be patched: {obstacle}", file=sys.stderr)
     reason = obstacle or "no process of the command has imported a known host (or it dropped our PYTHONPATH)"
-    if launcher.startable(command[0], environ):
-        launcher.write_first_report(settings, reason)
-    return launcher.execute(command, environ)
+    if launch.startable(command[0], environ):
+        launch.write_first_report(settings, reason)
+    return launch.execute(command, environ)

@@ -10,7 +10,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from .errors import UsageError
-from .launcher import BOOTSTRAP, child_environment
+from .launch import BOOTSTRAP, child_environment
 from .settings import Settings, switched_off
 
 
@@ -63,10 +63,11 @@ def _probe() -> bool:
 
 
 def _architectures(repo: Path | None, registry: str | None) -> bool:
-    from .patch import known, signature
+    from .catalogue import read_hosts
+    from .patch import signature
 
     any_match = False
-    found, problems = known.load(registry)
+    found, problems = read_hosts(registry)
     for architecture, origin in found:
         print(f"{architecture.name}: {architecture.title} ({origin})")
         checks = signature.check_installed(architecture) if repo is None else signature.check_static(architecture, repo)

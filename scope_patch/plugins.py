@@ -1,4 +1,4 @@
-"""Finding policies, predictors and architectures by name: built in, or added by an entry point."""
+"""Finding policies and predictors by name: built in, or added by an entry point."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from .environment import unknown
-from .errors import UsageError
+from .errors import UsageError, unknown
 
 
 def foreign(group: str) -> dict[str, EntryPoint]:

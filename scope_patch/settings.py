@@ -1,17 +1,27 @@
-"""What a run was asked to do: one frozen record, filled from flags, environment variables and defaults."""
+"""What a run was asked to do: one frozen record, filled from flags, environment variables and defaults.
+
+A setting is declared once, as a field of `Settings`: its type says how it is read, its `Option` what may be given and
+on which commands. The command line, the variables, the dry run and the check of README's table derive from that.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-from .environment import LAUNCHER, integer, number, switch, text, unknown, unknown_names, variable
-from .environment import switched_off as switched_off  # beside the settings it switches off
-from .errors import UsageError
-from .limit import Limit
+from .errors import UsageError, nearest, unknown
+from .values import Limit, reader, switch
+
+PREFIX = "SCOPE_PATCH_"
+SWITCH = "SCOPE_PATCH"
+LAUNCHER = "_SCOPE_PATCH_LAUNCHER"
+"""From the launcher to bootstrap/sitecustomize.py; the underscore keeps it out of the users' name space."""
+_OTHERS = ("SCOPE_PATCH_DRY_RUN", "SCOPE_PATCH_LPIPS", "SCOPE_PATCH_UPSTREAM")  # no settings, but ours all the same
 
 Thresholds = tuple[float, float]
 """(cache threshold, predict threshold)."""
@@ -19,43 +29,46 @@ PRESETS: dict[str, float] = {"slow": 4.55, "fast": 5.27}
 """Speed-ups of the DiT's work: the paper's for SkyReels-V2. A registry file may have its own."""
 NO_LIMIT: Thresholds = (0.0, 1e9)
 """What stands in for a threshold that was not given beside one that was: predict, wherever the horizon allows."""
-DEFAULT_PRESET = "fast"
 DEFAULT_POLICY = "scope"
-PLACEMENTS = ("error", "threshold")
-SIGNALS = ("timestep", "expected")
-LEVELS = ("velocity", "residual")
-THRESHOLDS = ("cache_threshold", "predict_threshold")
-FILES = ("profile", "calibrate", "report", "registry")
-VERIFY_BOUND = 0.2
-"""The relative error of a prediction from which on less is skipped (docs/verify.md)."""
-WAYS = (THRESHOLDS, ("target_speedup",), ("preset",))
+_WAYS = (("cache_threshold", "predict_threshold"), ("target_speedup",), ("preset",))
 """Three ways to say how much is to be skipped, the strongest first."""
 
-_READERS: dict[str, Callable[[object, str], object]] = {
-    "policy": text,
-    "level": text,
-    "preset": text,
-    "cache_threshold": number,
-    "predict_threshold": number,
-    "target_speedup": number,
-    "max_skip": integer,
-    "predict_decay": number,
-    "predictor": text,
-    "selective": switch,
-    "widths": integer,
-    "per_chunk": switch,
-    "signal": text,
-    "placement": text,
-    "verify": integer,
-    "verify_bound": number,
-    "history_limit": text,
-    "profile": text,
-    "calibrate": text,
-    "report": text,
-    "rank_timeout": number,
-    "registry": text,
-    "strict": switch,
-}
+_DECIDES, _RUNS = ("run", "plan"), ("run", "calibrate")
+_FILE = "FILE"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a setting is given on the command line, and what it may be.
+
+    Attributes:
+        takes: the metavar of its value (FILE is a path), or the names to choose from; "" for a switch.
+        help: for `--help`, which adds the default.
+        valid: value -> whether it can be used.
+        rule: what it must be, as the rest of "NAME is VALUE, but ...".
+        commands: those that have the option.
+        flag: the option's name, where it is not the setting's own.
+    """
+
+    takes: str | tuple[str, ...]
+    help: str
+    valid: Callable[[Any], bool] = lambda value: True
+    rule: str = ""
+    commands: tuple[str, ...] = _DECIDES
+    flag: str = ""
+
+    @property
+    def metavar(self) -> str:
+        return self.takes if isinstance(self.takes, str) else "{" + ",".join(self.takes) + "}"
+
+
+def _setting(default: Any, *option: Any, **more: Any) -> Any:
+    """A field of `Settings` with its `Option`."""
+    return field(default=default, metadata={"option": Option(*option, **more)})
+
+
+def _within(least: float, most: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: bool(least <= value <= most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,44 +78,102 @@ class Settings:
     What decides is `thresholds`, where one was given; else `target_speedup`; else that of the preset on the host.
     """
 
-    cache_threshold: float | None = None
-    predict_threshold: float | None = None
-    policy: str = DEFAULT_POLICY
-    level: str | None = None
-    preset: str = DEFAULT_PRESET
-    target_speedup: float | None = None
-    max_skip: int = 5
-    predict_decay: float = 0.75
-    predictor: str = "auto"
-    selective: bool = True
-    widths: int | None = None
-    per_chunk: bool = True
-    signal: str | None = None
-    placement: str | None = None
-    verify: int = 0
-    verify_bound: float = VERIFY_BOUND
-    history_limit: str | None = None
-    profile: str | None = None
-    calibrate: str | None = None
-    report: str | None = None
-    rank_timeout: float = 120.0
-    registry: str | None = None
-    strict: bool = False
+    target_speedup: float | None = _setting(
+        None, "X", "do 1/X of the DiT's work", _within(1), "must be 1 (nothing skipped) or more"
+    )
+    preset: str = _setting("fast", tuple(PRESETS), "a speed-up of the paper's")
+    profile: str | None = _setting(None, _FILE, "what `calibrate` measured, for placing recomputes")
+    placement: str | None = _setting(
+        None, ("error", "threshold"), "recompute where skipping would err most, or by thresholds on the signal"
+    )
+    cache_threshold: float | None = _setting(
+        None, "X", "below it: Cache; wins over presets", _within(0), "must not be negative; 0 never caches by it"
+    )
+    predict_threshold: float | None = _setting(
+        None, "X", "below it: Predict; above: Recompute", _within(0), "must not be negative; 0 never predicts by it"
+    )
+    max_skip: int = _setting(5, "N", "at most N skipped steps in a row", _within(0), "must be 0 (never skip) or more")
+    predictor: str = _setting("auto", "NAME", "how a velocity is extrapolated; `list` shows the others")
+    predict_decay: float = _setting(
+        0.75, "G", "what Predict leaves of the discrepancy", _within(0, 1), "must lie in [0, 1]; the paper uses 0.75"
+    )
+    signal: str | None = _setting(
+        None, ("timestep", "expected"), "what decisions are made from (default: the host's own)"
+    )
+    per_chunk: bool = _setting(True, "", "MAGI-1: decide chunk by chunk (default), or for the whole window alike")
+    selective: bool = _setting(True, "", "leave out slots that have not started")
+    widths: int | None = _setting(
+        None,
+        "N",
+        "forward at most N widths: a compiled model is compiled once a width",
+        _within(1),
+        "must be 1 (all alike) or more; without it, all are kept",
+    )
+    history_limit: str | None = _setting(
+        None,
+        "SIZE[:drop]",
+        "velocities beyond it (500MB, 1.5GB) move to the CPU, oldest first, or with :drop are dropped",
+    )
+    policy: str = _setting(
+        DEFAULT_POLICY,
+        "NAME[:KEY=VALUE,...]",
+        "scope, never (patched, but all is recomputed), or a rival; see `list`",
+    )
+    level: str | None = _setting(
+        None, ("velocity", "residual"), "skip the whole forward, or only its blocks (default: the policy's own)"
+    )
+    verify: int = _setting(
+        0,
+        "N",
+        "run every N-th skipped step all the same, and say how much its prediction erred",
+        _within(0),
+        "must be 0 (never) or more: every N-th skipped step is run",
+    )
+    verify_bound: float = _setting(
+        0.2,
+        "X",
+        "with --verify: skip less from a relative error above X on",
+        _within(0),
+        "a relative error is not negative; try 0.2",
+    )
+    calibrate: str | None = _setting(
+        None, _FILE, "where the profile goes (default: scope_profile.json)", commands=("calibrate",), flag="--profile"
+    )
+    report: str | None = _setting(None, _FILE, "write what was skipped, as JSON", commands=_RUNS)
+    registry: str | None = _setting(
+        None, _FILE, "one more host, as described in docs/patching.md", commands=(*_RUNS, "list", "doctor")
+    )
+    strict: bool = _setting(False, "", "fail instead of running unpatched", commands=_RUNS)
+    rank_timeout: float = _setting(
+        120.0,
+        "SECONDS",
+        "how long ranks that share a model wait for one another",
+        lambda value: value > 0,
+        "must be more than 0 seconds",
+        _RUNS,
+    )
 
     def __post_init__(self) -> None:
-        for name in THRESHOLDS:
-            given = getattr(self, name)
-            if given is not None and number(given, name) < 0:
-                raise UsageError(f"{name} is {given}, but must not be negative; 0 never {name.split('_')[0]}s by it")
-        _known("preset", self.preset, PRESETS)
+        for setting in fields(self):
+            name, value, option = setting.name, getattr(self, setting.name), OPTIONS[setting.name]
+            if value is None and setting.default is None:
+                continue
+            value = reader(setting.type)(value, name)
+            if (name, value) == ("signal", "latent"):
+                raise UsageError(
+                    "signal 'latent' is gone, because every decision is made before the first forward; leave it out"
+                )
+            if isinstance(option.takes, tuple) and value not in option.takes:
+                raise unknown(name, value, option.takes)
+            if not option.valid(value):
+                raise UsageError(f"{name} is {value}, but {option.rule}")
+            object.__setattr__(self, name, value)  # of its type, whoever gave it
         thresholds = self.thresholds
         if thresholds is not None and thresholds[0] > thresholds[1]:
             raise UsageError(
                 f"cache_threshold {thresholds[0]} is above predict_threshold {thresholds[1]}, so Predict could never "
                 "be chosen; lower --cache-threshold or raise --predict-threshold"
             )
-        if self.target_speedup is not None and number(self.target_speedup, "target_speedup") < 1:
-            raise UsageError(f"target_speedup is {self.target_speedup}, but must be 1 (nothing skipped) or more")
         if self.target_speedup is not None and thresholds is not None:
             raise UsageError(
                 "a target speed-up and thresholds were both given, and each alone says what is skipped; leave out "
@@ -110,29 +181,13 @@ class Settings:
             )
         if self.calibrate is not None and self.policy_name != "never":
             raise UsageError(f"calibrating runs the host unaccelerated: --policy {self.policy} has no place there")
-        if integer(self.max_skip, "max_skip") < 0:
-            raise UsageError(f"max_skip is {self.max_skip}, but must be 0 (never skip) or more")
-        if not 0 <= number(self.predict_decay, "predict_decay") <= 1:
-            raise UsageError(f"predict_decay is {self.predict_decay}, but must lie in [0, 1]; the paper uses 0.75")
-        if not number(self.rank_timeout, "rank_timeout") > 0:
-            raise UsageError(f"rank_timeout is {self.rank_timeout}, but must be more than 0 seconds")
-        if self.widths is not None and integer(self.widths, "widths") < 1:
-            raise UsageError(f"widths is {self.widths}, but must be 1 (all alike) or more; without it, all are kept")
-        if integer(self.verify, "verify") < 0:
-            raise UsageError(f"verify is {self.verify}, but must be 0 (never) or more: every N-th skipped step is run")
-        if number(self.verify_bound, "verify_bound") < 0:
-            raise UsageError(f"verify_bound is {self.verify_bound}, but a relative error is not negative; try 0.2")
-        _known("signal", self.signal, SIGNALS)  # None: the host's own
-        _known("placement", self.placement, PLACEMENTS)
-        _known("level", self.level, LEVELS)  # None: the policy's own
-        _ = self.policy_options, self.limit
+        _ = self.policy_options, self.limit  # what cannot be read is said now
 
     @property
     def fingerprint(self) -> str:
         """Eight letters of all that decisions are made from: the same on ranks that decide alike."""
-        beside = (*FILES, "rank_timeout", "strict")
-        decisive = {name: value for name, value in asdict(self).items() if name not in beside}
-        return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
+        decisive = [(name, getattr(self, name)) for name, option in OPTIONS.items() if "plan" in option.commands]
+        return hashlib.sha256(repr([pair for pair in decisive if pair[0] not in _FILES]).encode()).hexdigest()[:8]
 
     @property
     def policy_name(self) -> str:
@@ -170,18 +225,15 @@ class Settings:
         cls,
         flags: Mapping[str, object],
         environ: Mapping[str, str],
-        *,
-        policies: Collection[str] | None = None,
-        predictors: Collection[str] | None = None,
     ) -> Settings:
         """Settings from `flags` (keyword arguments or options; None means not given), then `environ`, then defaults.
 
         `--preset slow` wins over SCOPE_PATCH_CACHE_THRESHOLD: a stronger source says alone how much is skipped.
         Warns once about unknown SCOPE_PATCH_* names, unless a launcher above this process has done so.
-        Raises UsageError: unknown name, value of the wrong kind or out of range; for `policy` and `predictor` only
-        where the known names are passed in.
+        Raises UsageError: unknown name, value of the wrong kind or out of range. Whether somebody provides `policy` and
+        `predictor` is asked elsewhere.
         """
-        return resolve_with_origins(flags, environ, policies=policies, predictors=predictors)[0]
+        return resolve_with_origins(flags, environ)[0]
 
     def to_environ(self) -> dict[str, str]:
         """The variables from which a child process resolves these settings: `resolve({}, s.to_environ()) == s`."""
@@ -189,52 +241,60 @@ class Settings:
         return {variable(name): str(int(v)) if isinstance(v, bool) else str(v) for name, v in given.items()}
 
 
-NAMES = tuple(field.name for field in fields(Settings))
+OPTIONS: dict[str, Option] = {setting.name: setting.metadata["option"] for setting in fields(Settings)}
+NAMES = tuple(OPTIONS)
+_FILES = tuple(name for name, option in OPTIONS.items() if option.takes == _FILE)
 
 
-def resolve_with_origins(
-    flags: Mapping[str, object],
-    environ: Mapping[str, str],
-    *,
-    policies: Collection[str] | None = None,
-    predictors: Collection[str] | None = None,
-) -> tuple[Settings, dict[str, str]]:
-    """As `Settings.resolve`, and where each value came from: a flag, a variable, a preset or the default."""
+def variable(name: str) -> str:
+    """The environment variable of a setting: `cache_threshold` -> `SCOPE_PATCH_CACHE_THRESHOLD`."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """The option of a setting: `cache_threshold` -> `--cache-threshold`."""
+    return OPTIONS[name].flag or "--" + name.replace("_", "-")
+
+
+def switched_off(environ: Mapping[str, str]) -> bool:
+    """True under `SCOPE_PATCH=0`. Raises UsageError when the value is neither an on nor an off."""
+    text = environ.get(SWITCH, "")
+    return bool(text) and not switch(text, SWITCH)
+
+
+def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """As `Settings.resolve`, and where each value came from: a flag, a variable or the default."""
     for name in flags:
         if name not in NAMES:
             raise unknown("setting", name, NAMES)
     if LAUNCHER not in environ:
-        for sentence in unknown_names(environ, NAMES):
-            logging.getLogger("scope_patch").warning("%s", sentence)
-    values: dict[str, object] = {}
+        known = {*map(variable, NAMES), *_OTHERS}
+        for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
+            logging.getLogger("scope_patch").warning(
+                "environment variable %s is not known and is ignored%s", name, nearest(name, known)
+            )
+    values: dict[str, Any] = {}
     origins = dict.fromkeys(NAMES, "default")
     # Weakest source first, so that what stands at the end is the strongest.
     in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
     _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
-    _fill(values, origins, given, lambda name: "flag --" + name.replace("_", "-"))
-    for name in FILES:
-        if values.get(name) is not None:
-            values[name] = os.path.abspath(str(values[name]))  # the host may change directory before it is opened
-    settings = Settings(**values)  # type: ignore[arg-type]  # each value came out of its reader above
-    _known("policy", settings.policy_name, policies)
-    _known("predictor", settings.predictor, predictors)
-    return settings, origins
+    _fill(values, origins, given, lambda name: f"flag {flag(name)}")
+    for name in _FILES:
+        if name in values:
+            values[name] = os.path.abspath(values[name])  # the host may change directory before it is opened
+    return Settings(**values), origins
 
 
 def _fill(
-    values: dict[str, object], origins: dict[str, str], given: Mapping[str, object], origin: Callable[[str], str]
+    values: dict[str, Any], origins: dict[str, str], given: Mapping[str, object], origin: Callable[[str], str]
 ) -> None:
     """Lay one source over what is there. What it says of how much to skip stands in place of what weaker ones said."""
-    if any(name in given for way in WAYS for name in way):
-        for name in (name for way in WAYS if not any(name in given for name in way) for name in way):
+    if any(name in given for way in _WAYS for name in way):
+        for name in (name for way in _WAYS if not any(name in given for name in way) for name in way):
             values.pop(name, None)
             origins[name] = "default"
+    types = {setting.name: setting.type for setting in fields(Settings)}
     for name, raw in given.items():
-        values[name] = _READERS[name](raw, origin(name))
+        values[name] = reader(types[name])(raw, origin(name))
         origins[name] = origin(name)
-
-
-def _known(kind: str, name: str | None, known: Collection[str] | None) -> None:
-    if name is not None and known is not None and name not in known:
-        raise unknown(kind, name, known)

@@ -86,10 +86,10 @@ def upstream() -> Callable[[str], Path]:
 def compare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """`compare(…)`: the command in this process, where no LPIPS weights are: (exit code, stdout, stderr)."""
     from scope_patch.cli import main
-    from scope_patch.quality import weights
+    from scope_patch.compare import lpips
 
-    monkeypatch.delenv(weights.VARIABLE, raising=False)
-    monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "no weights"))
+    monkeypatch.delenv(lpips.VARIABLE, raising=False)
+    monkeypatch.setattr(lpips, "FOLDER", str(tmp_path / "no weights"))
 
     def run(*words: object) -> tuple[int, str, str]:
         code = main(["compare", *map(str, words)])

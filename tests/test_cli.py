@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scope_patch import cli
-from scope_patch.interpreter import blocking_flags, interpreter_of
+from scope_patch.launch import blocking_flags, interpreter_of
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from videos import Image, encode, moving, np, pngs
 
-from scope_patch.quality import metrics, weights
-from scope_patch.quality.read import read
+from scope_patch.compare import lpips, metrics
+from scope_patch.compare.read import read
 
 
 def test_every_kind_of_video_gives_the_same_frames(tmp_path):
@@ -73,7 +73,7 @@ def test_nothing_in_a_file_is_run(refused, tmp_path):
     (tmp_path / "b.safetensors").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
     refused(["cannot be read"], tmp_path / "b.safetensors", tmp_path / "b.safetensors")
     with pytest.raises(pickle.UnpicklingError, match=r"system was refused"):
-        weights.arrays(pickle.dumps({"kernel": Payload(tmp_path / "ran")}))
+        lpips.arrays(pickle.dumps({"kernel": Payload(tmp_path / "ran")}))
     assert not (tmp_path / "ran").exists()
 
 
@@ -115,10 +115,10 @@ def test_the_table_and_its_json(compare, tmp_path):
     a, b = encode(moving(6), tmp_path / "a.mp4"), pngs(moving(6, step=5), tmp_path / "b")
     code, out, _ = compare(a, b)
     assert code == 0 and "PSNR dB" in out and "frame 5" in out and "LPIPS is not given" in out and "pip download" in out
-    made = json.loads(compare(a, b, "--json")[1])
-    assert made["total"]["psnr"] == pytest.approx(metrics.psnr(moving(6), moving(6, step=5)))
-    assert made["frames"]["psnr"][0] == "inf" and float("inf") == float(made["frames"]["psnr"][0])
-    assert made["output"] == {"path": str(b), "kind": "video", "shape": [6, 64, 64, 3], "failures": {}}
+    result = json.loads(compare(a, b, "--json")[1])
+    assert result["total"]["psnr"] == pytest.approx(metrics.psnr(moving(6), moving(6, step=5)))
+    assert result["frames"]["psnr"][0] == "inf" and float("inf") == float(result["frames"]["psnr"][0])
+    assert result["output"] == {"path": str(b), "kind": "video", "shape": [6, 64, 64, 3], "failures": {}}
     assert "LPIPS" not in compare(a, b, "--no-lpips")[1]
 
 
@@ -130,8 +130,8 @@ def test_failures_of_each_side(compare, tmp_path):
     )
     torch.save(torch.tensor([1.0, 2.0]), tmp_path / "a.pt")
     torch.save(torch.tensor([1.0, math.nan]), tmp_path / "b.pt")
-    made = json.loads(compare(tmp_path / "a.pt", tmp_path / "b.pt", "--json")[1])
-    assert made["output"]["failures"] and made["total"] == {"psnr": None, "relative_l2": None} and made["remarks"]
+    result = json.loads(compare(tmp_path / "a.pt", tmp_path / "b.pt", "--json")[1])
+    assert result["output"]["failures"] and result["total"] == {"psnr": None, "relative_l2": None} and result["remarks"]
     assert "relative L2" in compare(tmp_path / "a.pt", tmp_path / "a.pt")[1]
 
 
@@ -147,5 +147,5 @@ def test_the_strip(compare, tmp_path):
 
 
 def test_the_command_line_stays_light(run_python):
-    code = "import sys; from scope_patch.arguments import parser; parser(); print({'torch', 'numpy'} & {*sys.modules})"
+    code = "import sys; from scope_patch.cli import parser; parser(); print({'torch', 'numpy'} & {*sys.modules})"
     assert run_python("-c", code).stdout == "set()\n"

@@ -31,13 +31,14 @@ LAYERS: list[list[str]] = [
     ["scope_patch.patch.generation"],
     ["scope_patch.patch.session"],
     ["scope_patch.patch"],
+    ["scope_patch.catalogue"],
     ["scope_patch.patch.architecture"],
     ["scope_patch.hosts"],
     ["scope_patch.method"],
     ["scope_patch.report"],
     ["scope_patch.registry", "scope_patch.plugins"],
-    ["scope_patch.settings", "scope_patch.environment"],
-    ["scope_patch.limit"],
+    ["scope_patch.settings"],
+    ["scope_patch.values"],
     ["scope_patch.errors"],
 ]
 HOSTS = {"diffusers", "transformers", "skyreels_v2_infer", "inference", "xfuser"}
@@ -99,12 +100,12 @@ def test_method_knows_neither_wrapt_nor_a_host(path: Path) -> None:
     assert [name for name in names if any(_under(name, bad) for bad in WITHIN_METHOD)] == []
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "quality").rglob("*.py")), ids=lambda path: path.stem)
-def test_quality_works_on_files_alone(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted((PACKAGE / "compare").rglob("*.py")), ids=lambda path: path.stem)
+def test_compare_works_on_files_alone(path: Path) -> None:
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     names = imports(path.read_text(), module.removesuffix(".__init__"), path.name == "__init__.py")
     ours = [name for name in names if _under(name, "scope_patch")]
-    below = ("scope_patch.quality", "scope_patch.report", "scope_patch.settings", "scope_patch.errors")
+    below = ("scope_patch.compare", "scope_patch.report", "scope_patch.settings", "scope_patch.errors")
     assert [name for name in ours if not any(_under(name, allowed) for allowed in below)] == []
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
-from scope_patch.limit import Limit
 from scope_patch.method import memory as memory_module
 from scope_patch.method.forecast import Forecast, Limits, Part, Tally
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.memory import Cpu, Memory, elsewhere
 from scope_patch.method.predictors import create
 from scope_patch.method.schedule import Schedule, Table
+from scope_patch.values import Limit
 
 POINT = 4 * 25 * 4 * 4 * 4
 """Bytes of one velocity of tests/hosts.py: 4 channels, 25 latent frames, 4 x 4, float32."""

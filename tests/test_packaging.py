@@ -19,8 +19,8 @@ pytest.importorskip("hatchling")
 FIND = """
 import sys
 sys.path.append(sys.argv[1])
-from scope_patch.patch.known import load
-found, problems = load()
+from scope_patch.catalogue import read_hosts
+found, problems = read_hosts()
 assert not problems, problems
 print(*sorted(origin for _, origin in found), sep="\\n")
 """

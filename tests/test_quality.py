@@ -9,8 +9,9 @@ import pytest
 import torch
 from videos import moving
 
+from scope_patch.compare import metrics
+from scope_patch.compare.metrics import failures
 from scope_patch.errors import UsageError
-from scope_patch.quality import failures, metrics
 
 
 def test_psnr_and_ssim():
@@ -40,20 +41,18 @@ def test_latents():
 
 def test_failures():
     video = moving(20, step=1)
-    assert failures.of_frames(video) == {}
-    assert set(failures.of_frames(torch.full_like(video, 128))) == {"black", "frozen"}
+    assert failures(video) == {}
+    assert set(failures(torch.full_like(video, 128))) == {"black", "frozen"}
     grey = torch.arange(0, 200, 10, dtype=torch.uint8).view(20, 1, 1, 1).expand_as(video)
-    assert set(failures.of_frames(grey)) == {"black"}, "one colour a frame"
+    assert set(failures(grey)) == {"black"}, "one colour a frame"
     stopped = torch.cat([video[:5], video[5:6].expand(10, -1, -1, -1), video[15:]])
-    assert failures.of_frames(stopped) == {"frozen": "frames 5 to 14 are equal"}
-    assert failures.of_frames(stopped, run=11) == {}
-    assert failures.of_frames(video[:1]) == {} and set(failures.of_frames(video[[0, 0]])) == {"frozen"}
+    assert failures(stopped) == {"frozen": "frames 5 to 14 are equal"}
+    assert failures(stopped, run=11) == {}
+    assert failures(video[:1]) == {} and set(failures(video[[0, 0]])) == {"frozen"}
     fading = (video[:1].int() + torch.arange(20).view(20, 1, 1, 1)).clamp(max=255).to(torch.uint8)
-    assert failures.of_frames(fading) == {}, "slow, but it moves"
-    assert failures.of_latents(torch.tensor([1, math.nan, math.inf])) == {
-        "non-finite": "2 of 3 values are NaN or infinite"
-    }
-    assert failures.of_latents(torch.ones(3)) == {}
+    assert failures(fading) == {}, "slow, but it moves"
+    assert failures(torch.tensor([1, math.nan, math.inf])) == {"non-finite": "2 of 3 values are NaN or infinite"}
+    assert failures(torch.ones(3)) == {}
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_patch.environment import LAUNCHER
+from scope_patch.catalogue import check_names
+from scope_patch.cli import parser
 from scope_patch.errors import UsageError
-from scope_patch.settings import NAMES, PRESETS, Settings, resolve_with_origins, switched_off
+from scope_patch.settings import LAUNCHER, NAMES, OPTIONS, PRESETS, Settings, flag, resolve_with_origins, switched_off
 
 
 def test_defaults_aim_at_the_fast_preset() -> None:
@@ -94,12 +97,14 @@ def test_origins_name_the_source() -> None:
         ({"policy": "scoop"}, ["no policy 'scoop'", "did you mean scope?"]),
         ({"predictor": "tailor2"}, ["no predictor 'tailor2'", "did you mean taylor2?"]),
         ({"report": "  "}, ["--report is empty"]),
+        ({"report": ["x"]}, ["--report is ['x']", "no text"]),
+        ({"signal": "latent"}, ["'latent' is gone", "before the first forward"]),
         ({"cache_treshold": 1}, ["no setting 'cache_treshold'", "did you mean cache_threshold?"]),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_with_a_remedy(flags: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
-        Settings.resolve(flags, {}, policies=("scope", "never"), predictors=("hold", "taylor2"))
+        check_names(Settings.resolve(flags, {}))
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -120,6 +125,13 @@ def test_invalid_settings_cannot_be_constructed() -> None:
         Settings(cache_threshold=0.0, predict_threshold=0.5, preset="medium")
 
 
+GIVEN = {
+    **dict.fromkeys(("target_speedup", "max_skip", "widths", "verify"), "3"),
+    **dict.fromkeys(("profile", "calibrate", "report", "registry"), "some/file"),
+    "predictor": "hold",
+    "policy": "never",
+    "history_limit": "1GB",
+}
 THRESHOLD = st.floats(0, 1e12)
 
 
@@ -192,3 +204,45 @@ def test_every_setting_has_a_variable() -> None:
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}
+
+
+ROW = re.compile(r"^\| (`--.*?) \| (.*) \|$", re.MULTILINE)
+
+
+def test_readmes_table_has_every_setting_with_its_default() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Options")[2].partition("\n## ")[0]
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for options, meaning in ROW.findall(section):
+        for option in re.findall(r"`(--[^`]*)`", options):
+            name, _, takes = option.replace("--no-", "--").partition(" ")
+            rows.setdefault(name, []).append((takes, f"{option} {meaning}"))
+    wanted = {flag(name): name for name, option in OPTIONS.items() if "run" in option.commands}
+    assert rows.keys() == {*wanted, "--dry-run"}
+    for row, name in wanted.items():
+        default, takes = getattr(Settings(), name), OPTIONS[name].takes
+        text = " ".join(meaning for _, meaning in rows[row])
+        if isinstance(default, bool):
+            assert (f"--no-{row[2:]}" in text) is default, f"{row} is {'on' if default else 'off'} by default"
+        elif default is not None:
+            shown = f"{default:g}" if isinstance(default, int | float) else default
+            assert re.search(rf"(?<![\w.]){re.escape(shown)}(?![\w.])", text, re.IGNORECASE), f"{row}: {shown}"
+        if isinstance(takes, tuple):
+            assert rows[row][0][0] == OPTIONS[name].metavar
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_reaches_its_setting(name: str) -> None:
+    """The words of the command line and the variable's text give the same value."""
+    option, default = OPTIONS[name], getattr(Settings(), name)
+    if isinstance(default, bool):
+        words, text = [f"--no-{flag(name)[2:]}" if default else flag(name)], str(int(not default))
+    else:
+        text = option.takes[0] if isinstance(option.takes, tuple) else GIVEN.get(name, "0.5")
+        words = [flag(name), text]
+    command = option.commands[0]
+    given = parser().parse_args([command, *words])
+    assert getattr(given, name) in (text, text == "1")
+    more = {"policy": "never"} if name == "calibrate" else {}
+    resolved = Settings.resolve({name: getattr(given, name), **more}, {})
+    environ = {f"SCOPE_PATCH_{key.upper()}": value for key, value in {name: text, **more}.items()}
+    assert resolved == Settings.resolve({}, environ) != Settings()

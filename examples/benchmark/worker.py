@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import scope_patch
-from scope_patch.quality import failures, lpips, metrics
+from scope_patch.compare import lpips, metrics
+from scope_patch.errors import ScopePatchError
 
 from . import hosts, references
 from .log import FAILED, KEY, OK, UNAVAILABLE, Row
@@ -69,7 +70,7 @@ class Worker:
         if references.load(self.path(job)) is None:
             latents, cost, work = self._generate(job.point.host, job.prompt, job.seed, job.point.video)
             video = self._decoded(job.point.host, latents)
-            found = failures.of_frames(video) | failures.of_latents(latents)
+            found = metrics.failures(video) | metrics.failures(latents)
             made = Reference(video, *cost, work.flops, work.forwards, work.frames, found)
             references.save(made, self.path(job))
 
@@ -155,5 +156,5 @@ class Worker:
             "psnr": min(CAP, metrics.psnr(reference.video, video)),
             "ssim": metrics.ssim(reference.video, video),
             "lpips": None if distance is None else distance(reference.video, video).mean().item(),
-            "failures": failures.of_frames(video) | failures.of_latents(latents),
+            "failures": metrics.failures(video) | metrics.failures(latents),
         }

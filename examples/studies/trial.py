@@ -73,7 +73,7 @@ class Trial:
     def score(self, name: str, **settings: Any) -> Score:
         """One of the videos under these settings."""
         import scope_patch
-        from scope_patch.quality.metrics import psnr, ssim
+        from scope_patch.compare.metrics import psnr, ssim
 
         with scope_patch.patched(self.target, strict=True, **settings) as run:
             made = self._made(name)

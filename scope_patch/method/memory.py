@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from ..limit import Limit
+from ..values import Limit
 from .schedule import Interval
 
 

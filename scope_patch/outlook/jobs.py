@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..catalogue import usable_hosts
 from ..errors import UsageError
 from ..hosts import magi, staircase, wan
 from ..hosts import window as moving_window
@@ -23,7 +24,6 @@ from ..method.resolved import Method, method_of
 from ..method.schedule import Interval, Schedule
 from ..method.widths import Widths
 from ..patch.host import NO_WIDTHS, Host
-from ..patch.known import architectures
 from ..settings import Settings
 from .signal import CONDITION, TIME_MODULATION, condition, modulation
 from .weights import Checkpoint
@@ -88,7 +88,7 @@ class Job:
 
 def known_host(name: str) -> Host:
     """A host of `registry/` by its name."""
-    return next(host for host, _ in architectures() if host.name == name)
+    return next(host for host, _ in usable_hosts() if host.name == name)
 
 
 # --- SkyReels-V2, both hosts: segments from the options of generate_video_df.py ---

@@ -56,7 +56,9 @@ def apply(target: Any, **settings: Any) -> Handle:
     Raises UsageError for a setting or a profile that cannot be used, NotApplied where the target is of no known
     host or one of its checks failed. Under `SCOPE_PATCH=0` nothing is patched and the handle says so.
     """
-    resolved = Settings.resolve(settings, os.environ, policies=policies.names(), predictors=predictors.names())
+    resolved = Settings.resolve(settings, os.environ)
+    policies.create(resolved)
+    predictors.create(resolved.predictor)
     run = Run(resolved)
     if switched_off(os.environ):
         run.reasons.append("switched off by SCOPE_PATCH=0")

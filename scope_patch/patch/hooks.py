@@ -10,6 +10,7 @@ from typing import Any
 
 import wrapt
 
+from ..catalogue import usable_hosts
 from ..errors import NotApplied
 from ..method import policies, predictors
 from ..report.record import Run
@@ -17,7 +18,6 @@ from ..report.sink import Sink
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .current import Request
-from .known import architectures
 
 logger = logging.getLogger("scope_patch")
 
@@ -38,7 +38,7 @@ def bindings(registry: str | None = None) -> dict[str, Binding]:
     Raises UsageError where it cannot be used.
     """
     if not _bindings or (registry is not None and registry not in _files):
-        for host, origin in architectures(registry):
+        for host, origin in usable_hosts(registry):
             _bindings.setdefault(host.name, Binding(host))
             _files.add(origin)
     return _bindings

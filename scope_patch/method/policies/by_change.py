@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...environment import unknown
+from ...errors import unknown
 from ...settings import Settings
 from ..decision import Decision, Mode, Observation
 from .traits import Size, Traits, at_least, options_of, varied

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from ...environment import integer, number, switch, text
 from ...errors import UsageError
 from ...settings import Settings
+from ...values import reader
 
 Options = TypeVar("Options")
 AnyPolicy = TypeVar("AnyPolicy")
-READERS: dict[str, Callable[[object, str], Any]] = {"float": number, "int": integer, "bool": switch, "str": text}
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,14 @@ def options_of(settings: Settings, kind: type[Options]) -> Options:
     Raises UsageError for a key that it has not, with those that it has, and for a value that cannot be read.
     """
     given: Mapping[str, str] = settings.policy_options
-    known = {field.name: str(field.type).removesuffix(" | None") for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name: reader(field.type) for field in fields(kind)}  # type: ignore[arg-type]
     for key in given:
         if key not in known:
             raise UsageError(
                 f"policy {settings.policy_name} has no setting {key!r}; it has {', '.join(known) or 'none of its own'}"
             )
     source = f"--policy {settings.policy_name}"
-    return kind(**{key: READERS[known[key]](value, f"{source}:{key}") for key, value in given.items()})
+    return kind(**{key: known[key](value, f"{source}:{key}") for key, value in given.items()})
 
 
 def at_least(least: float, **values: float) -> None:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of a video against a reference (scikit-image), and of latents what is defined for them.
+"""PSNR and SSIM of a video against a reference (scikit-image), of latents what is defined for them, and failures.
 
 Frames are uint8 [F, H, W, 3]; latents are floats of any shape.
 """
@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .extras import extra
+from . import extra
 
 PEAK = 255.0  # the range of 8-bit frames
 WINDOW = 7  # pixels a side, scikit-image's default
+SPREAD = 8  # grey levels: a frame whose every channel varies less is of one colour, after lossy coding too
+STILL = 2  # grey levels: lossy coding changes equal frames by no more
+RUN = 8  # frames: a third of a second; shorter stops are found in sound videos
 
 
 def psnr(reference: Tensor, video: Tensor) -> float:
@@ -34,7 +37,7 @@ def per_frame(reference: Tensor, video: Tensor) -> dict[str, list[float]]:
     """`psnr` (dB) and `ssim` of every frame. The PSNR of a video is not the mean of its frames' PSNR."""
     return {
         "psnr": [_decibels(error, PEAK) for error in _errors(reference, video)],
-        "ssim": list(_similarities(reference, video)),
+        "ssim": _similarities(reference, video),
     }
 
 
@@ -55,6 +58,32 @@ def relative_error(reference: Tensor, latents: Tensor) -> float | None:
     return error / norm if norm > 0 and math.isfinite(norm) and math.isfinite(error) else None
 
 
+def failures(tensor: Tensor, run: int = RUN) -> dict[str, str]:
+    """What is wrong with one video or one tensor of latents, whatever it is compared with: empty for a sound one.
+
+    black: every frame is of nearly one colour, be it black, grey or green. frozen: `run` frames in a row, or all
+    where there are fewer, equal the first of them; an unchanging scene counts, so look at the reference's failures.
+    non-finite, of latents: NaN or infinity.
+    """
+    if tensor.is_floating_point():
+        bad = int((~torch.isfinite(tensor)).sum())
+        return {"non-finite": f"{bad} of {tensor.numel()} values are NaN or infinite"} if bad else {}
+    found = {}
+    channels = tensor.flatten(1, 2)
+    if int((channels.amax(1).int() - channels.amin(1).int()).max()) <= SPREAD:
+        colour = channels.float().mean((0, 1)).round().int().tolist()
+        found["black"] = f"all {len(tensor)} frames are of one colour each, RGB {colour} in the mean"
+    # Each frame is held against the first one that it equals, not against its neighbour: fades are slow.
+    starts = [0]
+    for index in range(1, len(tensor)):
+        if int((tensor[starts[-1]].int() - tensor[index].int()).abs().max()) > STILL:
+            starts.append(index)
+    stops = zip(starts, [*starts[1:], len(tensor)], strict=True)
+    if runs := [(start, end) for start, end in stops if end - start >= max(2, min(run, len(tensor)))]:
+        found["frozen"] = f"frames {', '.join(f'{start} to {end - 1}' for start, end in runs)} are equal"
+    return found
+
+
 def check(reference: Tensor, other: Tensor, names: tuple[object, object] = ("reference", "output")) -> None:
     """Raises UsageError, with both shapes, unless both are videos or both latents, of equal shape."""
     for tensor, name in zip((reference, other), names, strict=True):
@@ -62,16 +91,23 @@ def check(reference: Tensor, other: Tensor, names: tuple[object, object] = ("ref
             raise UsageError(f"{name} is {tensor.dtype} {list(tensor.shape)}; frames are uint8 [F, H, W, 3]")
         if not tensor.numel():
             raise UsageError(f"{name} is empty: {list(tensor.shape)}; there is nothing to compare")
+    both = f"{names[0]} is {shown(reference)}, {names[1]} is {shown(other)}"
     if reference.is_floating_point() != other.is_floating_point():
-        raise UsageError(
-            f"{names[0]} is {shown(reference)}, {names[1]} is {shown(other)}: frames are compared with frames, "
-            "latents with latents; decode the latents first"
-        )
+        raise UsageError(f"{both}: frames are compared with frames, latents with latents; decode the latents first")
     if reference.shape != other.shape:
         raise UsageError(
-            f"{names[0]} is {shown(reference)}, {names[1]} is {shown(other)}: only equal lengths and sizes can be "
-            "compared; make both with the same number of frames, height and width"
+            f"{both}: only equal lengths and sizes can be compared; make both with the same number of frames, height "
+            "and width"
         )
+
+
+def check_frames(reference: Tensor, video: Tensor, smallest: int, who: str) -> None:
+    """Raises UsageError unless both are videos, of equal shape and of `smallest` pixels a side or more."""
+    check(reference, video)
+    if reference.is_floating_point():
+        raise UsageError(f"{who} is defined for frames, uint8 [F, H, W, 3]; here are {shown(reference)}")
+    if min(reference.shape[1:3]) < smallest:
+        raise UsageError(f"{who} needs frames of {smallest} x {smallest} pixels or more; here are {shown(reference)}")
 
 
 def shown(tensor: Tensor) -> str:
@@ -83,23 +119,19 @@ def shown(tensor: Tensor) -> str:
 
 
 def _pairs(reference: Tensor, video: Tensor) -> Iterator[tuple[Any, Any]]:
-    check(reference, video)
-    if reference.is_floating_point():
-        raise UsageError(f"this is defined for frames, uint8 [F, H, W, 3]; here are {shown(reference)}")
     return zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
 
 
 def _errors(reference: Tensor, video: Tensor) -> list[float]:
     mean_squared_error = extra("skimage.metrics", "scikit-image").mean_squared_error
+    check_frames(reference, video, 1, "PSNR")
     return [float(mean_squared_error(a, b)) for a, b in _pairs(reference, video)]
 
 
-def _similarities(reference: Tensor, video: Tensor) -> Iterator[float]:
+def _similarities(reference: Tensor, video: Tensor) -> list[float]:
     similarity = extra("skimage.metrics", "scikit-image").structural_similarity
-    pairs = _pairs(reference, video)
-    if min(reference.shape[1:3]) < WINDOW:
-        raise UsageError(f"SSIM looks at {WINDOW} x {WINDOW} pixels at a time; here are {shown(reference)}")
-    return (float(similarity(a, b, channel_axis=2, data_range=PEAK)) for a, b in pairs)
+    check_frames(reference, video, WINDOW, "SSIM")
+    return [float(similarity(a, b, channel_axis=2, data_range=PEAK)) for a, b in _pairs(reference, video)]
 
 
 def _decibels(error: float, span: float) -> float:

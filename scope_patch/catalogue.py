@@ -1,0 +1,168 @@
+"""What there is: the hosts (files of `registry/`, entry points of other packages, a file that the user names), policies
+and predictors, by name and origin. Imports neither torch nor a host, except to list the predictors."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from . import plugins, registry
+from .errors import UsageError, unknown
+from .patch.host import PAGE, Host
+from .settings import Settings
+
+GROUP = "scope_patch.architectures"
+VARIABLE = "HOST"
+"""What a registry file defines."""
+logger = logging.getLogger("scope_patch")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A registry file or plugin that could not be used, and why."""
+
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.reason}"
+
+
+def read_hosts(named: str | None = None) -> tuple[list[tuple[Host, str]], list[Problem]]:
+    """Every usable host with its origin, and what could not be read.
+
+    Args:
+        named: a registry file that the user names. Nothing else is looked for beside the script or where it is run.
+
+    Raises UsageError for that file alone, where it cannot be used; never for ours or a plugin.
+    """
+    found: list[tuple[Host, str]] = []
+    problems: list[Problem] = []
+    for info in sorted(pkgutil.iter_modules(registry.__path__), key=lambda info: info.name):
+        origin = f"{registry.__path__[0]}/{info.name}.py"
+        try:
+            module = importlib.import_module(f"scope_patch.registry.{info.name}")
+            found.append((_checked(_defined(module), found), origin))
+        except Exception as error:
+            problems.append(Problem(origin, _reason(error)))
+    for point in entry_points(group=GROUP):
+        origin = f"{point.value} (entry point of {point.dist.name if point.dist else 'unknown'})"
+        try:
+            found.append((_checked(point.load(), found), origin))
+        except (Exception, SystemExit) as error:  # a plugin that ends the process when it is imported ends nothing
+            problems.append(Problem(origin, _reason(error)))
+    if named is not None:
+        try:
+            found.append((_checked(_defined(_module_of(named)), found), named))
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"--registry {named} cannot be used: {_reason(error)}") from error
+    return found, problems
+
+
+def usable_hosts(named: str | None = None) -> list[tuple[Host, str]]:
+    """Every usable host with its origin; what cannot be read is named in a warning and left out.
+
+    Raises UsageError as `read_hosts` does.
+    """
+    found, problems = read_hosts(named)
+    for problem in problems:
+        logger.warning("registry file skipped, %s", problem)
+    return found
+
+
+def triggers(named: str | None = None) -> list[str]:
+    """The top-level packages whose import arms us, over all hosts. Raises UsageError as `read_hosts` does."""
+    return list(dict.fromkeys(name for host, _ in usable_hosts(named) for name in host.triggers))
+
+
+def check_names(settings: Settings) -> None:
+    """Raises UsageError for a policy or predictor that nobody provides.
+
+    What the predictors are needs torch, which `run` cannot afford: that is read only when nobody has the name.
+    """
+    from .method import policies, predictors
+
+    policies.create(settings)  # also reads the settings of its own
+    if settings.predictor not in {**predictors.BUILT_IN, **plugins.foreign(predictors.GROUP)}:
+        raise unknown("predictor", settings.predictor, _predictors())
+
+
+def print_list(named: str | None = None) -> int:
+    """`list`: exit code 1 when a registry file or plugin could not be read.
+
+    Raises UsageError, after all else is printed, in an interpreter without torch.
+    """
+    from .method import policies, predictors
+
+    found, problems = read_hosts(named)
+    print("hosts:")
+    for host, origin in found:
+        print(f"  {host.name:<22} {host.title}")
+        print(f"  {'':<22} armed by {', '.join(host.triggers)}; from {origin}")
+    for problem in problems:
+        print(f"  unreadable: {problem}")
+    _print_kind("policies", policies.names(), policies.BUILT_IN)
+    _print_kind("predictors", _predictors(), predictors.built_in())
+    return 1 if problems else 0
+
+
+def _print_kind(kind: str, lines: Mapping[str, str], built_in: Mapping[str, Any]) -> None:
+    print(f"{kind}:")
+    for name, line in lines.items():
+        print(f"  {name:<22} {line}")
+        if name in built_in:  # an entry point names its distribution in the line itself
+            print(f"  {'':<22} from {inspect.getfile(built_in[name])}")
+
+
+def _predictors() -> dict[str, str]:
+    """Name -> description. Raises UsageError in an interpreter without torch, which may yet launch one that has it."""
+    from .method import predictors
+
+    try:
+        return predictors.names()
+    except ImportError as error:
+        raise UsageError(f"the predictors cannot be listed here ({error}); install torch in this Python") from None
+
+
+def _module_of(path: str) -> object:
+    """A file as a module of its own. Raises whatever may be wrong with it."""
+    spec = importlib.util.spec_from_file_location(f"_scope_patch_registry_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no .py file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _defined(module: object) -> object:
+    """What a registry file says of its host."""
+    if not hasattr(module, VARIABLE):
+        old = "ARCHITECTURE, which was read before, but " if hasattr(module, "ARCHITECTURE") else ""
+        raise AttributeError(f"it defines {old}no {VARIABLE}; {PAGE}")
+    return getattr(module, VARIABLE)
+
+
+def _checked(thing: object, found: list[tuple[Host, str]]) -> Host:
+    if not isinstance(thing, Host):
+        kind = f"{Host.__module__}.{Host.__qualname__}"
+        raise TypeError(f"{VARIABLE} is a {type(thing).__name__}, not a {kind}; {PAGE}")
+    for other, origin in found:
+        if other.name == thing.name:
+            raise ValueError(f"the name {thing.name!r} is taken by {origin}")
+    return thing
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong. Where an answer is left out, Python's own sentence has it between words of its trade."""
+    if left_out := re.search(r"__init__\(\) missing \d+ required .*arguments?: (.+)", str(error)):
+        return f"it leaves out {left_out[1]}; {PAGE}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,201 @@
+"""Becoming the command: its environment, the report's place, the interpreter it starts, and the exec.
+
+Never imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UsageError
+from .report.record import Run
+from .report.sink import write
+from .settings import LAUNCHER, NAMES, Settings
+
+BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+TRIGGERS = "_SCOPE_PATCH_TRIGGERS"
+"""To bootstrap/sitecustomize.py: the top-level packages whose import arms us."""
+
+_PYTHON = re.compile(r"(python|pypy)[0-9.]*$")
+_BLOCKING = {"I": "isolated mode", "E": "ignores PYTHON* variables", "S": "skips the site module"}
+_WITH_VALUE = "WX"  # -W arg, -X arg; -c and -m end the options
+
+
+def pythonpath(inherited: str | None) -> str:
+    """Our directory in front, the rest byte for byte: an empty element in it means the working directory and stays."""
+    if not inherited:  # to Python, an empty PYTHONPATH is none at all; a trailing separator would add the directory
+        return BOOTSTRAP
+    if inherited.split(os.pathsep)[0] == BOOTSTRAP:  # a run within a run
+        return inherited
+    return BOOTSTRAP + os.pathsep + inherited
+
+
+def child_environment(settings: Settings, environ: Mapping[str, str], triggers: Iterable[str]) -> dict[str, str]:
+    """The command's environment: `environ` with the resolved settings and what bootstrap/sitecustomize.py needs."""
+    child = {**environ, **settings.to_environ()}
+    child["PYTHONPATH"] = pythonpath(environ.get("PYTHONPATH"))
+    child[TRIGGERS] = ",".join(triggers)
+    # exec keeps the process id: the Python that has it is the command itself, not one of its helpers.
+    child[LAUNCHER] = f"{os.getpid()}:{sys.version_info[0]}.{sys.version_info[1]}:{sys.executable}"
+    return child
+
+
+def check_path(option: str, path: str) -> None:
+    """Raises UsageError when the option's file could not be written at the end of a long generation."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # it is written in one step, by replacing what is there
+        raise UsageError(f"{option} {path} is a directory or a device; give the name of a file")
+    if not os.path.isdir(folder):
+        raise UsageError(f"{option} {path} cannot be written, because there is no directory {folder}; create it first")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
+
+
+def write_first_report(settings: Settings, reason: str) -> None:
+    """Leave a `not-applied` report, which the patched host overwrites.
+
+    A report of an earlier run that stayed where it was would be taken for this one's when nothing gets patched.
+    Raises UsageError when the file cannot be written after all.
+    """
+    if settings.report is None:
+        return
+    run = Run(settings, reasons=[reason])
+    try:
+        write(Path(settings.report), run)
+    except OSError as error:
+        why = error.strerror
+        raise UsageError(f"--report {settings.report} cannot be written ({why}); give another path") from None
+
+
+def startable(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the command exists and may be executed; if not, `execute` says why."""
+    return shutil.which(name, path=environ.get("PATH")) is not None
+
+
+def execute(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Replace this process by `command`. Returns, with the exit code and one line on stderr, only when that fails."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores these at start-up, and exec hands ignored signals on: `run -- yes | head` would not end by SIGPIPE.
+    for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], list(command), dict(environ))
+    except (FileNotFoundError, NotADirectoryError):
+        if shutil.which(command[0], path=environ.get("PATH")) is None:
+            print(f"scope_patch: command not found: {command[0]}; check its name and PATH", file=sys.stderr)
+            return NOT_FOUND
+        print(f"scope_patch: cannot run {command[0]}: the interpreter in its #! line does not exist", file=sys.stderr)
+    except PermissionError:
+        print(
+            f"scope_patch: cannot run {command[0]}: not an executable file; chmod +x it, or put python in front",
+            file=sys.stderr,
+        )
+    except (OSError, ValueError) as error:
+        print(f"scope_patch: cannot run {command[0]}: {error}; put python or bash in front of it?", file=sys.stderr)
+    return NOT_EXECUTABLE
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """`path` is None when it cannot be told (`bash run.sh` decides by itself); `blocking`: flags that keep us out."""
+
+    path: str | None
+    blocking: tuple[str, ...] = ()
+
+    def obstacle(self) -> str | None:
+        """Why injection cannot work there, as half a sentence; None when nothing speaks against it."""
+        if not self.blocking:
+            return None
+        reasons = ", ".join(f"-{flag} ({_BLOCKING[flag]})" for flag in self.blocking)
+        return f"the interpreter is started with {reasons}, so it never reads our sitecustomize"
+
+
+def interpreter_of(command: Sequence[str], environ: Mapping[str, str]) -> Interpreter:
+    """Look at `python …`, `env A=b python …` and at scripts with a `#!` line that names a Python."""
+    words = _without_env(list(command))
+    if not words:
+        return Interpreter(None)
+    path = shutil.which(words[0], path=environ.get("PATH"))
+    if _PYTHON.match(os.path.basename(words[0])):
+        return Interpreter(path, blocking_flags(words[1:]))
+    shebang = _without_env(_shebang(path)) if path else []
+    if shebang and _PYTHON.match(os.path.basename(shebang[0])):
+        return Interpreter(shutil.which(shebang[0], path=environ.get("PATH")), blocking_flags(shebang[1:]))
+    return Interpreter(None)
+
+
+def blocking_flags(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Those of -I, -E, -S among an interpreter's own options, also joined as in `-BE`; the script's come later."""
+    found: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if not word.startswith("-") or word in ("-", "--"):
+            break
+        if word.startswith("--"):
+            continue
+        for position, letter in enumerate(word[1:], start=1):
+            if letter in "cm":
+                return tuple(found)
+            if letter in _WITH_VALUE:
+                if position == len(word) - 1:
+                    next(rest, None)
+                break
+            if letter in _BLOCKING and letter not in found:
+                found.append(letter)
+    return tuple(found)
+
+
+def _without_env(words: list[str]) -> list[str]:
+    """`env A=b python x` -> `python x`; an `env` with options of its own is left alone, as `cannot be told`."""
+    if not words or os.path.basename(words[0]) != "env":
+        return words
+    rest = words[1:]
+    if rest[:1] == ["-S"]:
+        rest = rest[1:]
+    while rest and "=" in rest[0] and not rest[0].startswith("-"):
+        rest = rest[1:]
+    return rest
+
+
+def _shebang(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(512)
+    except OSError:
+        return []
+    return os.fsdecode(first[2:]).split() if first.startswith(b"#!") else []
+
+
+def describe(
+    settings: Settings,
+    origins: Mapping[str, str],
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    interpreter: Interpreter,
+    obstacle: str | None,
+) -> str:
+    """The lines that --dry-run prints."""
+    lines = ["settings:"]
+    for name in NAMES:
+        value = getattr(settings, name)
+        lines.append(f"  {name:<18} {'-' if value is None else value!s:<10} {origins[name]}")
+    lines.append(f"command:     {shlex.join(command)}")
+    lines.append(f"PYTHONPATH:  {environ.get('PYTHONPATH', '')}")
+    lines.append(f"interpreter: {interpreter.path or 'cannot be told: the command decides'}")
+    if interpreter.path is not None and interpreter.path != sys.executable:
+        lines.append(f"             (this is {sys.executable}; the other one needs torch, wrapt and packaging)")
+    hosts = environ.get(TRIGGERS, "").replace(",", ", ")
+    verdict = f"cannot work: {obstacle}" if obstacle else f"can work; armed by an import of {hosts}"
+    lines.append(f"injection:   {verdict}")
+    return "\n".join(lines)
