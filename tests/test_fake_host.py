@@ -198,7 +198,7 @@ def _open_generation(pipe):
     from scope_patch.patch.hooks import bindings
     from scope_patch.patch.scope import Scope
     from scope_patch.patch.segments import SegmentGeneration as Generation
-    from scope_patch.report.record import Generation as Record
+    from scope_patch.report.record import GenerationRecord as Record
     from scope_patch.report.record import Run
     from scope_patch.settings import Settings
 

@@ -25,7 +25,7 @@ from scope_patch.patch.deciding import Planned
 from scope_patch.patch.host import Host
 from scope_patch.patch.layout import Chunks
 from scope_patch.patch.session import Session
-from scope_patch.report.record import Generation as Record
+from scope_patch.report.record import GenerationRecord as Record
 from scope_patch.settings import Settings
 
 tiny = fake_magi()

@@ -16,7 +16,7 @@ from typing import Any
 import wrapt
 
 from ..errors import NotApplied
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord as Record
 from .architecture import FORWARD, GENERATION, READ, SCHEDULE, STEP, Architecture, Seam
 from .call import bind as bind_call
 from .clock import Clock, Mark

@@ -15,7 +15,7 @@ from ..method.decision import Mode
 from ..method.fold import Verdict
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord as Record
 from .branches import Branch
 from .fill import Pending
 from .standin import StandIn

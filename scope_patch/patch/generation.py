@@ -19,7 +19,7 @@ from ..method.policies.traits import Size, traits
 from ..method.profile import Profile, assumed, read
 from ..method.schedule import Schedule
 from ..method.verifying import longest
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord as Record
 from ..report.sink import put
 from .architecture import Architecture
 from .call import ForwardCall

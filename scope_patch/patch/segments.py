@@ -19,7 +19,7 @@ from ..method.discrepancy import Feature
 from ..method.schedule import Interval, Schedule, build, by_step, contradiction
 from ..method.stability import Limits
 from ..method.widths import Widths
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord as Record
 from .architecture import Architecture
 from .bypass import Bypass, whole
 from .call import ForwardCall

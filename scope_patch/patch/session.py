@@ -17,8 +17,7 @@ from ..method.memory import Memory
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
 from ..method.tally import Tally
-from ..report.active import active_ranges
-from ..report.record import Generation, Segment
+from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches
 from .bypass import Bypass
 from .call import ForwardCall, like_output, velocity_of
@@ -54,7 +53,7 @@ class Session:
         schedule: Callable[[], Schedule],
         decider: Callable[[ForwardCall, Schedule], Decider],
         predictor: Predictor,
-        record: Generation,
+        record: GenerationRecord,
         host: Host | None = None,
         *,
         keep: bool = True,

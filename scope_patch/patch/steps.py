@@ -15,7 +15,7 @@ from ..method.changes import EXPECTED, expected, of_feature, unasked
 from ..method.fold import Fold, Verdict
 from ..method.schedule import Schedule, by_step
 from ..method.stability import Limits
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord as Record
 from .architecture import Architecture, Stepwise
 from .call import ForwardCall
 from .consensus import Quorum

@@ -1,21 +1,93 @@
-"""What became of every latent frame at every iteration: the one model behind text, page and figure."""
+"""What became of every latent frame at every iteration: the one model behind text, page and figure, and how it looks.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart. A darker state costs more work (by night a brighter
+one), and each state that matters has a pattern of its own, so that a grey print tells the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
-from .record import Segment
+from .record import Run, Segment
 
 Interval = tuple[int, int]
 NOT_RUN, WAITING, DONE, ALONG, FORCED = " .-+F"
-"""States beside the modes C, P and R, which are those of latent frames that are integrated.
+"""States beside the modes C, P and R, which are those of latent frames that are integrated."""
 
-The iteration never came; not started yet; finished or given, and left out; forwarded along for the others to see, not
-integrated; a clean chunk that must be forwarded, since this writes its keys and values.
-"""
+
+class Look(NamedTuple):
+    """A state: its name, what it means, its class on the page, colours on white and on black, matplotlib's hatch."""
+
+    name: str
+    meaning: str
+    css: str
+    colour: str
+    night: str
+    hatch: str = ""
+
+
+LOOKS: dict[str, Look] = {
+    "R": Look("recomputed", "the DiT ran", "R", "#0072B2", "#56B4E9"),
+    "P": Look("predicted", "extrapolated from the last velocities", "P", "#F0B43C", "#B97F10", "////"),
+    "C": Look("cached", "the last velocity again", "C", "#A6DCC9", "#1E6652", "...."),
+    FORCED: Look(
+        "clean chunk", "finished; forced along, to cache its keys and values", "F", "#B3568F", "#C76FA5", "xxxx"
+    ),
+    ALONG: Look(
+        "forwarded along",
+        "finished or not started; the DiT saw it, it was not integrated",
+        "along",
+        "#B9D3E6",
+        "#27465C",
+    ),
+    DONE: Look("left out", "finished or given", "done", "#E2E4E7", "#33373E"),
+    WAITING: Look("not started", "not under way yet", "wait", "#FFFFFF", "#191B1F"),
+    NOT_RUN: Look("did not run", "the generation ended before", "none", "#FFFFFF", "#191B1F"),
+}
+
+
+class Mark(NamedTuple):
+    """A mark: its class on the page, its path around a point there, and matplotlib's letter for it."""
+
+    css: str
+    path: str
+    letter: str
+
+
+class Reason(NamedTuple):
+    """Why an iteration was decided so: a letter, what it means, and a mark where it is out of the ordinary."""
+
+    letter: str
+    meaning: str
+    mark: Mark | None = None
+
+
+REASONS: dict[str, Reason] = {
+    "growth": Reason("g", "new latent frames came under way", Mark("triangle", "m0-4l4 8h-8z", "^")),
+    "history": Reason("h", "too few velocities known to predict from"),
+    "horizon": Reason(
+        "m",
+        "the limit of skipped steps in a row was reached",
+        Mark("disc", "m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z", "o"),
+    ),
+    "threshold": Reason(".", "the accumulated change, against the thresholds"),
+    "plan": Reason(".", "placed where skipping errs least"),
+    "forced": Reason(
+        "f", "the host needs this forward for more than its velocity", Mark("diamond", "m0-4l4 4-4 4-4-4z", "D")
+    ),
+    "context": Reason("c", "a younger chunk is recomputed, and sees this one"),
+    "guard": Reason("!", "the history could not be used", Mark("cross", "m-3.2-3.2l6.4 6.4m0-6.4l-6.4 6.4", "x")),
+    "verify": Reason(
+        "v",
+        "run to verify its prediction, or because another erred too much",
+        Mark("square", "m-3.2-3.2h6.4v6.4h-6.4z", "s"),
+    ),
+}
+MARKS = {name: reason.mark for name, reason in REASONS.items() if reason.mark}
 
 
 class Area(NamedTuple):
@@ -30,7 +102,7 @@ class Area(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """One segment.
+    """One segment; equal to another's where the same was decided.
 
     Attributes:
         frames: latent frames.
@@ -39,9 +111,6 @@ class Timeline:
         stairs: for every iteration that ran, the interval [start, end) of latent frames under way.
         forwarded: the same, as far as it was forwarded (where it was).
         modes, reasons: of every iteration that ran.
-        active: of every iteration, the bounds of the latent frames that are integrated; empty in old reports, whose
-            columns show intervals instead.
-        note: why intervals are the host's, though ours were asked for.
     """
 
     frames: int
@@ -51,18 +120,25 @@ class Timeline:
     forwarded: tuple[Interval, ...]
     modes: str
     reasons: tuple[str, ...]
-    active: tuple[tuple[int, ...], ...]
-    note: str
 
     @property
     def ran(self) -> int:
         """Iterations that were decided."""
         return len(self.modes)
 
-    @property
+    @cached_property
     def states(self) -> set[str]:
         """Every state that occurs."""
         return set().union(*self.columns)
+
+    @property
+    def ends(self) -> list[list[int]]:
+        """Start and end of the interval under way, where they are no line along the bottom."""
+        return [heights for heights in ([each[side] for each in self.stairs] for side in (0, 1)) if any(heights)]
+
+    def places(self, reason: str) -> list[int]:
+        """The iterations that were decided for this reason."""
+        return [i for i, each in enumerate(self.reasons) if each == reason]
 
     def rows(self) -> Iterator[tuple[Interval, str]]:
         """Latent frames [low, high) that went the same way, and the state of each iteration; lowest frames first."""
@@ -82,46 +158,45 @@ class Timeline:
 
 
 def timeline(segment: Segment) -> Timeline:
-    """The timeline of a segment that `load` has checked, or that a run has made."""
+    """The timeline of a segment that `read` has checked, or that a run has made."""
     frames = segment.frames or max((end for _, end in segment.intervals), default=0)
-    stairs = [_under_way(segment, i) for i in range(len(segment.modes))]
-    first = _starts(segment, frames)
-    columns = []
-    for i in range(segment.iterations):
-        if i >= len(segment.modes):
-            columns.append(NOT_RUN * frames)
-            continue
-        column = [WAITING if i < first[frame] else DONE for frame in range(frames)]
-        start, end = segment.intervals[i]
-        if not segment.active:  # an old report: all that it says
+    active = [_covered(bounds) for bounds in segment.active or segment.intervals]
+    # The iteration at which each latent frame starts; 0 for those that never do: they are given.
+    first = {frame: i for i in reversed(range(len(segment.active))) for frame in active[i]}
+    stairs, columns = [], []
+    for i, (start, end) in enumerate(segment.intervals):
+        column = [WAITING if i < first.get(frame, 0) else DONE for frame in range(frames)]
+        if not segment.active:  # an old report: its intervals are all that it says
             column[end:] = WAITING * (frames - end)
-        letters = segment.slots[i] if segment.slots else segment.modes[i]
-        width = segment.chunk if segment.slots else frames
-        active = _covered(segment.active[i] if segment.active else segment.intervals[i])
-        for frame in range(*stairs[i]):
+        letters, width = (segment.slots[i], segment.chunk) if segment.slots else (segment.modes[i], frames)
+        # Where a part of the window was forwarded, the interval ends behind that part, but the letters do not.
+        under_way = (start, start + len(letters) * width) if segment.slots else (start, end)
+        for frame in range(*under_way):
             letter = letters[(frame - start) // width]
-            if frame in active or letter == FORCED:
+            if frame in active[i] or letter == FORCED:
                 column[frame] = letter
             elif letter == "R":
                 column[frame] = ALONG
+        stairs.append(under_way)
         columns.append("".join(column))
     return Timeline(
         frames,
         segment.iterations,
-        tuple(columns),
+        (*columns, *[NOT_RUN * frames] * (segment.iterations - len(columns))),
         tuple(stairs),
         tuple(segment.intervals),
         "".join(segment.modes),
         tuple(segment.reasons),
-        tuple(map(tuple, segment.active)),
-        segment.note,
     )
 
 
-def _under_way(segment: Segment, iteration: int) -> Interval:
-    """Where a part of the window was forwarded, the interval ends behind that part, but the letters do not."""
-    start, end = segment.intervals[iteration]
-    return (start, start + len(segment.slots[iteration]) * segment.chunk) if segment.slots else (start, end)
+def timelines(run: Run) -> dict[Timeline, list[tuple[int, int]]]:
+    """Those that differ, each with the (generation, segment) pairs that went so, counted from 1."""
+    alike: dict[Timeline, list[tuple[int, int]]] = {}
+    for k, generation in enumerate(run.generations, start=1):
+        for n, segment in enumerate(generation.segments, start=1):
+            alike.setdefault(timeline(segment), []).append((k, n))
+    return alike
 
 
 def _covered(bounds: list[int] | Interval) -> set[int]:
@@ -129,10 +204,11 @@ def _covered(bounds: list[int] | Interval) -> set[int]:
     return {frame for k in range(0, len(bounds), 2) for frame in range(bounds[k], bounds[k + 1])}
 
 
-def _starts(segment: Segment, frames: int) -> list[int]:
-    """For every latent frame the iteration at which it starts; 0 for those that never do (they are given)."""
-    first = [0] * frames
-    for i in reversed(range(len(segment.active))):
-        for frame in _covered(segment.active[i]):
-            first[frame] = i
-    return first
+def step(length: float, most: int) -> int:
+    """The distance of ticks, 1, 2 or 5 times a power of ten, so that there are at most `most` of them (at least 1)."""
+    size = 1
+    while True:
+        for factor in (1, 2, 5):
+            if length / (size * factor) <= most:
+                return size * factor
+        size *= 10
