@@ -174,7 +174,7 @@ def test_verified_steps_are_told_in_text_and_page(call):
     )
     assert made.count('<circle class="above"') == 2 + 2 and made.count('<table class="errors">') == 2
     assert "iteration 1: expected 0.0012, true 0.025" in made and "iteration 3: expected 0.100, true no number" in made
-    assert "bound 0.2" in made and 'class="why square"' in made
+    assert "bound 0.2" in made and 'class="why verify"' in made
     code, out, err = call(CASES["verified"])
     told = "verified 4 skipped steps: true error 0.025 (expected 0.0012 to 0.100), 2 above 0.2: in generation 2"
     assert f"  {told}, the last of 2, nothing is skipped from iteration 4 on\n" in out

@@ -90,9 +90,9 @@ def _draw(axis: Axes, line: Timeline, longest: int, name: str) -> None:
     for heights in reversed(line.ends):
         for colour, width in (("white", 2.4), (INK, 1.0)):
             axis.step(range(line.ran + 1), [*heights, heights[-1]], where="post", color=colour, linewidth=width)
-    for reason, mark in MARKS.items():
+    for reason, (mark, _) in MARKS.items():
         at = [i + 0.5 for i in line.places(reason)]
-        axis.plot(at, [-0.055] * len(at), mark.letter, color=INK, markersize=2.2, transform=across, clip_on=False)
+        axis.plot(at, [-0.055] * len(at), mark, color=INK, markersize=2.2, transform=across, clip_on=False)
     if line.ran < line.iterations:
         axis.axvline(line.ran, color=SOFT, linewidth=0.7, linestyle=(0, (4, 3)))
         if line.iterations - line.ran > 0.12 * longest:
@@ -139,8 +139,8 @@ def _legend(figure: Figure, lines: Sequence[Timeline]) -> None:
         if state in states
     ]
     keys.append(Line2D([], [], color=INK, linewidth=1.0, label="interval under way"))
-    for reason, mark in MARKS.items():
+    for reason, (mark, _) in MARKS.items():
         if any(reason in line.reasons for line in lines):
-            keys.append(Line2D([], [], color=INK, marker=mark.letter, markersize=3, linewidth=0, label=reason))
+            keys.append(Line2D([], [], color=INK, marker=mark, markersize=3, linewidth=0, label=reason))
     layout: Any = {"bbox_to_anchor": (0.5, 0), "ncols": -(-len(keys) // 2), "handlelength": 2.2, "columnspacing": 1.4}
     figure.legend(handles=keys, loc="lower center", frameon=False, **layout)

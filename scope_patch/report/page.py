@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from itertools import pairwise
 from json import dumps
 
 from ..errors import UsageError
 from .read import Report
-from .record import Run, Segment
+from .record import Run, Verified
 from .summary import Totals, outcome, verified, verified_rows
-from .timeline import LOOKS, REASONS, Timeline, step, timelines
+from .timeline import LOOKS, MARKS, REASONS, Timeline, step, timelines
 
 WIDTH, LEFT, RIGHT = 1000, 62, 10
 """Of every picture, in its own units; the template knows them too."""
-TOP, ERRORS_HIGH = 26, 110
+TOP, HIGH = 26, 110
 """Where a timeline's grid begins, below the strip of decisions; how high errors are drawn."""
 
 
@@ -48,6 +46,7 @@ def page(report: Report) -> str:
         notes=_notes(run),
         **{each.__name__: each for each in (Errors, Grid, dumps, outcome, step, verified, verified_rows)},
         LOOKS=LOOKS,
+        MARKS=MARKS,
         REASONS=REASONS,
     )
 
@@ -64,41 +63,30 @@ def _notes(run: Run) -> Iterable[str]:
     return dict.fromkeys(filter(None, notes))
 
 
-@dataclass(frozen=True)
 class Across:
-    """Iterations to the right, to one scale in all pictures of a generation: `longest` fill the width."""
+    """Iterations to the right; `longest` fill the width, so that all pictures of a generation have one scale."""
 
-    longest: int
-
-    @property
-    def wide(self) -> float:
-        """Of one iteration."""
-        return (WIDTH - LEFT - RIGHT) / max(self.longest, 1)
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self.wide = (WIDTH - LEFT - RIGHT) / max(longest, 1)
 
     def x(self, iteration: float) -> str:
         """Its left end."""
         return f"{LEFT + self.wide * iteration:.1f}"
 
 
-@dataclass(frozen=True)
 class Grid(Across):
     """A timeline: latent frames upwards."""
 
-    line: Timeline
+    def __init__(self, longest: int, line: Timeline) -> None:
+        super().__init__(longest)
+        self.line = line
+        self.high = min(max(8 * line.frames, 120), 300) / max(line.frames, 1)
+        self.bottom = round(TOP + self.high * line.frames, 1)
 
-    @property
-    def high(self) -> float:
-        """Of one latent frame."""
-        return min(max(8 * self.line.frames, 120), 300) / max(self.line.frames, 1)
-
-    @property
-    def bottom(self) -> float:
-        """Of the grid."""
-        return round(TOP + self.high * self.line.frames, 1)
-
-    def y(self, frame: float) -> float:
+    def y(self, frame: float, below: float = 0) -> str:
         """Its lower end."""
-        return self.bottom - self.high * frame
+        return f"{self.bottom - self.high * frame + below:.1f}"
 
     def cells(self) -> dict[str, str]:
         """A path for every state."""
@@ -109,51 +97,39 @@ class Grid(Across):
 
     def strip(self, mode: str) -> str:
         """A path for the iterations that were decided so as a whole."""
-        return "".join(self._box(i, i + 1, 5, 21) for i, each in enumerate(self.line.modes) if each == mode)
+        return "".join(self._box(i, i + 1, "5", "21") for i, each in enumerate(self.line.modes) if each == mode)
 
-    def _box(self, left: int, right: int, top: float, bottom: float) -> str:
+    def _box(self, left: int, right: int, top: str, bottom: str) -> str:
         """Absolute corners, rounded alike in neighbours, so that no gap opens between them."""
-        return f"M{self.x(left)} {top:.1f}H{self.x(right)}V{bottom:.1f}H{self.x(left)}z"
+        return f"M{self.x(left)} {top}H{self.x(right)}V{bottom}H{self.x(left)}z"
 
     def stairs(self) -> str:
         """Both ends of the interval under way, as one path."""
         path = ""
         for heights in self.line.ends:
-            path += f"M{LEFT} {self.y(heights[0]):.1f}"
+            path += f"M{LEFT} {self.y(heights[0])}"
             for i, (before, height) in enumerate(pairwise(heights), start=1):
-                path += f"H{self.x(i)}V{self.y(height):.1f}" if height != before else ""
+                path += f"H{self.x(i)}V{self.y(height)}" if height != before else ""
             path += f"H{self.x(len(heights))}"
         return path
 
 
-@dataclass(frozen=True)
 class Errors(Across):
-    """Verified errors of a segment: upwards in powers of ten."""
+    """Verified errors of a segment: upwards in powers of ten; `bound` is None where it lies far from all of them."""
 
-    segment: Segment
-    bound: float
+    def __init__(self, longest: int, verified: Sequence[Verified], bound: float) -> None:
+        super().__init__(longest)
+        logarithms = [math.log10(error) for each in verified for error in (each.expected, each.error) if error]
+        low, high = math.floor(min(logarithms, default=-2)), math.ceil(max(logarithms, default=-1))
+        level = math.log10(bound) if bound > 0 else -math.inf
+        near = low - 1 <= level <= high + 1
+        if near:
+            low, high = min(low, math.floor(level)), max(high, math.ceil(level))
+        self.powers = range(low, max(high, low + 1) + 1)
+        self.bound = bound if near else None
 
-    @cached_property
-    def powers(self) -> range:
-        """Those that have a line: all that errors and the bound lie between, at least two."""
-        known = [each for pair in self.segment.verified for each in (pair.expected, pair.error) if each]
-        low, high = _powers(known or [0.01, 0.1])
-        if self.bound > 0 and low - 1 <= math.log10(self.bound) <= high + 1:
-            low, high = _powers([10.0**low, self.bound, 10.0**high])
-        return range(low, max(high, low + 1) + 1)
-
-    def holds(self, error: float) -> bool:
-        """Whether it lies between the lines."""
-        return 10.0 ** self.powers[0] <= error <= 10.0 ** self.powers[-1]
-
-    def y(self, error: float | None) -> float:
+    def y(self, error: float | None, below: float = 0) -> str:
         """At the top where it is no number."""
         low, high = self.powers[0], self.powers[-1]
         share = 1.0 if error is None else (math.log10(max(error, 10.0**low)) - low) / (high - low)
-        return 8 + ERRORS_HIGH * (1 - share)
-
-
-def _powers(errors: Iterable[float]) -> tuple[int, int]:
-    """The powers of ten around all of them."""
-    logarithms = [math.log10(error) for error in errors]
-    return math.floor(min(logarithms)), math.ceil(max(logarithms))
+        return f"{8 + HIGH * (1 - share) + below:.1f}"

@@ -9,14 +9,14 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..settings import NAMES, Settings
-from .record import SCHEMA, GenerationRecord, Run, Seconds, Segment, Sums, Verified
+from .record import SCHEMA, GenerationRecord, Run, Segment, Sums
 
 MOST_CELLS = 20_000_000
 """Iterations times latent frames of a segment; more is no video, but a damaged file."""
@@ -67,7 +67,7 @@ def parse(values: object) -> Report:
         hosts=[host] if host else [],
         reasons=node.get("reasons", list[str], []),
         generations=[_generation(Node(each, f"generation {k}")) for k, each in enumerate(generations, start=1)],
-        omitted=_sums(Node(node.get("omitted", dict, {}), "'omitted'")),
+        omitted=node.get("omitted", Sums, Sums()),
     )
     return Report(run, node.get("settings", dict[str, Any], {}))
 
@@ -89,10 +89,6 @@ class Node:
         if default is MISSING:
             raise UsageError(f"{self.name} has no {key!r} (it has {', '.join(map(repr, self.values)) or 'nothing'})")
         return default
-
-    def child(self, key: str) -> Node:
-        """The object of `key`, empty where it is missing."""
-        return Node(self.get(key, dict, {}), f"{self.name}, {key!r}")
 
     def fill(self, record: type[T], **given: Any) -> T:
         """A record out of the values of its fields' names, those given aside. Raises UsageError as `get` does."""
@@ -120,6 +116,8 @@ def _typed(value: Any, wanted: Any, place: str) -> Any:
     origin, inner = get_origin(wanted) or wanted, get_args(wanted)
     if origin is UnionType:
         return None if value is None else _typed(value, inner[0], place)
+    if is_dataclass(origin):
+        return Node(_typed(value, dict, place), place).fill(origin)
     if origin is float and type(value) is int and abs(value) < 2**1023:
         value = float(value)
     if type(value) is not origin:
@@ -150,23 +148,15 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _generation(node: Node) -> GenerationRecord:
-    forwards, segments = node.child("forwards"), node.get("segments", list[dict[str, Any]])
+    forwards, segments = node.get("forwards", dict[str, int], {}), node.get("segments", list[dict[str, Any]])
     return node.fill(
         GenerationRecord,
         applied=node.get("status", str, "applied") == "applied",
         segments=[_segment(Node(each, f"segment {k} of {node.name}")) for k, each in enumerate(segments, start=1)],
-        forwards_run=forwards.get("run", int, 0),
-        forwards_skipped=forwards.get("skipped", int, 0),
-        seconds=node.child("seconds").fill(Seconds),
+        forwards_run=forwards.get("run", 0),
+        forwards_skipped=forwards.get("skipped", 0),
         planned=[_plan(Node(plan, f"{node.name}, a plan")) for plan in node.get("planned", list[dict[str, Any]], [])],
         finished=node.get("finished", bool, True),
-    )
-
-
-def _sums(node: Node) -> Sums:
-    modes = node.child("modes")
-    return node.fill(
-        Sums, modes={mode: modes.get(mode, int, 0) for mode in "CPR"}, seconds=node.child("seconds").fill(Seconds)
     )
 
 
@@ -191,16 +181,12 @@ def _segment(node: Node) -> Segment:
     intervals = node.bounds("intervals", frames or MOST_CELLS)
     if any(len(bounds) != 2 for bounds in intervals):
         raise UsageError(f"{node.name}: an interval is no [start, end]")
-    verified = node.get("verified", list[dict[str, Any]], [])
     segment = node.fill(
         Segment,
         modes=list(modes),
         reasons=node.get("reasons", list[str]),
         intervals=[(start, end) for start, end in intervals],
         active=node.bounds("active", frames) if frames else [],
-        verified=[
-            _verified(Node(each, f"{node.name}, 'verified'[{k}]"), len(modes)) for k, each in enumerate(verified)
-        ],
     )
     lengths = {"reasons": len(segment.reasons), "intervals": len(intervals)}
     for name, length in (lengths | ({"slots": len(segment.slots)} if segment.slots else {})).items():
@@ -215,13 +201,8 @@ def _segment(node: Node) -> Segment:
     for k, (letters, (start, _)) in enumerate(zip(segment.slots, intervals, strict=False)):
         if set(letters) - set("CPRF") or start + len(letters) * segment.chunk > frames:
             raise UsageError(f"{node.name}: 'slots'[{k}] is {letters!r}, expected C, P, R, F of chunks that there are")
+    for k, each in enumerate(segment.verified):
+        errors = [error for error in (each.expected, each.error) if error is not None]
+        if not 0 <= each.iteration < len(modes) or any(not 0 <= error < math.inf for error in errors):
+            raise UsageError(f"{node.name}: 'verified'[{k}]: no iteration that ran, or no errors, in {asdict(each)}")
     return segment
-
-
-def _verified(node: Node, ran: int) -> Verified:
-    """Raises UsageError where an iteration has not run, or an error cannot be."""
-    verified = node.fill(Verified)
-    errors = [error for error in (verified.expected, verified.error) if error is not None]
-    if not 0 <= verified.iteration < ran or any(not 0 <= error < math.inf for error in errors):
-        raise UsageError(f"{node.name}: no iteration that ran, or no errors, in {dict(node.values)}")
-    return verified

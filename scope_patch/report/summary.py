@@ -32,6 +32,9 @@ class Totals(Sums):
     forced: Counter[str] = field(default_factory=Counter)
     plans: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.modes = {**dict.fromkeys("CPR", 0), **self.modes}  # a file may leave some out
+
     @classmethod
     def of(cls, generations: Sequence[GenerationRecord], omitted: Sums | None = None) -> Totals:
         """Over generations, and those that a run has summed up already."""

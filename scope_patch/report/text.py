@@ -39,7 +39,7 @@ def _picture(line: Timeline) -> Iterator[str]:
     rows = list(line.rows())[::-1]
     names = [f"{low}-{high - 1}" if high - low > 1 else str(low) for (low, high), _ in rows]
     margin = max(map(len, [*names, "why"]))
-    why = "".join(REASONS[reason].letter if reason in REASONS else "?" for reason in line.reasons)
+    why = "".join(REASONS.get(reason, "?")[0] for reason in line.reasons)
     for left in range(0, max(line.ran, 1), WIDTH):
         part = slice(left, left + WIDTH)
         for name, (_, row) in zip(names, rows, strict=True):

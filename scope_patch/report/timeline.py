@@ -1,7 +1,7 @@
 """What became of every latent frame at every iteration: the one model behind text, page and figure, and how it looks.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart. A darker state costs more work (by night a brighter
-one), and each state that matters has a pattern of its own, so that a grey print tells the same.
+Colours are Okabe and Ito's, which colour-blind readers tell apart. A darker state costs more work, and each state that
+matters has a pattern of its own, so that a grey print tells the same.
 """
 
 from __future__ import annotations
@@ -20,74 +20,47 @@ NOT_RUN, WAITING, DONE, ALONG, FORCED = " .-+F"
 
 
 class Look(NamedTuple):
-    """A state: its name, what it means, its class on the page, colours on white and on black, matplotlib's hatch."""
+    """A state: its name, what it means, its class on the page, its colour on white, and matplotlib's hatch."""
 
     name: str
     meaning: str
     css: str
     colour: str
-    night: str
     hatch: str = ""
 
 
-LOOKS: dict[str, Look] = {
-    "R": Look("recomputed", "the DiT ran", "R", "#0072B2", "#56B4E9"),
-    "P": Look("predicted", "extrapolated from the last velocities", "P", "#F0B43C", "#B97F10", "////"),
-    "C": Look("cached", "the last velocity again", "C", "#A6DCC9", "#1E6652", "...."),
-    FORCED: Look(
-        "clean chunk", "finished; forced along, to cache its keys and values", "F", "#B3568F", "#C76FA5", "xxxx"
-    ),
+LOOKS = {
+    "R": Look("recomputed", "the DiT ran", "R", "#0072B2"),
+    "P": Look("predicted", "extrapolated from the last velocities", "P", "#F0B43C", "////"),
+    "C": Look("cached", "the last velocity again", "C", "#A6DCC9", "...."),
+    FORCED: Look("clean chunk", "finished; forced along, to cache its keys and values", "F", "#B3568F", "xxxx"),
     ALONG: Look(
-        "forwarded along",
-        "finished or not started; the DiT saw it, it was not integrated",
-        "along",
-        "#B9D3E6",
-        "#27465C",
+        "forwarded along", "finished or not started; the DiT saw it, it was not integrated", "along", "#B9D3E6"
     ),
-    DONE: Look("left out", "finished or given", "done", "#E2E4E7", "#33373E"),
-    WAITING: Look("not started", "not under way yet", "wait", "#FFFFFF", "#191B1F"),
-    NOT_RUN: Look("did not run", "the generation ended before", "none", "#FFFFFF", "#191B1F"),
+    DONE: Look("left out", "finished or given", "done", "#E2E4E7"),
+    WAITING: Look("not started", "not under way yet", "wait", "#FFFFFF"),
+    NOT_RUN: Look("did not run", "the generation ended before", "none", "#FFFFFF"),
 }
-
-
-class Mark(NamedTuple):
-    """A mark: its class on the page, its path around a point there, and matplotlib's letter for it."""
-
-    css: str
-    path: str
-    letter: str
-
-
-class Reason(NamedTuple):
-    """Why an iteration was decided so: a letter, what it means, and a mark where it is out of the ordinary."""
-
-    letter: str
-    meaning: str
-    mark: Mark | None = None
-
-
-REASONS: dict[str, Reason] = {
-    "growth": Reason("g", "new latent frames came under way", Mark("triangle", "m0-4l4 8h-8z", "^")),
-    "history": Reason("h", "too few velocities known to predict from"),
-    "horizon": Reason(
-        "m",
-        "the limit of skipped steps in a row was reached",
-        Mark("disc", "m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z", "o"),
-    ),
-    "threshold": Reason(".", "the accumulated change, against the thresholds"),
-    "plan": Reason(".", "placed where skipping errs least"),
-    "forced": Reason(
-        "f", "the host needs this forward for more than its velocity", Mark("diamond", "m0-4l4 4-4 4-4-4z", "D")
-    ),
-    "context": Reason("c", "a younger chunk is recomputed, and sees this one"),
-    "guard": Reason("!", "the history could not be used", Mark("cross", "m-3.2-3.2l6.4 6.4m0-6.4l-6.4 6.4", "x")),
-    "verify": Reason(
-        "v",
-        "run to verify its prediction, or because another erred too much",
-        Mark("square", "m-3.2-3.2h6.4v6.4h-6.4z", "s"),
-    ),
+REASONS = {
+    "growth": ("g", "new latent frames came under way"),
+    "history": ("h", "too few velocities known to predict from"),
+    "horizon": ("m", "the limit of skipped steps in a row was reached"),
+    "threshold": (".", "the accumulated change, against the thresholds"),
+    "plan": (".", "placed where skipping errs least"),
+    "forced": ("f", "the host needs this forward for more than its velocity"),
+    "context": ("c", "a younger chunk is recomputed, and sees this one"),
+    "guard": ("!", "the history could not be used"),
+    "verify": ("v", "run to verify its prediction, or because another erred too much"),
 }
-MARKS = {name: reason.mark for name, reason in REASONS.items() if reason.mark}
+"""Why an iteration was decided so: a letter, and what it means."""
+MARKS = {
+    "growth": ("^", "m0-4l4 8h-8z"),
+    "horizon": ("o", "m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z"),
+    "forced": ("D", "m0-4l4 4-4 4-4-4z"),
+    "guard": ("x", "m-3.2-3.2l6.4 6.4m0-6.4l-6.4 6.4"),
+    "verify": ("s", "m-3.2-3.2h6.4v6.4h-6.4z"),
+}
+"""Reasons that are marked below a timeline, by matplotlib's letter and a path around a point; others are ordinary."""
 
 
 class Area(NamedTuple):
