@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
 from json import dumps
 
 from ..errors import UsageError
 from .read import Report
-from .record import Run, Verified
-from .summary import Totals, outcome, verified, verified_rows
+from .record import Verified
+from .summary import Totals, notes, outcome, verified, verified_rows
 from .timeline import LOOKS, MARKS, REASONS, Timeline, step, timelines
 
 WIDTH, LEFT, RIGHT = 1000, 62, 10
@@ -28,7 +28,8 @@ def page(report: Report) -> str:
     except ImportError:
         raise UsageError("a page needs jinja2: pip install jinja2; the plain text does without it") from None
     # Whatever a report says is escaped; besides, the page's own policy lets a browser load and run nothing.
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    strict = jinja2.StrictUndefined
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=strict)
     template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
     run, lines = report.run, timelines(report.run)
     places = {place: (line, alike[0]) for line, alike in lines.items() for place in alike}
@@ -36,31 +37,20 @@ def page(report: Report) -> str:
         (generation, Totals.of([generation]), [(s, *places[k, n]) for n, s in enumerate(generation.segments, start=1)])
         for k, generation in enumerate(run.generations, start=1)
     ]
+    totals = Totals.of(run.generations, run.omitted)
     return template.render(
         report=report,
         run=run,
-        totals=Totals.of(run.generations, run.omitted),
+        totals=totals,
         generations=generations,
         states={state for line in lines for state in line.states.union(line.modes)},
         reasons={reason for line in lines for reason in line.reasons},
-        notes=_notes(run),
+        notes=list(notes(run, totals)),
         **{each.__name__: each for each in (Errors, Grid, dumps, outcome, step, verified, verified_rows)},
         LOOKS=LOOKS,
         MARKS=MARKS,
         REASONS=REASONS,
     )
-
-
-def _notes(run: Run) -> Iterable[str]:
-    """What the reader must not miss, each once."""
-    notes = [("" if run.applied else "nothing was patched in effect: ") + "; ".join(run.all_reasons)]
-    notes += [remark for generation in run.generations for remark in generation.remarks]
-    for k, generation in enumerate(run.generations, start=1):
-        if not generation.finished:
-            notes.append(f"generation {k} did not finish: {generation.error or 'still running'}")
-    if run.omitted.generations:
-        notes.append(f"{run.omitted.generations} generations more are in the sums alone")
-    return dict.fromkeys(filter(None, notes))
 
 
 class Across:
@@ -125,8 +115,8 @@ class Errors(Across):
         near = low - 1 <= level <= high + 1
         if near:
             low, high = min(low, math.floor(level)), max(high, math.ceil(level))
+        self.verified, self.bound = verified, bound if near else None
         self.powers = range(low, max(high, low + 1) + 1)
-        self.bound = bound if near else None
 
     def y(self, error: float | None, below: float = 0) -> str:
         """At the top where it is no number."""

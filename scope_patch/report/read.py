@@ -117,7 +117,7 @@ def _typed(value: Any, wanted: Any, place: str) -> Any:
     if origin is UnionType:
         return None if value is None else _typed(value, inner[0], place)
     if is_dataclass(origin):
-        return Node(_typed(value, dict, place), place).fill(origin)
+        return Node(_typed(value, dict, place), place).fill(wanted)
     if origin is float and type(value) is int and abs(value) < 2**1023:
         value = float(value)
     if type(value) is not origin:

@@ -69,11 +69,8 @@ def active_ranges(mask: Sequence[Sequence[bool]], frames: int = 1) -> list[list[
         mask: update mask, [iterations][slots].
         frames: latent frames a slot; the bounds count latent frames.
     """
-    known: dict[tuple[bool, ...], list[int]] = {}  # rows repeat: a window stands still for most of its steps
-    for row in map(tuple, mask):
-        padded = (False, *row, False)
-        known[row] = [slot * frames for slot, (one, other) in enumerate(pairwise(padded)) if one != other]
-    return [known[tuple(row)] for row in mask]
+    padded = ((False, *row, False) for row in mask)
+    return [[slot * frames for slot, (one, other) in enumerate(pairwise(row)) if one != other] for row in padded]
 
 
 @dataclass

@@ -95,11 +95,12 @@ def lines(run: Run) -> list[str]:
 
 
 def _lines(run: Run, host: str) -> Iterator[str]:
-    if not run.applied:
-        yield f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.all_reasons)}"
-        return
     totals = Totals.of(run.generations, run.omitted)
     seconds = totals.seconds
+    if not run.applied:
+        yield f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.all_reasons)}"
+        yield from (f"  {note}" for note in notes(run, totals))
+        return
     videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}"
     yield f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"
     frames = f"latent frames {totals.slots_baseline} -> {totals.slots_computed}"
@@ -120,15 +121,19 @@ def _lines(run: Run, host: str) -> Iterator[str]:
     yield from (f"  {sentence}" for sentence in verified(run.generations, run.settings.verify_bound))
     if totals.guards:
         yield "  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(totals.guards.items()))
-    done = [generation for generation in run.generations if generation.patched]
-    yield from (f"  {remark}" for remark in dict.fromkeys(remark for each in done for remark in each.remarks))
+    yield from (f"  {note}" for note in notes(run, totals))
+
+
+def notes(run: Run, totals: Totals) -> Iterator[str]:
+    """What must not be missed beside the numbers; the reasons only where others ran patched."""
+    yield from dict.fromkeys(remark for generation in run.generations for remark in generation.remarks)
     if totals.unfinished:
         errors = [each.error or "still running" for each in run.generations if not each.finished]
-        yield f"  {totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
+        yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
     refused = totals.generations - totals.applied
     reasons = run.all_reasons or (["no denoise loop was entered"] if refused > totals.unfinished else [])
-    if reasons:
-        yield f"  {f'{refused} ran unpatched: ' if refused else ''}{'; '.join(reasons)}"
+    if reasons and run.applied:
+        yield f"{f'{refused} ran unpatched: ' if refused else ''}{'; '.join(reasons)}"
 
 
 def _why_nothing(run: Run, totals: Totals) -> str:

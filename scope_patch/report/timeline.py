@@ -63,16 +63,6 @@ MARKS = {
 """Reasons that are marked below a timeline, by matplotlib's letter and a path around a point; others are ordinary."""
 
 
-class Area(NamedTuple):
-    """Cells of one state: iterations [left, right) x latent frames [low, high)."""
-
-    state: str
-    left: int
-    right: int
-    low: int
-    high: int
-
-
 @dataclass(frozen=True)
 class Timeline:
     """One segment; equal to another's where the same was decided.
@@ -120,13 +110,13 @@ class Timeline:
             frames = [frame for frame, _ in group]
             yield (frames[0], frames[-1] + 1), row
 
-    def areas(self) -> Iterator[Area]:
-        """The grid in rectangles that do not overlap and cover it."""
+    def areas(self) -> Iterator[tuple[str, int, int, int, int]]:
+        """The grid in rectangles that cover each cell once: state, iterations [left, right), frames [low, high)."""
         for (low, high), row in self.rows():
             left = 0
             for state, group in groupby(row):
                 right = left + len(list(group))
-                yield Area(state, left, right, low, high)
+                yield state, left, right, low, high
                 left = right
 
 
