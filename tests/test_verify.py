@@ -37,9 +37,9 @@ def host(name):
     """(what is patched, a function that makes a video, a counter of what runs)"""
     if name == "diffusers":
         pipe = tiny_pipeline()
-        return pipe, lambda: generate(pipe), CountForwards(pipe.transformer)
+        return pipe, lambda: generate(pipe, num_frames=57), CountForwards(pipe.transformer)
     if name.startswith("magi"):
-        model = tiny.make_model(num_steps=24, **({"cfg": 3} if "guidance" in name else {}))
+        model = tiny.make_model(num_steps=16, **({"cfg": 3} if "guidance" in name else {}))
         frames = 32 if "prefix" in name else 0
         return model, lambda: tiny.generate(model, prefix_frames=frames), Counter(model)
     pipe = fake_pipeline()
