@@ -182,6 +182,13 @@ def test_verified_steps_are_told_in_text_and_page(call):
     assert "          3     0.100 no number  above the bound: nothing is skipped from here on\n" in out
 
 
+@pytest.mark.parametrize("errors", [(5e-324, 1.7e308), (0.0, 0.0), (1.0, None), (0.2, 0.2)])
+def test_errors_of_any_size_are_drawn(errors):
+    verified = [{"iteration": 1, "expected": errors[0], "error": errors[1], "tightened": None}]
+    shown = page(parse(report({**VERIFIED, "verified": verified})))
+    assert shown.count('<circle class="true"') == 1 + 1 and "nan" not in shown
+
+
 @pytest.mark.parametrize("case", ["one", "chunks", "alike", "failed", "nasty", "verified"])
 def test_the_figure(call, case):
     pytest.importorskip("matplotlib", reason="the extra `report` is not installed")

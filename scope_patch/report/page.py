@@ -109,7 +109,8 @@ class Errors(Across):
 
     def __init__(self, longest: int, verified: Sequence[Verified], bound: float) -> None:
         super().__init__(longest)
-        logarithms = [math.log10(error) for each in verified for error in (each.expected, each.error) if error]
+        errors = [error for each in verified for error in (each.expected, each.error) if error]
+        logarithms = [math.log10(min(max(error, 1e-300), 1e300)) for error in errors]  # 10.0 ** 309 is too much
         low, high = math.floor(min(logarithms, default=-2)), math.ceil(max(logarithms, default=-1))
         level = math.log10(bound) if bound > 0 else -math.inf
         near = low - 1 <= level <= high + 1
@@ -121,5 +122,5 @@ class Errors(Across):
     def y(self, error: float | None, below: float = 0) -> str:
         """At the top where it is no number."""
         low, high = self.powers[0], self.powers[-1]
-        share = 1.0 if error is None else (math.log10(max(error, 10.0**low)) - low) / (high - low)
+        share = 1.0 if error is None else (math.log10(min(max(error, 10.0**low), 10.0**high)) - low) / (high - low)
         return f"{8 + HIGH * (1 - share) + below:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -82,10 +83,12 @@ class Seconds:
     overhead: float = 0.0
 
     def add(self, other: Seconds) -> None:
+        """Count more."""
         self.total, self.dit = self.total + other.total, self.dit + other.dit
         self.overhead += other.overhead
 
     def as_dict(self) -> dict[str, float]:
+        """For the report."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
@@ -142,13 +145,14 @@ class GenerationRecord:
         self.forced[name] = self.forced.get(name, 0) + forwards
 
     def as_dict(self) -> dict[str, Any]:
-        """For the report."""
-        values = {name: value for name, value in asdict(self).items() if not name.startswith("forwards_")}
+        """For the report. Copies are made whole: another thread's generation may be under way."""
+        values = {name: copy(value) for name, value in vars(self).items() if not name.startswith("forwards_")}
         ran, skipped = self.forwards_run, self.forwards_skipped
         return {
             "status": "applied" if values.pop("applied") else "not-applied",
             **values,
             "segments": [segment.as_dict() for segment in self.segments],
+            "planned": [dict(plan) for plan in self.planned],
             "forwards": {"baseline": ran + skipped, "run": ran, "skipped": skipped},
             "seconds": self.seconds.as_dict(),
         }
