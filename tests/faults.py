@@ -20,9 +20,9 @@ import torch
 from conftest import ROOT
 from hosts import fake_magi, fake_pipeline, tiny_pipeline
 from hosts import generate as generate_diffusers
+from scope_patch.patch.architecture import FORWARD
 
 import scope_patch
-from scope_patch.patch.architecture import FORWARD
 from scope_patch.patch.hooks import bindings
 
 OURS = (f"{ROOT}/scope_patch/", f"{ROOT}/registry/")

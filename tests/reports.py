@@ -40,7 +40,8 @@ CHUNK_COLUMNS = ("RR..--", "RRPP--", "FFRR--")
 
 def report(*segments, **generation):
     """A report of one generation; without segments named, of one."""
-    return several({"segments": list(segments) or [SEGMENT], **generation})
+    more = {"omitted": generation.pop("omitted")} if "omitted" in generation else {}
+    return several({"segments": list(segments) or [SEGMENT], **generation}, **more)
 
 
 def several(*generations, **more):

@@ -195,10 +195,11 @@ def test_a_schedule_that_changed_is_refused(break_it, complaint):
 
 
 def _open_generation(pipe):
-    from scope_patch.patch.hooks import bindings
     from scope_patch.patch.scope import Scope
     from scope_patch.patch.segments import SegmentGeneration as Generation
-    from scope_patch.report.record import Generation as Record
+
+    from scope_patch.patch.hooks import bindings
+    from scope_patch.report.record import GenerationRecord as Record
     from scope_patch.report.record import Run
     from scope_patch.settings import Settings
 

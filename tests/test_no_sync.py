@@ -7,6 +7,9 @@ import torch
 from conftest import ROOT
 from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline, generate, tiny_pipeline
 from no_sync import no_sync
+from scope_patch.patch.call import ForwardCall
+from scope_patch.patch.deciding import Planned
+from scope_patch.patch.layout import Chunks
 
 import scope_patch
 from scope_patch.errors import ScopePatchError
@@ -19,12 +22,9 @@ from scope_patch.method.predictors import BUILT_IN
 from scope_patch.method.predictors import create as predictor
 from scope_patch.method.predictors.formulas import Auto
 from scope_patch.method.schedule import Schedule
-from scope_patch.patch.call import ForwardCall
-from scope_patch.patch.deciding import Planned
 from scope_patch.patch.host import Host
-from scope_patch.patch.layout import Chunks
 from scope_patch.patch.session import Session
-from scope_patch.report.record import Generation as Record
+from scope_patch.report.record import GenerationRecord as Record
 from scope_patch.settings import Settings
 
 tiny = fake_magi()

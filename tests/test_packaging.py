@@ -1,4 +1,4 @@
-"""However the project gets onto a machine, `registry/` comes with it."""
+"""However the project gets onto a machine, `registry/` and what is no Python come with it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,11 @@ def test_wheel_from_sdist(built: Path, tmp_path: Path) -> None:
         files = set(archive.namelist())
         archive.extractall(tmp_path)
     assert {f"scope_patch/registry/{name}" for name in names()} <= files
-    assert {"scope_patch/py.typed", "scope_patch/bootstrap/sitecustomize.py"} <= files
+    assert {
+        "scope_patch/py.typed",
+        "scope_patch/bootstrap/sitecustomize.py",
+        "scope_patch/report/page.html.jinja",
+    } <= files
     assert "scope_patch-0.1.0.dist-info/licenses/LICENSE" in files
     assert "scope_patch/registry/__init__.py" not in files
     assert not any(name.startswith(("registry/", "tests/", "examples/")) for name in files)

@@ -12,12 +12,12 @@ import torch
 from hosts import embeddings, generate, tiny_pipeline, tiny_transformer
 from hypothesis import given
 from hypothesis import strategies as st
+from scope_patch.patch.call import ForwardCall
 
 import scope_patch
 from scope_patch.hosts import wan
 from scope_patch.outlook.signal import modulation
 from scope_patch.outlook.weights import Checkpoint
-from scope_patch.patch.call import ForwardCall
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signal import slice_signal
 

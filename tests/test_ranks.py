@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline, generate, tiny_pipeline, tiny_transformer
+from scope_patch.patch.consensus import Consensus, Quorum
 
 import scope_patch
-from scope_patch.patch.consensus import Consensus, Quorum
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 CASES = {

@@ -21,8 +21,8 @@ from scope_patch import UsageError, catalogue
 from scope_patch.cli import main
 from scope_patch.method import policies, profile
 from scope_patch.report import sink
-from scope_patch.report.html import page
-from scope_patch.report.load import load
+from scope_patch.report.page import page
+from scope_patch.report.read import read
 from scope_patch.report.text import text
 
 # What the sources call
@@ -106,19 +106,19 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-@pytest.mark.parametrize("read", [load, profile.read], ids=["report", "profile"])
-def test_hostile_files_are_refused_or_read_as_data(read, case, tmp_path):
+@pytest.mark.parametrize("reader", [read, profile.read], ids=["report", "profile"])
+def test_hostile_files_are_refused_or_read_as_data(reader, case, tmp_path):
     path = tmp_path / "hostile.json"
     path.write_text(HOSTILE[case])
     made, told = None, ""
     try:
-        made = read(str(path))
+        made = reader(str(path))
     except UsageError as error:
         told = str(error)
     if made is None:
         assert str(path) in told and "\x1b" not in told
     else:
-        assert read is load
+        assert reader is read
         assert "\x1b" not in text(made) and page(made)
 
 
@@ -126,7 +126,7 @@ def test_hostile_files_are_refused_or_read_as_data(read, case, tmp_path):
 def test_what_a_report_says_stays_text(place, tmp_path):
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**report(), place: [NASTY] if place == "reasons" else NASTY}))
-    made = load(str(path))
+    made = read(str(path))
     assert not {"\x1b", "\x07", "\x00", "\r"} & set(text(made))
     assert "<script" not in page(made) and "\x1b" not in page(made)
 

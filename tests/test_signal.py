@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from hosts import embeddings, fake_pipeline, tiny_transformer
-
 from scope_patch.patch.call import ForwardCall
+
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signal import SignalError, slice_signal
 

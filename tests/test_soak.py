@@ -14,7 +14,7 @@ import torch
 from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline, generate, tiny_pipeline
 
 import scope_patch
-from scope_patch.report.record import FIRST_KEPT, LAST_KEPT, Generation, Run, Segment
+from scope_patch.report.record import FIRST_KEPT, LAST_KEPT, GenerationRecord, Run, Segment
 from scope_patch.settings import Settings
 
 MANY, EDGE = 200, 50
@@ -142,12 +142,14 @@ def soak(host, once, path):
 def finished(number):
     segment = Segment(2, modes=["R", "P"], reasons=["growth", "plan"], intervals=[(0, 1)] * 2, frames=1)
     segment.active, segment.slots_baseline, segment.slots_computed = [[0, 1]] * 2, 2, 1
-    return Generation(segments=[segment], forwards_run=1, forwards_skipped=1, finished=True, signal=f"number {number}")
+    return GenerationRecord(
+        segments=[segment], forwards_run=1, forwards_skipped=1, finished=True, signal=f"number {number}"
+    )
 
 
 def test_a_report_of_a_server_keeps_the_first_and_the_last_and_counts_all(tmp_path):
     from scope_patch.report import summary
-    from scope_patch.report.load import load
+    from scope_patch.report.read import read
     from scope_patch.report.text import text
 
     run, sizes = Run(Settings(), hosts=["a host"]), []
@@ -162,11 +164,11 @@ def test_a_report_of_a_server_keeps_the_first_and_the_last_and_counts_all(tmp_pa
     assert "(0 cached, 1000 predicted, 1000 recomputed)" in told
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run.report))
-    assert run.report["schema"] == 1 and told in text(load(str(path)))
+    assert run.report["schema"] == 1 and told in text(read(str(path)))
 
 
 def test_what_is_under_way_is_never_summed_up():
-    run, long = Run(Settings()), Generation()
+    run, long = Run(Settings()), GenerationRecord()
     for number in range(FIRST_KEPT):
         run.begin(finished(number))
     run.begin(long)

@@ -13,14 +13,14 @@ from reports import CHUNK_COLUMNS, CHUNKS, COLUMNS, SEGMENT, report, several
 
 import scope_patch
 from scope_patch.errors import UsageError
-from scope_patch.report.active import active_ranges
-from scope_patch.report.load import load, loaded
+from scope_patch.report.read import parse, read
+from scope_patch.report.record import active_ranges
 from scope_patch.report.timeline import timeline
 
 
 def drawn(values):
     """The timelines of a report's first generation."""
-    return [timeline(segment) for segment in loaded(values).run.generations[0].segments]
+    return [timeline(segment) for segment in parse(values).run.generations[0].segments]
 
 
 def without(segment, *keys):
@@ -151,7 +151,7 @@ def test_chunks_are_recorded_one_by_one_and_clean_chunks_apart():
 )
 def test_what_is_no_report_is_said(values, words):
     with pytest.raises(UsageError) as caught:
-        loaded(values)
+        parse(values)
     assert words in str(caught.value)
 
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_json(tmp_path, content, words):
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=words):
-        load(str(path))
+        read(str(path))
 
 
 def test_the_report_of_a_long_video_is_small():

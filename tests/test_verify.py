@@ -15,7 +15,7 @@ from test_fake_magi import Counter
 
 import scope_patch
 from scope_patch.report import summary
-from scope_patch.report.load import loaded
+from scope_patch.report.read import parse
 
 tiny = fake_magi()
 HUGE = {"verify_bound": 1e9}
@@ -37,9 +37,9 @@ def host(name):
     """(what is patched, a function that makes a video, a counter of what runs)"""
     if name == "diffusers":
         pipe = tiny_pipeline()
-        return pipe, lambda: generate(pipe), CountForwards(pipe.transformer)
+        return pipe, lambda: generate(pipe, num_frames=57), CountForwards(pipe.transformer)
     if name.startswith("magi"):
-        model = tiny.make_model(num_steps=24, **({"cfg": 3} if "guidance" in name else {}))
+        model = tiny.make_model(num_steps=16, **({"cfg": 3} if "guidance" in name else {}))
         frames = 32 if "prefix" in name else 0
         return model, lambda: tiny.generate(model, prefix_frames=frames), Counter(model)
     pipe = fake_pipeline()
@@ -279,11 +279,11 @@ def test_a_report_goes_back_into_a_record_and_a_damaged_one_is_named():
     with scope_patch.patched(pipe, **ALWAYS_PREDICT, verify=3, verify_bound=0.0) as run:
         pipe("a disc")
     told = json.loads(json.dumps(run.report))
-    again = loaded(told).run
+    again = parse(told).run
     assert again.generations[0].segments[0].verified == run.generations[0].segments[0].verified != []
     assert summary.lines(again)[:6] == summary.lines(run)[:6]
     for name, value in (("iteration", 999), ("error", -1.0), ("expected", "much"), ("tightened", 1.5)):
         bad = copy.deepcopy(told)
         bad["generations"][0]["segments"][0]["verified"][0][name] = value
         with pytest.raises(scope_patch.errors.UsageError, match="'verified'"):
-            loaded(bad)
+            parse(bad)

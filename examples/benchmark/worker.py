@@ -12,7 +12,6 @@ from torch import Tensor
 
 import scope_patch
 from scope_patch.compare import lpips, metrics
-from scope_patch.errors import ScopePatchError
 
 from . import hosts, references
 from .log import FAILED, KEY, OK, UNAVAILABLE, Row

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import wrapt
 
 from ..errors import NotApplied
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord
 from .agreement import Agreements
 from .compiled import unwrap
 from .current import Current, Request, relayed
@@ -139,7 +139,7 @@ class Binding:
         return (self.guard(None, lambda: self._open(request, loop, pipeline, arguments), request),)
 
     def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: Mapping[str, Any]) -> Generation:
-        record = Record()
+        record = GenerationRecord()
         generation = Generation(self.host, loop, request, pipeline, record, self.agreements, arguments)
         request.run.begin(record)
         if self.host.name not in request.run.hosts:

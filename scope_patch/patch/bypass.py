@@ -19,7 +19,6 @@ from ..method.decision import Mode
 from ..method.fold import StepDecision
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
-from ..report.record import Generation as Record
 from .branches import Branch
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class Bypass:
         schedule: Schedule,
         verdict: StepDecision,
         forecast: Forecast | None,
-        record: Record,
+        record: GenerationRecord,
     ) -> PendingForward:
         """A forward with a stand-in that does what the verdict says, or notes a residual where there is none yet."""
         added = None
@@ -136,7 +135,7 @@ class Bypass:
         plain.standin = StandIn(added, self._span(plain.iteration, len(schedule)))
         return plain
 
-    def note(self, pending: PendingForward, schedule: Schedule, record: Record) -> bool:
+    def note(self, pending: PendingForward, schedule: Schedule, record: GenerationRecord) -> bool:
         """After such a forward: keep the residual of blocks that ran. Returns whether they ran and should not have.
 
         Raises what went wrong in the stand-in, where nobody could be told.

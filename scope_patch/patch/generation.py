@@ -25,7 +25,7 @@ from ..method.resolved import method_of
 from ..method.schedule import Schedule, Table, by_step
 from ..method.verifying import longest
 from ..method.widths import Widths
-from ..report.record import Generation as Record
+from ..report.record import GenerationRecord
 from ..report.sink import put
 from . import defaults
 from .agreement import Agreements, RankAgreement
@@ -80,7 +80,7 @@ class Generation:
         loop: Loop,
         request: Request,
         pipeline: Any,
-        record: Record,
+        record: GenerationRecord,
         agreements: Agreements,
         arguments: Mapping[str, Any],
     ) -> None:

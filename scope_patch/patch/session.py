@@ -15,8 +15,7 @@ from ..method.forecast import Forecast, Limits, Tally
 from ..method.memory import Memory
 from ..method.predictors import Predictor
 from ..method.schedule import Interval, Schedule
-from ..report.active import active_ranges
-from ..report.record import Generation, Segment
+from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches
 from .bypass import Bypass
 from .host import Host
@@ -63,7 +62,7 @@ class Session:
         schedule: Callable[[], Schedule],
         plan: Callable[[ForwardCall, Schedule], Sequence[StepDecision]],
         predictor: Predictor,
-        record: Generation,
+        record: GenerationRecord,
         *,
         keep: bool = True,
         calibration: Calibration | None = None,

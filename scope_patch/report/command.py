@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from .load import Loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,38 +18,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write what was asked for, or print text. Raises UsageError: no report, or a file that cannot be written."""
-    from .load import load
+    from .figure import png  # the command line is parsed without any of them
+    from .page import page
+    from .read import read
+    from .text import text
 
-    loaded = load(options.run_json)
+    report = read(options.run_json)
     if options.html is None and options.png is None:
-        from .text import text
-
-        print(text(loaded))
+        print(text(report))
         return 0
-    made: dict[str, bytes] = {}
+    pictures: dict[str, bytes] = {}
     for option, path in (("--html", options.html), ("--png", options.png)):
         if path is not None:
-            _check(option, path, [options.run_json, *made])
-            made[path] = _html(loaded) if option == "--html" else _png(loaded)
-    for path, content in made.items():  # all pictures are made before the first file is touched
+            _check(option, path, [options.run_json, *pictures])
+            pictures[path] = page(report).encode() if option == "--html" else png(report)
+    for path, content in pictures.items():  # all of them are made before the first file is touched
         try:
             Path(path).write_bytes(content)
         except OSError as error:
             raise UsageError(f"{path} cannot be written ({error.strerror}); give another path") from None
         print(f"{path}: {len(content) / 1000:.0f} kB")
     return 0
-
-
-def _html(loaded: Loaded) -> bytes:
-    from .html import page
-
-    return page(loaded).encode()
-
-
-def _png(loaded: Loaded) -> bytes:
-    from .figure import png
-
-    return png(loaded)
 
 
 def _check(option: str, path: str, others: list[str]) -> None:

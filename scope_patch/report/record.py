@@ -1,8 +1,11 @@
-"""What happened, as plain data: filled in by the session, written as the report of design §6."""
+"""What happened, as plain data: filled in by the session, written as the report of design §6. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from ..settings import Settings
@@ -21,9 +24,9 @@ class Verified:
     """
 
     iteration: int
-    expected: float | None
-    error: float | None
-    tightened: int | None
+    expected: float | None = None
+    error: float | None = None
+    tightened: int | None = None
 
 
 @dataclass
@@ -54,34 +57,54 @@ class Segment:
     verified: list[Verified] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "iterations": self.iterations,
-            "modes": "".join(self.modes),
-            "reasons": list(self.reasons),
-            "intervals": [list(interval) for interval in self.intervals],
-            "slots_baseline": self.slots_baseline,
-            "slots_computed": self.slots_computed,
-            "selective": self.selective,
-            **({"note": self.note} if self.note else {}),
-            "frames": self.frames,
-            "active": [list(bounds) for bounds in self.active],
-            **({"chunk": self.chunk, "slots": list(self.slots)} if self.chunk else {}),
-            "verified": [asdict(each) for each in self.verified],
-        }
+        """For the report; what says nothing is left out."""
+        values = {**asdict(self), "modes": "".join(self.modes), "intervals": [list(each) for each in self.intervals]}
+        empty = [*(() if self.note else ["note"]), *(() if self.chunk else ["chunk", "slots"])]
+        return {name: value for name, value in values.items() if name not in empty}
+
+
+def active_ranges(mask: Sequence[Sequence[bool]], frames: int = 1) -> list[list[int]]:
+    """The bounds [start, end, start, end, ...] of what is set in each row, usually one pair.
+
+    Args:
+        mask: update mask, [iterations][slots].
+        frames: latent frames a slot; the bounds count latent frames.
+    """
+    padded = ((False, *row, False) for row in mask)
+    return [[slot * frames for slot, (one, other) in enumerate(pairwise(row)) if one != other] for row in padded]
 
 
 @dataclass
 class Seconds:
-    """Wall time of one generation: all of it, inside the host's DiT forwards, and in our own code."""
+    """Wall time: all of it, inside the host's DiT forwards, and in our own code."""
 
     total: float = 0.0
     dit: float = 0.0
     overhead: float = 0.0
 
+    def add(self, other: Seconds) -> None:
+        """Count more."""
+        self.total, self.dit = self.total + other.total, self.dit + other.dit
+        self.overhead += other.overhead
+
+    def as_dict(self) -> dict[str, float]:
+        """For the report."""
+        return {name: round(value, 6) for name, value in asdict(self).items()}
+
 
 @dataclass(eq=False)
-class Generation:
-    """One call of a pipeline."""
+class GenerationRecord:
+    """One call of a pipeline.
+
+    Attributes:
+        applied: whether it ran under our decisions, from its beginning or in part; if not, `reasons` say why.
+        planned: what was planned for each segment or input: work, of the host alone (`baseline`) and as planned, what
+            verifying added to it (`tightened`), its `unit` ("flops", or "latent frames" where there is no cost model),
+            the `target` that was aimed at.
+        history_bytes_peak: the most that velocities took at once.
+        guards, forced: how often, by name: a decision that could not be carried out; forwards that are no denoise
+            step's own.
+    """
 
     applied: bool = True
     reasons: list[str] = field(default_factory=list)
@@ -103,7 +126,13 @@ class Generation:
         """Whether it has returned or raised."""
         return self.finished or self.error is not None
 
+    @property
+    def patched(self) -> bool:
+        """Whether it ran under our decisions: its numbers count."""
+        return self.applied and bool(self.segments)
+
     def guard(self, name: str, times: int = 1) -> None:
+        """A decision could not be carried out, for this reason."""
         self.guards[name] = self.guards.get(name, 0) + times
 
     def remark(self, sentence: str) -> None:
@@ -115,38 +144,27 @@ class Generation:
         """The host ran forwards that are no denoise step's own, for this reason."""
         self.forced[name] = self.forced.get(name, 0) + forwards
 
-    def count(self, mode: str) -> int:
-        """Iterations of that mode over all segments."""
-        return sum(segment.modes.count(mode) for segment in self.segments)
-
     def as_dict(self) -> dict[str, Any]:
+        """For the report. Copies are made whole: another thread's generation may be under way."""
+        values = {name: copy(value) for name, value in vars(self).items() if not name.startswith("forwards_")}
+        ran, skipped = self.forwards_run, self.forwards_skipped
         return {
-            "status": "applied" if self.applied else "not-applied",
-            "reasons": list(self.reasons),
+            "status": "applied" if values.pop("applied") else "not-applied",
+            **values,
             "segments": [segment.as_dict() for segment in self.segments],
-            "forwards": {
-                "baseline": self.forwards_run + self.forwards_skipped,
-                "run": self.forwards_run,
-                "skipped": self.forwards_skipped,
-            },
-            "seconds": {name: round(value, 6) for name, value in asdict(self.seconds).items()},
-            "history_bytes_peak": self.history_bytes_peak,
-            "guards": dict(self.guards),
-            "forced": dict(self.forced),
-            "signal": self.signal,
             "planned": [dict(plan) for plan in self.planned],
-            "remarks": list(self.remarks),
-            "finished": self.finished,
-            "error": self.error,
+            "forwards": {"baseline": ran + skipped, "run": ran, "skipped": skipped},
+            "seconds": self.seconds.as_dict(),
         }
 
 
 @dataclass
-class Omitted:
-    """Sums over generations that a report has no longer in full.
+class Sums:
+    """Numbers over generations; all that a report has left of those that it omits.
 
-    Attributes: generations, applied, unfinished: how many; modes: iterations by C, P, R; the others as in Generation
-    and Segment.
+    Attributes:
+        generations, applied, unfinished: how many; `applied` are those that ran under our decisions.
+        modes: iterations by C, P, R. This and the others are sums over `applied`, as in GenerationRecord and Segment.
     """
 
     generations: int = 0
@@ -159,24 +177,25 @@ class Omitted:
     modes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("CPR", 0))
     seconds: Seconds = field(default_factory=Seconds)
 
-    def add(self, generation: Generation) -> None:
+    def add(self, generation: GenerationRecord) -> None:
+        """Count one more."""
         self.generations += 1
         self.unfinished += not generation.finished
-        if not (generation.applied and generation.segments):
+        if not generation.patched:
             return
         self.applied += 1
         self.forwards_run += generation.forwards_run
         self.forwards_skipped += generation.forwards_skipped
+        self.seconds.add(generation.seconds)
         for segment in generation.segments:
             self.slots_baseline += segment.slots_baseline
             self.slots_computed += segment.slots_computed
             for mode in self.modes:
                 self.modes[mode] += segment.modes.count(mode)
-        for name, value in asdict(generation.seconds).items():
-            setattr(self.seconds, name, getattr(self.seconds, name) + value)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "seconds": {name: round(value, 6) for name, value in asdict(self.seconds).items()}}
+        """For the report."""
+        return {**asdict(self), "seconds": self.seconds.as_dict()}
 
 
 FIRST_KEPT, LAST_KEPT = 8, 24
@@ -190,10 +209,10 @@ class Run:
     settings: Settings
     hosts: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    generations: list[Generation] = field(default_factory=list)
-    omitted: Omitted = field(default_factory=Omitted)
+    generations: list[GenerationRecord] = field(default_factory=list)
+    omitted: Sums = field(default_factory=Sums)
 
-    def begin(self, generation: Generation) -> None:
+    def begin(self, generation: GenerationRecord) -> None:
         """A generation begins. Of many, those between the first and the last become sums."""
         self.generations.append(generation)
         for old in self.generations[FIRST_KEPT:-LAST_KEPT]:
@@ -204,17 +223,16 @@ class Run:
     @property
     def applied(self) -> bool:
         """Whether at least one generation ran under our decisions."""
-        kept = any(generation.applied and generation.segments for generation in self.generations)
-        return kept or self.omitted.applied > 0
+        return self.omitted.applied > 0 or any(generation.patched for generation in self.generations)
 
     @property
-    def told(self) -> list[str]:
-        """What went otherwise than asked for; never empty where `applied` is False."""
-        told = [*self.reasons, *(reason for generation in self.generations for reason in generation.reasons)]
-        if told or self.applied:
-            return list(dict.fromkeys(told))
+    def all_reasons(self) -> list[str]:
+        """What went otherwise than asked for, each once; never empty where `applied` is False."""
+        reasons = [*self.reasons, *(reason for generation in self.generations for reason in generation.reasons)]
+        if reasons or self.applied:
+            return list(dict.fromkeys(reasons))
         if self.generations:
-            return ["the pipeline ran, but not through a diffusion-forcing denoise loop"]
+            return ["the pipeline ran, but no denoise loop was entered"]
         return ["no generation was started"] if self.hosts else ["no known host was imported"]
 
     @property
@@ -229,7 +247,7 @@ class Run:
             "schema": SCHEMA,
             "host": ", ".join(self.hosts) or None,
             "status": "applied" if self.applied else "not-applied",
-            "reasons": self.told,
+            "reasons": self.all_reasons,
             "settings": asdict(self.settings),
             "signal": self.signal,
             "generations": [generation.as_dict() for generation in self.generations],

@@ -36,10 +36,8 @@ class Sink:
 
     def write(self) -> None:
         """Write the report file, if one was asked for and this is the process to do it."""
-        path = self.run.settings.report
-        if path is None or not self._speaks():
-            return
-        write_or_warn(Path(path), self.run)
+        if self.run.settings.report is not None and self._speaks():
+            write_or_warn(Path(self.run.settings.report), self.run)
 
     def close(self) -> None:
         """Write the report and print the summary, once; later calls do nothing."""
@@ -47,11 +45,10 @@ class Sink:
             return
         self.closed = True
         atexit.unregister(self.close)
-        if not self._speaks():
-            return
         self.write()
-        with contextlib.suppress(OSError, ValueError):  # a closed stderr: there is nobody to tell
-            print("\n".join(summary.lines(self.run)), file=sys.stderr, flush=True)
+        if self._speaks():
+            with contextlib.suppress(OSError, ValueError):  # a closed stderr: there is nobody to tell
+                print("\n".join(summary.lines(self.run)), file=sys.stderr, flush=True)
 
     def _speaks(self) -> bool:
         """Whether this process is the one to tell: not a fork of it, rank 0, and something was going on."""

@@ -1,71 +1,212 @@
-"""The closing summary: a few lines that say what was skipped, or plainly that nothing was, and why."""
+"""What came of a run: its numbers, summed up once for every kind of report, and the closing summary in words.
+
+The summary says in a few lines what was skipped, or plainly that nothing was, and why.
+"""
 
 from __future__ import annotations
 
-from .record import Run
-from .totals import MODES, Totals, patched, totals
-from .verified import sentence
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .record import GenerationRecord, Run, Segment, Sums, Verified
+
+MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
+
+
+@dataclass
+class Totals(Sums):
+    """Sums, and what is known only of generations that are there in full.
+
+    Attributes:
+        memory: bytes of kept velocities, the most at once.
+        reasons: iterations by (mode, reason).
+        plans: those that were carried out to the end.
+    """
+
+    memory: int = 0
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    guards: Counter[str] = field(default_factory=Counter)
+    forced: Counter[str] = field(default_factory=Counter)
+    plans: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.modes = {**dict.fromkeys("CPR", 0), **self.modes}  # a file may leave some out
+
+    @classmethod
+    def of(cls, generations: Sequence[GenerationRecord], omitted: Sums | None = None) -> Totals:
+        """Over generations, and those that a run has summed up already."""
+        totals = cls(**vars(copy.deepcopy(omitted or Sums())))
+        for generation in generations:
+            totals.add(generation)
+        return totals
+
+    def add(self, generation: GenerationRecord) -> None:
+        """Count one more."""
+        super().add(generation)
+        if not generation.patched:
+            return
+        self.memory = max(self.memory, generation.history_bytes_peak)
+        for segment in generation.segments:
+            self.reasons.update(zip(segment.modes, segment.reasons, strict=True))
+        self.guards.update(generation.guards)
+        self.forced.update(generation.forced)
+        if generation.finished:
+            self.plans += generation.planned
+
+    @property
+    def forwards_baseline(self) -> int:
+        """DiT forwards of the host alone."""
+        return self.forwards_run + self.forwards_skipped
+
+    @property
+    def rest(self) -> float:
+        """Seconds outside both the DiT and our own code: text encoder, VAE, the host's solver."""
+        return max(0.0, self.seconds.total - self.seconds.dit - self.seconds.overhead)
+
+    @property
+    def speedups(self) -> dict[str, float]:
+        """How many times less work the DiT had, by what work was counted in ("the cost model")."""
+        work: dict[str, tuple[float, float]] = {}
+        for plan in self.plans:
+            name = f"the {plan['unit']}" if plan.get("unit", "flops") != "flops" else "the cost model"
+            baseline, left = work.get(name, (0.0, 0.0))
+            work[name] = baseline + plan["baseline"], left + plan["work"] + plan.get("tightened", 0.0)
+        return {name: baseline / left for name, (baseline, left) in work.items() if left}
+
+    @property
+    def target(self) -> float | None:
+        """The speed-up that was aimed at; None where none was, or it differs."""
+        targets = {plan["target"] for plan in self.plans}
+        return targets.pop() if len(targets) == 1 else None
+
+    @property
+    def less_work(self) -> str:
+        """The speed-up in words, or ""."""
+        return ", ".join(f"{times:.2f}x less work for the DiT by {unit}" for unit, times in self.speedups.items())
 
 
 def lines(run: Run) -> list[str]:
     """The summary of a run, without a trailing newline on any line."""
-    host = ", ".join(run.hosts) or "no host"
+    host, where = ", ".join(run.hosts) or "no host", run.settings.report
+    return [*_lines(run, host), *([f"  report: {where}"] if where else [])]
+
+
+def _lines(run: Run, host: str) -> Iterator[str]:
+    totals = Totals.of(run.generations, run.omitted)
+    seconds = totals.seconds
     if not run.applied:
-        return [f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.told)}", *_where(run)]
-    done = patched(run.generations)
-    omitted = run.omitted
-    sums = totals(done).plus(omitted)
-    frames = f"latent frames {sums.frames_before} -> {sums.frames_after}"
-    modes = ", ".join(f"{sums.modes[letter]} {word}" for letter, word in MODES.items())
-    made = len(done) + omitted.applied
-    videos = f"{made} generation{'s' if made != 1 else ''}"
-    out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
-    if sums.after < sums.before:
-        out.append(f"  DiT forwards {sums.before} -> {sums.after}, {frames} ({modes})")
-        out += _work(sums)
+        yield f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.all_reasons)}"
+        yield from (f"  {note}" for note in notes(run, totals))
+        return
+    videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}"
+    yield f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"
+    frames = f"latent frames {totals.slots_baseline} -> {totals.slots_computed}"
+    modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
+    if totals.forwards_skipped:
+        yield f"  DiT forwards {totals.forwards_baseline} -> {totals.forwards_run}, {frames} ({modes})"
+        aimed = "" if totals.target is None else f", aimed at 1/{totals.target:g}"
+        yield from (f"  DiT work 1/{times:.2f} by {unit}{aimed}" for unit, times in totals.speedups.items())
     else:
-        out.append(f"  nothing was skipped: all {sums.after} DiT forwards ran, because {_why_nothing(run)} ({modes})")
-        if sums.frames_after < sums.frames_before:
-            out.append(f"  {frames}: those that had not started were left out")
-    seconds = sums.seconds
-    out.append(
+        why = _why_nothing(run, totals)
+        yield f"  nothing was skipped: all {totals.forwards_run} DiT forwards ran, because {why} ({modes})"
+        if totals.slots_computed < totals.slots_baseline:
+            yield f"  {frames}: those that had not started were left out"
+    yield (
         f"  {seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead, "
-        f"{sums.memory / 1e6:.1f} MB of velocities kept"
+        f"{totals.memory / 1e6:.1f} MB of velocities kept"
     )
-    out += [f"  {told}" for told in sentence(done, run.settings.verify_bound)]
-    if sums.guards:
-        out.append("  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(sums.guards.items())))
-    out += [f"  {remark}" for remark in dict.fromkeys(remark for g in done for remark in g.remarks)]
-    unfinished = [generation for generation in run.generations if not generation.finished]
-    if unfinished:
-        out.append(f"  {len(unfinished)} not finished: {unfinished[-1].error or 'still running'}")
-    refused = [generation for generation in run.generations if generation not in done]
-    if run.told:
-        out.append(f"  {f'{len(refused)} ran unpatched: ' if refused else ''}{'; '.join(run.told)}")
-    return out + _where(run)
+    yield from (f"  {sentence}" for sentence in verified(run.generations, run.settings.verify_bound))
+    if totals.guards:
+        yield "  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(totals.guards.items()))
+    yield from (f"  {note}" for note in notes(run, totals))
 
 
-def _work(sums: Totals) -> list[str]:
-    """The planned speed-up of the DiT's work, and what was aimed at."""
-    if sums.speedup is None:
-        return []
-    aimed = "" if sums.target is None else f", aimed at 1/{sums.target:g}"
-    return [f"  DiT work 1/{sums.speedup:.2f} by the cost model{aimed}"]
+def notes(run: Run, totals: Totals) -> Iterator[str]:
+    """What must not be missed beside the numbers; the reasons only where others ran patched."""
+    yield from dict.fromkeys(remark for generation in run.generations for remark in generation.remarks)
+    if totals.unfinished:
+        errors = [each.error or "still running" for each in run.generations if not each.finished]
+        yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
+    refused = totals.generations - totals.applied
+    reasons = run.all_reasons or (["no denoise loop was entered"] if refused > totals.unfinished else [])
+    if reasons and run.applied:
+        yield f"{f'{refused} ran unpatched: ' if refused else ''}{'; '.join(reasons)}"
 
 
-def _why_nothing(run: Run) -> str:
+def _why_nothing(run: Run, totals: Totals) -> str:
     if run.settings.policy_name == "never":
         return "the policy is `never`"
     if run.settings.max_skip == 0:
         return "--max-skip is 0"
-    counts: dict[str, int] = {}
-    for generation in run.generations:
-        for segment in generation.segments:
-            for reason in segment.reasons:
-                counts[reason] = counts.get(reason, 0) + 1
-    words = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    return f"every step had a reason to recompute: {words}"
+    counts: Counter[str] = Counter()
+    for (_, reason), count in totals.reasons.items():
+        counts[reason] += count
+    return "every step had a reason to recompute: " + ", ".join(f"{name} {n}" for name, n in counts.most_common())
 
 
-def _where(run: Run) -> list[str]:
-    return [f"  report: {run.settings.report}"] if run.settings.report else []
+def outcome(generation: GenerationRecord) -> list[str]:
+    """What went otherwise than asked for in one generation; empty where it went as it should."""
+    reasons = "; ".join(generation.reasons)
+    went = []
+    if not generation.applied:
+        went.append(f"ran unpatched: {reasons}" if reasons else "ran unpatched")
+    elif reasons:
+        went.append(f"unpatched in part: {reasons}")
+    if not generation.segments and not reasons:
+        went.append("no denoise loop was entered")
+    if not generation.finished:
+        went.append(f"did not finish: {generation.error or 'still running'}")
+    return went
+
+
+def verified(generations: Sequence[GenerationRecord], bound: float) -> list[str]:
+    """What verifying found, all of it in one line; nothing where nothing was verified."""
+    found = [
+        (k, n, each)
+        for k, generation in enumerate(generations, start=1)
+        if generation.patched
+        for n, segment in enumerate(generation.segments, start=1)
+        for each in segment.verified
+    ]
+    if not found:
+        return []
+    errors = [each.error for *_, each in found if each.error is not None]
+    expected = [each.expected for *_, each in found if each.expected is not None]
+    sentence = f"verified {len(found)} skipped step{'s' if len(found) > 1 else ''}: "
+    sentence += f"true error {_span(errors)}" if errors else "no true error is a number"
+    sentence += f" (expected {_span(expected)})" if expected else ""
+    above = [place for place in found if place[-1].tightened is not None]
+    sentence += f", {len(above) or 'none'} above {bound:g}"
+    if above:
+        k, n, last = above[-1]
+        several = len(generations) > 1
+        sentence += f": in generation {k}, the last of {len({k for k, *_ in above})}," if several else ":"
+        sentence += f" {_limit(last)} from iteration {last.iteration + 1}"
+        sentence += f" of segment {n} on" if len(generations[k - 1].segments) > 1 else " on"
+    return [sentence]
+
+
+def verified_rows(segment: Segment) -> Iterator[tuple[str, str, str, str]]:
+    """(iteration, expected error, true error, what followed from it or ""), as text."""
+    for each in segment.verified:
+        followed = "" if each.tightened is None else f"above the bound: {_limit(each)} from here on"
+        yield str(each.iteration), _number(each.expected, "-"), _number(each.error, "no number"), followed
+
+
+def _limit(verified: Verified) -> str:
+    """What was allowed after an error above the bound."""
+    most = verified.tightened
+    return f"at most {most} skip{'' if most == 1 else 's'} in a row" if most else "nothing is skipped"
+
+
+def _number(error: float | None, missing: str = "") -> str:
+    """Two digits that count."""
+    return missing if error is None else f"{error:.2g}" if error < 0.01 else f"{error:.3f}"
+
+
+def _span(errors: Sequence[float]) -> str:
+    low, high = _number(min(errors)), _number(max(errors))
+    return low if low == high else f"{low} to {high}"

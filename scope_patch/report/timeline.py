@@ -1,36 +1,71 @@
-"""What became of every latent frame at every iteration: the one model behind text, page and figure."""
+"""What became of every latent frame at every iteration: the one model behind text, page and figure, and how it looks.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart. A darker state costs more work, and each state that
+matters has a pattern of its own, so that a grey print tells the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
-from .record import Segment
+from .record import Run, Segment
 
 Interval = tuple[int, int]
 NOT_RUN, WAITING, DONE, ALONG, FORCED = " .-+F"
-"""States beside the modes C, P and R, which are those of latent frames that are integrated.
-
-The iteration never came; not started yet; finished or given, and left out; forwarded along for the others to see, not
-integrated; a clean chunk that must be forwarded, since this writes its keys and values.
-"""
+"""States beside the modes C, P and R, which are those of latent frames that are integrated."""
 
 
-class Area(NamedTuple):
-    """Cells of one state: iterations [left, right) x latent frames [low, high)."""
+class Look(NamedTuple):
+    """A state: its name, what it means, its class on the page, its colour on white, and matplotlib's hatch."""
 
-    state: str
-    left: int
-    right: int
-    low: int
-    high: int
+    name: str
+    meaning: str
+    css: str
+    colour: str
+    hatch: str = ""
+
+
+LOOKS = {
+    "R": Look("recomputed", "the DiT ran", "R", "#0072B2"),
+    "P": Look("predicted", "extrapolated from the last velocities", "P", "#F0B43C", "////"),
+    "C": Look("cached", "the last velocity again", "C", "#A6DCC9", "...."),
+    FORCED: Look("clean chunk", "finished; forced along, to cache its keys and values", "F", "#B3568F", "xxxx"),
+    ALONG: Look(
+        "forwarded along", "finished or not started; the DiT saw it, it was not integrated", "along", "#B9D3E6"
+    ),
+    DONE: Look("left out", "finished or given", "done", "#E2E4E7"),
+    WAITING: Look("not started", "not under way yet", "wait", "#FFFFFF"),
+    NOT_RUN: Look("did not run", "the generation ended before", "none", "#FFFFFF"),
+}
+REASONS = {
+    "growth": ("g", "new latent frames came under way"),
+    "history": ("h", "too few velocities known to predict from"),
+    "horizon": ("m", "the limit of skipped steps in a row was reached"),
+    "threshold": (".", "the accumulated change, against the thresholds"),
+    "plan": (".", "placed where skipping errs least"),
+    "forced": ("f", "the host needs this forward for more than its velocity"),
+    "context": ("c", "a younger chunk is recomputed, and sees this one"),
+    "guard": ("!", "the history could not be used"),
+    "verify": ("v", "run to verify its prediction, or because another erred too much"),
+}
+"""Why an iteration was decided so: a letter, and what it means."""
+MARKS = {
+    "growth": ("^", "m0-4l4 8h-8z"),
+    "horizon": ("o", "m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z"),
+    "forced": ("D", "m0-4l4 4-4 4-4-4z"),
+    "guard": ("x", "m-3.2-3.2l6.4 6.4m0-6.4l-6.4 6.4"),
+    "verify": ("s", "m-3.2-3.2h6.4v6.4h-6.4z"),
+}
+"""Reasons that are marked below a timeline, by matplotlib's letter and a path around a point; others are ordinary."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One segment.
+    """One segment; equal to another's where the same was decided.
 
     Attributes:
         frames: latent frames.
@@ -39,9 +74,6 @@ class Timeline:
         stairs: for every iteration that ran, the interval [start, end) of latent frames under way.
         forwarded: the same, as far as it was forwarded (where it was).
         modes, reasons: of every iteration that ran.
-        active: of every iteration, the bounds of the latent frames that are integrated; empty in old reports, whose
-            columns show intervals instead.
-        note: why intervals are the host's, though ours were asked for.
     """
 
     frames: int
@@ -51,18 +83,25 @@ class Timeline:
     forwarded: tuple[Interval, ...]
     modes: str
     reasons: tuple[str, ...]
-    active: tuple[tuple[int, ...], ...]
-    note: str
 
     @property
     def ran(self) -> int:
         """Iterations that were decided."""
         return len(self.modes)
 
-    @property
+    @cached_property
     def states(self) -> set[str]:
         """Every state that occurs."""
         return set().union(*self.columns)
+
+    @property
+    def ends(self) -> list[list[int]]:
+        """Start and end of the interval under way, where they are no line along the bottom."""
+        return [heights for heights in ([each[side] for each in self.stairs] for side in (0, 1)) if any(heights)]
+
+    def places(self, reason: str) -> list[int]:
+        """The iterations that were decided for this reason."""
+        return [i for i, each in enumerate(self.reasons) if each == reason]
 
     def rows(self) -> Iterator[tuple[Interval, str]]:
         """Latent frames [low, high) that went the same way, and the state of each iteration; lowest frames first."""
@@ -71,57 +110,56 @@ class Timeline:
             frames = [frame for frame, _ in group]
             yield (frames[0], frames[-1] + 1), row
 
-    def areas(self) -> Iterator[Area]:
-        """The grid in rectangles that do not overlap and cover it."""
+    def areas(self) -> Iterator[tuple[str, int, int, int, int]]:
+        """The grid in rectangles that cover each cell once: state, iterations [left, right), frames [low, high)."""
         for (low, high), row in self.rows():
             left = 0
             for state, group in groupby(row):
                 right = left + len(list(group))
-                yield Area(state, left, right, low, high)
+                yield state, left, right, low, high
                 left = right
 
 
 def timeline(segment: Segment) -> Timeline:
-    """The timeline of a segment that `load` has checked, or that a run has made."""
+    """The timeline of a segment that `read` has checked, or that a run has made."""
     frames = segment.frames or max((end for _, end in segment.intervals), default=0)
-    stairs = [_under_way(segment, i) for i in range(len(segment.modes))]
-    first = _starts(segment, frames)
-    columns = []
-    for i in range(segment.iterations):
-        if i >= len(segment.modes):
-            columns.append(NOT_RUN * frames)
-            continue
-        column = [WAITING if i < first[frame] else DONE for frame in range(frames)]
-        start, end = segment.intervals[i]
-        if not segment.active:  # an old report: all that it says
+    active = [_covered(bounds) for bounds in segment.active or segment.intervals]
+    # The iteration at which each latent frame starts; 0 for those that never do: they are given.
+    first = {frame: i for i in reversed(range(len(segment.active))) for frame in active[i]}
+    stairs, columns = [], []
+    for i, (start, end) in enumerate(segment.intervals):
+        column = [WAITING if i < first.get(frame, 0) else DONE for frame in range(frames)]
+        if not segment.active:  # an old report: its intervals are all that it says
             column[end:] = WAITING * (frames - end)
-        letters = segment.slots[i] if segment.slots else segment.modes[i]
-        width = segment.chunk if segment.slots else frames
-        active = _covered(segment.active[i] if segment.active else segment.intervals[i])
-        for frame in range(*stairs[i]):
+        letters, width = (segment.slots[i], segment.chunk) if segment.slots else (segment.modes[i], frames)
+        # Where a part of the window was forwarded, the interval ends behind that part, but the letters do not.
+        under_way = (start, start + len(letters) * width) if segment.slots else (start, end)
+        for frame in range(*under_way):
             letter = letters[(frame - start) // width]
-            if frame in active or letter == FORCED:
+            if frame in active[i] or letter == FORCED:
                 column[frame] = letter
             elif letter == "R":
                 column[frame] = ALONG
+        stairs.append(under_way)
         columns.append("".join(column))
     return Timeline(
         frames,
         segment.iterations,
-        tuple(columns),
+        (*columns, *[NOT_RUN * frames] * (segment.iterations - len(columns))),
         tuple(stairs),
         tuple(segment.intervals),
         "".join(segment.modes),
         tuple(segment.reasons),
-        tuple(map(tuple, segment.active)),
-        segment.note,
     )
 
 
-def _under_way(segment: Segment, iteration: int) -> Interval:
-    """Where a part of the window was forwarded, the interval ends behind that part, but the letters do not."""
-    start, end = segment.intervals[iteration]
-    return (start, start + len(segment.slots[iteration]) * segment.chunk) if segment.slots else (start, end)
+def timelines(run: Run) -> dict[Timeline, list[tuple[int, int]]]:
+    """Those that differ, each with the (generation, segment) pairs that went so, counted from 1."""
+    alike: dict[Timeline, list[tuple[int, int]]] = {}
+    for k, generation in enumerate(run.generations, start=1):
+        for n, segment in enumerate(generation.segments, start=1):
+            alike.setdefault(timeline(segment), []).append((k, n))
+    return alike
 
 
 def _covered(bounds: list[int] | Interval) -> set[int]:
@@ -129,10 +167,11 @@ def _covered(bounds: list[int] | Interval) -> set[int]:
     return {frame for k in range(0, len(bounds), 2) for frame in range(bounds[k], bounds[k + 1])}
 
 
-def _starts(segment: Segment, frames: int) -> list[int]:
-    """For every latent frame the iteration at which it starts; 0 for those that never do (they are given)."""
-    first = [0] * frames
-    for i in reversed(range(len(segment.active))):
-        for frame in _covered(segment.active[i]):
-            first[frame] = i
-    return first
+def step(length: float, most: int) -> int:
+    """The distance of ticks, 1, 2 or 5 times a power of ten, so that there are at most `most` of them (at least 1)."""
+    size = 1
+    while True:
+        for factor in (1, 2, 5):
+            if length / (size * factor) <= most:
+                return size * factor
+        size *= 10
