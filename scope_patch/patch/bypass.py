@@ -19,6 +19,7 @@ from ..method.decision import Mode
 from ..method.fold import StepDecision
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
+from ..report.record import GenerationRecord
 from .branches import Branch
 
 if TYPE_CHECKING:
