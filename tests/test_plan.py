@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.hosts.magi import rows, timesteps, window_table
 from scope_patch.hosts.wan import progress
-from scope_patch.method import changes
 from scope_patch.method.plan import Planner
 from scope_patch.method.profile import assumed
 from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of
@@ -106,8 +105,8 @@ def test_what_cannot_be_reached_is_said(capsys):
 
 def planner(schedule, each=False, **more):
     """A planner of one schedule on the expected change; a forward costs its slots."""
-    method = method_of(Settings(**more), HostDefaults({}, per_slot=each, hold_if_short=each))
-    return Planner(method, schedule, changes.expected(schedule), lambda i, slots: float(slots[1] - slots[0]))
+    method = method_of(Settings(**more), HostDefaults({}, "threshold", per_slot=each, hold_if_short=each))
+    return Planner(method, schedule, lambda iteration, slots: float(slots[1] - slots[0]))
 
 
 def skyreels(ar_step=5, steps=50, frames=25, block=5):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
-from .changes import Changes
+from .changes import Changes, Feature, expected, of_feature, unasked
 from .fold import Fold, StepDecision
 from .placement import TOLERANCE, Placed, place
 from .policies import Policy
@@ -76,12 +76,16 @@ class Planner:
     """Plans of one schedule.
 
     Args:
-        changes: of the signal that decides.
         work: the cost of a forward.
+        feature: of the timestep, which decides where the method asks for one; None: the expected change does.
     """
 
-    def __init__(self, method: Method, schedule: Schedule, changes: Changes, work: Work) -> None:
-        self.method, self.schedule, self._changes, self._work = method, schedule, cache(changes), work
+    def __init__(self, method: Method, schedule: Schedule, work: Work, feature: Feature | None = None) -> None:
+        self.method, self.schedule, self._work = method, schedule, work
+        changes: Changes = unasked
+        if method.asks:
+            changes = expected(schedule) if feature is None else of_feature(feature, schedule)
+        self._changes = cache(changes)
         self.baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
 
     def resolved(self, profile: Profile | None = None) -> ResolvedPlan:

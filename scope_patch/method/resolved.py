@@ -60,6 +60,11 @@ class Method:
     placed: bool
 
     @property
+    def asks(self) -> str:
+        """The signal that decisions hang on; "" where recomputes are placed, nothing is skipped, or none is wanted."""
+        return "" if self.placed or not self.policy.active or self.signal == "none" else self.signal
+
+    @property
     def selective(self) -> bool:
         """Whether latent frames that have not started may be left out."""
         return self.settings.selective and self.policy.active and not self.traits.self_tuned

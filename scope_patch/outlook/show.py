@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UsageError
-from ..method.changes import EXPECTED, expected, of_feature, placed_by
+from ..method.changes import EXPECTED, placed_by
 from ..method.plan import Plan, Planner, ResolvedPlan
 from ..method.profile import read
 from ..method.resolved import EVERYTHING
@@ -40,24 +40,15 @@ def look(job: Job) -> Outlook:
 
     Raises UsageError for a policy whose signal is not at hand and that has no bounds.
     """
-    method, settings, signal = job.method, job.method.settings, None
-    fixed = not method.policy.active or job.signal == "none" or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
-    feature = job.feature[0] if job.feature and job.signal == "timestep" and not (fixed or method.placed) else None
+    method, settings, feature, signal = job.method, job.method.settings, None, None
+    fixed = not method.asks or settings.thresholds in (NO_LIMIT, (0.0, 0.0))
     if method.placed:
         signal = placed_by(settings.profile)
     elif not fixed and job.signal == "expected":
         signal = EXPECTED
-    elif feature is not None and job.feature is not None:
-        signal = job.feature[1]
-    planners = [
-        Planner(
-            method,
-            part.schedule,
-            expected(part.schedule) if feature is None else of_feature(feature, part.schedule),
-            part.work,
-        )
-        for part in job.parts
-    ]
+    elif not fixed and job.signal == "timestep" and job.feature is not None:
+        feature, signal = job.feature
+    planners = [Planner(method, part.schedule, part.work, feature) for part in job.parts]
     if fixed or signal is not None:
         profile = read(settings.profile) if method.placed and settings.profile else None
         plans = [planner.resolved(profile) for planner in planners]

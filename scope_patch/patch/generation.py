@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import NotApplied, UsageError
 from ..method.calibration import Calibration
-from ..method.changes import Changes, placed_by, unasked
+from ..method.changes import Feature, placed_by
 from ..method.memory import Memory
 from ..method.plan import Planner, Work
 from ..method.policies.traits import Size
@@ -116,10 +116,10 @@ class Generation:
         reason = "the model is compiled" if compiled else self.architecture.bypass(self.pipeline)
         return reason and f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
 
-    def planned(self, call: ForwardCall, schedule: Schedule, changes: Changes, index: int = 0) -> Planned:
+    def planned(self, call: ForwardCall, schedule: Schedule, feature: Feature | None = None, index: int = 0) -> Planned:
         """Everything that will be decided, told to the record."""
         work = self._work(call, schedule, index)
-        plans = Planner(self.method, schedule, changes, work)
+        plans = Planner(self.method, schedule, work, feature)
         told = made = plans.resolved(self._profile)
         verification = self.verification(index)
         if verification is not None:
@@ -135,7 +135,7 @@ class Generation:
     def placed(self, call: ForwardCall, schedule: Schedule, index: int = 0) -> Planned:
         """The same where no signal is asked: recomputes are placed by noise levels alone."""
         self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
-        return self.planned(call, schedule, unasked, index)
+        return self.planned(call, schedule, index=index)
 
     @property
     def ranks(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplied
-from ..method.changes import EXPECTED, Feature, expected, of_feature, unasked
+from ..method.changes import EXPECTED, Feature
 from ..method.schedule import Interval, Schedule, Table, by_step
 from ..method.widths import Widths
 from ..report.record import Generation as Record
@@ -134,11 +134,11 @@ class SegmentGeneration(Generation):
         if self.method.placed:
             return self.placed(call, schedule)
         if not self.policy.active or self.signal_name == "none":
-            return self.planned(call, schedule, unasked)
+            return self.planned(call, schedule)
         if self.signal_name == "expected":
             self.record.signal = EXPECTED
-            return self.planned(call, schedule, expected(schedule))
-        return self.planned(call, schedule, of_feature(self.signal(call), schedule))
+            return self.planned(call, schedule)
+        return self.planned(call, schedule, self.signal(call))
 
     def signal(self, call: ForwardCall) -> Feature:
         """The feature of equation 4: the host's time modulation, or the timestep itself where slicing failed.

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import NotApplied
 from ..hosts.magi import window_table
-from ..method.changes import EXPECTED, expected, of_feature, unasked
+from ..method.changes import EXPECTED
 from ..method.fold import StepDecision
 from ..method.schedule import Schedule, by_step
 from ..report.record import Generation as Record
@@ -123,13 +123,13 @@ class StepGeneration(Generation):
         if self.method.placed:
             return self.placed(call, schedule, index)
         if signal == "none":
-            return self.planned(call, schedule, unasked, index)
+            return self.planned(call, schedule, index=index)
         if signal in ("timestep", "embedding"):
             self.record.signal = CONDITION
             feature = self.stepwise.feature(self.pipeline, index, self.model)
-            return self.planned(call, schedule, of_feature(feature, schedule), index)
+            return self.planned(call, schedule, feature, index)
         self.record.signal = EXPECTED
-        return self.planned(call, schedule, expected(schedule), index)
+        return self.planned(call, schedule, index=index)
 
 
 class Attentive:
