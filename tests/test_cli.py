@@ -108,7 +108,7 @@ def test_list_names_everything_with_its_origin(call: Call) -> None:
     assert code == 0
     for word in ("skyreels-v2 ", "skyreels-v2-diffusers", "armed by diffusers", "registry/skyreels_v2.py"):
         assert word in out
-    for word in ("scope ", "never ", "taylor2 ", "auto ", "policies/never.py", "predictors/hold.py"):
+    for word in ("scope ", "never ", "taylor2 ", "auto ", "policies/scope.py", "predictors/formulas.py"):
         assert word in out
 
 

@@ -93,22 +93,16 @@ class Table:
             found = getattr(self, name)
             if found.dim() != 2 or found.shape != self.mask.shape:
                 raise ValueError(f"{name} is {list(found.shape)}, expected [iterations, slots] as the mask")
-        for name, rows in (("intervals", self.intervals), *self._rows()):
-            if len(rows) != len(self.mask):
-                raise ValueError(f"there are {len(rows)} {name} for {len(self.mask)} iterations")
+        given = {"clean prefixes": len(self.clean_prefixes), "contexts": len(self.contexts)}
+        for name, count in {"intervals": len(self.intervals), **{k: n for k, n in given.items() if n}}.items():
+            if count != len(self.mask):
+                raise ValueError(f"there are {count} {name} for {len(self.mask)} iterations")
         mask, levels = _on_cpu(self.mask, torch.bool), _on_cpu(self.levels, torch.float64)
         if self.moving:
             self._check_window(mask, levels)
         problem = contradiction(mask, levels)
         if problem:
             raise ValueError(problem)
-
-    def _rows(self) -> list[tuple[str, Sequence[Hashable]]]:
-        given: list[tuple[str, Sequence[Hashable]]] = [
-            ("clean prefixes", self.clean_prefixes),
-            ("contexts", self.contexts),
-        ]
-        return [(name, rows) for name, rows in given if rows]
 
     def _check_window(self, mask: Tensor, levels: Tensor) -> None:
         before = (0, 0)
