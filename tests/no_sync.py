@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 OURS = (f"{ROOT}/scope_patch/", f"{ROOT}/registry/")
-BETWEEN = (f"{Path(torch.__file__).parent}/", __file__)
+BETWEEN = (f"{Path(torch.__file__).parent}/", __file__, f"{ROOT}/examples/magi_cpu/shims/")
 READS = {
     *("_local_scalar_dense", "allclose", "equal", "is_nonzero", "masked_select", "nonzero", "repeat_interleave"),
     *("_unique2", "unique_dim", "unique_consecutive"),

@@ -24,8 +24,8 @@ PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
 FEW = {"steps": 8}
 CASES = {
     "text": {},
-    "guidance": {"cfg": 3},
-    "image": {"prefix_frames": 1},
+    "guidance": {**FEW, "cfg": 3},
+    "image": {**FEW, "prefix_frames": 1},
     "video": {"prefix_frames": 32},
     "video, part of a chunk": {**FEW, "prefix_frames": 36},
     "video, guidance": {**FEW, "cfg": 3, "prefix_frames": 32},
@@ -38,7 +38,7 @@ CASES = {
     "window 2": {**FEW, "window": 2},
     "window 3": {"window": 3, "steps": 12},
     "flags": {**FEW, "kv_offload": False, "cuda_graph": True},
-    "one chunk": {"num_frames": 24},
+    "one chunk": {**FEW, "num_frames": 24},
     "frames that fill no chunk": {**FEW, "num_frames": 130},
 }
 
@@ -76,7 +76,7 @@ SUBJECTS = [
         generate=generate,
         model=lambda model: model,
         cases=CASES,
-        target={"steps": 64},
+        target={"steps": 32},
         tokens=False,
         looks=2,
         threads=False,  # the stand-in for CUDA is a mode of the main thread
@@ -122,6 +122,12 @@ def run_long(host, models):
     return found
 
 
+def run_plain(host, models):
+    """What PLAIN of test_official_magi.py makes in a process of its own."""
+    options = host.Options()
+    return {"digest": float(host.generate(host.build(options), options).double().abs().sum())}
+
+
 def run_interrupted(host, models):
     """A walk that is given up half-way, and two at once."""
     import torch
@@ -160,10 +166,10 @@ def _interleaved(host, model, options, expected):
 
 
 def run_table(host, models):
-    """Errors of predictors at 120 frames, 64 steps."""
+    """Errors of predictors at 96 frames, 32 steps."""
     import scope_patch
 
-    options = _options({"num_frames": 120, "steps": 64})
+    options = _options({"steps": 32})
     model = _model(host, models, options)
     expected = host.generate(model, options)
     found = {}
@@ -193,7 +199,7 @@ def run_verify(host, models):
 
     found = {}
     for case in FULLY:
-        options = _options({**CASES[case], "steps": 32})
+        options = _options({**CASES[case], "steps": 16})
         model = _model(host, models, options)
         expected, settings = host.generate(model, options), {**PREDICT, "per_chunk": False, "strict": True}
         with scope_patch.patched(model, **settings) as run:
@@ -251,6 +257,7 @@ def main(checkout, *cases):
     host, models = prepare(checkout), {}
     runs = {
         "rules": run_rules,
+        "plain": run_plain,
         "long": run_long,
         "interrupted": run_interrupted,
         "plan": run_plans,

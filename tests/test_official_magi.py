@@ -20,7 +20,7 @@ from scope_patch.patch.signature import check_static, failures
 SCRIPT = Path(__file__).parent / "official_magi.py"
 ALONE = "ranks 1 1 cp_ulysses"
 RANKS = {"pipeline stages": ["2 1 cp_ulysses"], "context parallel": ["1 2 cp_ulysses", "1 2 cp_shuffle_overlap"]}
-CASES = ("laws", "rules", "long", "interrupted", "table", "plan", "verify", ALONE)
+CASES = ("plain", "laws", "rules", "long", "interrupted", "table", "plan", "verify", ALONE)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_plan_equals_run(results):
 @pytest.mark.parametrize("case", FULLY)
 def test_verifying_every_skipped_step_is_the_host_itself(results, case):
     found = results["verify"][case]
-    assert found["equal"] and found["verified"] == found["skipped otherwise"] > 40
+    assert found["equal"] and found["verified"] == found["skipped otherwise"] > 20
     assert found["run"] == found["counted"] == found["baseline"]
 
 
@@ -98,7 +98,7 @@ def test_ranks_decide_alike_and_give_the_result_of_one_process(results, upstream
         assert {**rank, "case": ALONE} == results[ALONE]
 
 
-def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(upstream, run_python, tmp_path):
+def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(results, upstream, run_python, tmp_path):
     clone, architecture = upstream("MAGI-1"), bindings()["magi-1"].architecture
     assert failures(check_static(architecture, clone)) == []
     copy = tmp_path / "MAGI-1"
@@ -111,10 +111,10 @@ def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(u
     report = tmp_path / "run.json"
     script = tmp_path / "plain.py"
     script.write_text(PLAIN)
-    run = ("-m", "scope_patch", "run", "--report", str(report), "--", sys.executable, str(script))
-    digests = [run_python(*command, str(copy), env={"PYTHONPATH": str(ROOT)}) for command in ((str(script),), run)]
-    assert [done.returncode for done in digests] == [0, 0], digests[1].stderr[-3000:]
-    assert digests[0].stdout == digests[1].stdout
+    run = ("-m", "scope_patch", "run", "--report", str(report), "--", sys.executable, str(script), str(copy))
+    done = run_python(*run, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout) == results["plain"]["digest"]
     told = json.loads(report.read_text())
     assert told["status"] == "not-applied" and any("forward_velocity" in reason for reason in told["reasons"])
 

@@ -85,8 +85,9 @@ def forcing(name, entry, cases, target):
     )
 
 
-IMAGE = {"kind": "ImageToVideo", "image": 1, "causal_block_size": 1, "ar_step": 2, "num_frames": 33}
-VIDEO = {"kind": "VideoToVideo", "video": 2, "num_frames": 177, "overlap_history": 17}
+IMAGE = {**SHORT, "kind": "ImageToVideo", "image": 1, "num_frames": 33}
+LONG = {**SHORT, "num_frames": 57, "base_num_frames": 33, "overlap_history": 17, "causal_block_size": 3}
+VIDEO = {**LONG, "kind": "VideoToVideo", "video": 2}
 FORCING = [
     forcing(
         "diffusers, text",
@@ -94,10 +95,10 @@ FORCING = [
         {
             "text": SHORT,
             "blocks": {},
-            "guidance off": {"guidance_scale": 1.0},
-            "synchronous": {"ar_step": 0, "causal_block_size": None},
-            "long": {"num_frames": 177, "overlap_history": 17},
-            "long, noised": {"num_frames": 177, "overlap_history": 17, "addnoise_condition": 20},
+            "guidance off": {**SHORT, "guidance_scale": 1.0},
+            "synchronous": {**SHORT, "ar_step": 0, "causal_block_size": None},
+            "long": LONG,
+            "long, noised": {**LONG, "addnoise_condition": 20},
             "batch": {**SHORT, "batch": 2},
             "16 fps": {**SHORT, "fps": 16},
         },
