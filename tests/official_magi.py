@@ -166,10 +166,10 @@ def _interleaved(host, model, options, expected):
 
 
 def run_table(host, models):
-    """Errors of predictors at 96 frames, 32 steps."""
+    """Errors of predictors at 64 steps."""
     import scope_patch
 
-    options = _options({"steps": 32})
+    options = _options({"steps": 64})
     model = _model(host, models, options)
     expected = host.generate(model, options)
     found = {}

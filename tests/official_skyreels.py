@@ -1,6 +1,6 @@
 """Run the unmodified official SkyReels-V2 pipeline on a CPU with a tiny random DiT; a script, started by a test.
 
-    python official_skyreels.py CHECKOUT CASE...     one JSON line a case or law
+    python official_skyreels.py CHECKOUT CASE...     one JSON line a case or law, among what upstream prints
 
 CUDA-only kernels are replaced after import; VAE and text encoder are small deterministic stand-ins. What is under test
 is upstream's denoise loop and DiT forward. Laws (laws.py) are proven of SUBJECTS.
@@ -159,7 +159,7 @@ def generate(pipe, seed=0, **options):
         "prompt": "a disc", "negative_prompt": "blur", "height": SIZE, "width": SIZE, "generator": seeded(seed),
         **options,
     }  # fmt: skip
-    with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
+    with torch.no_grad():
         if arguments.pop("extend", False):
             with tempfile.TemporaryDirectory() as folder:
                 pipe.extend_video(prefix_video_path=film(folder), **arguments)
@@ -217,11 +217,10 @@ class Clip:
 def generate_plain(pipe, seed, image=False, steps=8, **options):
     pipe.vae.decoded.clear()
     more = {"image": picture(seed, SIZE, SIZE)} if image else {}
-    with contextlib.redirect_stdout(sys.stderr):
-        pipe(
-            prompt="a disc", negative_prompt="blur", height=SIZE, width=SIZE, num_frames=17, num_inference_steps=steps,
-            generator=seeded(seed), **more, **options,
-        )  # fmt: skip
+    pipe(
+        prompt="a disc", negative_prompt="blur", height=SIZE, width=SIZE, num_frames=17, num_inference_steps=steps,
+        generator=seeded(seed), **more, **options,
+    )  # fmt: skip
     return pipe.vae.decoded[0]
 
 
