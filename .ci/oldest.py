@@ -9,7 +9,7 @@ import sys
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from scope_patch.registry.skyreels_v2_diffusers import ARCHITECTURE
+from scope_patch.registry.skyreels_v2_diffusers import HOST
 
 if sys.argv[1] != "oldest":
     print(sys.argv[1])
@@ -18,7 +18,7 @@ told = subprocess.run(
     [sys.executable, "-m", "pip", "index", "versions", "diffusers"], capture_output=True, text=True, check=True
 ).stdout
 offered = sorted(map(Version, re.search(r"Available versions: (.*)", told)[1].split(", ")))
-read_at = Version(re.findall(r"[\d.]+", ARCHITECTURE.source.partition("(")[0])[-1])
+read_at = Version(re.findall(r"[\d.]+", HOST.source.partition("(")[0])[-1])
 if offered[-1].release[:2] > read_at.release[:2]:
     print(f"diffusers {offered[-1]} is newer than what the registry was read at ({read_at})", file=sys.stderr)
-print(min(SpecifierSet(ARCHITECTURE.versions["diffusers"]).filter(offered)))
+print(min(SpecifierSet(HOST.versions["diffusers"]).filter(offered)))

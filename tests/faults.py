@@ -20,7 +20,6 @@ import torch
 from conftest import ROOT
 from hosts import fake_magi, fake_pipeline, tiny_pipeline
 from hosts import generate as generate_diffusers
-from scope_patch.patch.architecture import FORWARD
 
 import scope_patch
 from scope_patch.patch.hooks import bindings
@@ -89,9 +88,9 @@ class Watch:
 
     def __init__(self, model: torch.nn.Module, name: str) -> None:
         binding = bindings()[name]
-        seam = next(seam for seam in binding.architecture.groups[next(iter(binding.bound))] if seam.role == FORWARD)
+        seam = binding.host.dit.seam
         self._owner, self._name = getattr(sys.modules[seam.module], seam.owner), seam.replaced
-        blocks = model.get_submodule(binding.architecture.blocks)
+        blocks = model.get_submodule(binding.host.dit.blocks)
         blocks = list(getattr(blocks, "layers", blocks))
         self.whole, self.calls = len(blocks), []
         self._hooks = [block.register_forward_pre_hook(self._ran) for block in blocks]
@@ -134,8 +133,9 @@ class Warned(logging.Handler):
 
 
 def owners(name: str) -> list[dict[str, Any]]:
-    """What every class that owns a seam of an architecture holds now."""
-    seams = (seam for group in bindings()[name].architecture.groups.values() for seam in group)
+    """What every class that owns a seam of a host holds now."""
+    host = bindings()[name].host
+    seams = (seam for entry in host.videos for seam in host.seams(entry))
     found = [getattr(sys.modules.get(seam.module), seam.owner, None) for seam in seams]
     return [dict(vars(owner)) for owner in found if owner is not None]
 

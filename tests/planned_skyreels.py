@@ -93,12 +93,11 @@ def _one(official, made, options, decided, fps):
 
 def features(official, upstream):
     """How far the feature of the saved weights is from the one in the forward: {case: largest relative difference}."""
-    from scope_patch.patch.call import ForwardCall
-
     from scope_patch.outlook.signal import modulation
     from scope_patch.outlook.weights import Checkpoint
     from scope_patch.patch.hooks import bindings
     from scope_patch.patch.signal import slice_signal
+    from scope_patch.patch.velocity import ForwardCall
 
     found = {}
     for fps, dtype in ((True, torch.float32), (False, torch.float32), (True, torch.bfloat16)):
@@ -115,7 +114,7 @@ def features(official, upstream):
             }  # fmt: skip
             call = ForwardCall(arguments, arguments["x"], arguments["t"], None)
             with official.autocast_to_float32():
-                theirs = slice_signal(bindings()["skyreels-v2"].architecture, model, call, 10)(times)
+                theirs = slice_signal(bindings()["skyreels-v2"].host.dit, model, call, 10)(times)
             mine = ours[rate](times)
             assert mine.dtype == theirs.dtype == torch.float32
             found[f"fps {fps}, {rate}, {dtype}"] = float((mine - theirs).abs().max() / theirs.abs().max())

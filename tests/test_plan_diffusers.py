@@ -12,7 +12,6 @@ import torch
 from hosts import embeddings, generate, tiny_pipeline, tiny_transformer
 from hypothesis import given
 from hypothesis import strategies as st
-from scope_patch.patch.call import ForwardCall
 
 import scope_patch
 from scope_patch.hosts import wan
@@ -20,6 +19,7 @@ from scope_patch.outlook.signal import modulation
 from scope_patch.outlook.weights import Checkpoint
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signal import slice_signal
+from scope_patch.patch.velocity import ForwardCall
 
 TEXT = {"text_tokens": 4}  # as tests/hosts.py has it
 HOST = "skyreels-v2-diffusers"
@@ -139,7 +139,7 @@ def test_features_are_those_of_the_forward(tmp_path, fps, dtype):
             "return_dict": False,
         }
         call = ForwardCall(arguments, arguments["hidden_states"], arguments["timestep"], None)
-        theirs = slice_signal(bindings()[HOST].architecture, model, call, 10)(times)
+        theirs = slice_signal(bindings()[HOST].host.dit, model, call, 10)(times)
         ours, dim = modulation(Checkpoint.find(str(tmp_path)), HOST, rate, dtype)
         assert dim == 24 and ours(times).dtype == theirs.dtype == dtype
         tolerance = 1e-6 if dtype is torch.float32 else 1e-2

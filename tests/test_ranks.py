@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline, generate, tiny_pipeline, tiny_transformer
-from scope_patch.patch.consensus import Consensus, Quorum
 
 import scope_patch
+from scope_patch.patch.agreement import Agreements, RankAgreement
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 CASES = {
@@ -165,7 +165,7 @@ def store(request, tmp_path):
 
 
 def members(store, ranks=3, timeout=20.0):
-    return [Consensus(store, "test", ranks, timeout) for _ in range(ranks)]
+    return [RankAgreement(store, "test", ranks, timeout) for _ in range(ranks)]
 
 
 def test_all_go_on_together(store):
@@ -223,7 +223,7 @@ def test_a_store_that_is_gone_is_a_no():
         def add(self, *_):
             raise RuntimeError("connection reset by peer")
 
-    consensus = Consensus(Gone(), "test", 2, 10.0)
+    consensus = RankAgreement(Gone(), "test", 2, 10.0)
     assert not consensus.agree("the start") and consensus.over
 
 
@@ -237,8 +237,8 @@ def test_keys_do_not_pile_up(store):
 
 def test_ranks_that_disagreed_are_not_waited_for_again_until_they_are_forgiven(monkeypatch):
     store = dist.HashStore()
-    monkeypatch.setattr("scope_patch.patch.consensus._default_store", lambda: store)
-    quorum = Quorum("a-model")
+    monkeypatch.setattr("scope_patch.patch.agreement._default_store", lambda: store)
+    quorum = Agreements("a-model")
     assert quorum.of((0,), 1.0) is None
     assert not quorum.of((0, 1), 0.1).agree("alone")
     begin = time.monotonic()

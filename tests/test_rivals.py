@@ -125,17 +125,17 @@ def test_without_a_skip_the_stand_in_is_bit_identical():
 
 def test_a_residual_that_does_not_fit_runs_the_blocks(monkeypatch):
     """Nobody's video is lost over a residual: the host gets what its blocks make."""
-    from scope_patch.patch import standin
+    from scope_patch.patch import bypass
 
     pipe = tiny_pipeline()
     expected = generate(pipe)
-    forward = standin.StandIn.forward
+    forward = bypass.StandIn.forward
 
     def other_shape(self, hidden, *args, **kwargs):
         self.added = None if self.added is None else self.added[:, 1:]
         return forward(self, hidden, *args, **kwargs)
 
-    monkeypatch.setattr(standin.StandIn, "forward", other_shape)
+    monkeypatch.setattr(bypass.StandIn, "forward", other_shape)
     made, run = patched(pipe, generate, policy="taylorseer", level="residual")
     assert torch.equal(made, expected)
     assert run.report["generations"][0]["forwards"] == {"baseline": 48, "run": 48, "skipped": 0}

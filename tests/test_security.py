@@ -262,8 +262,8 @@ def test_one_directory_and_documented_variables_are_all_that_is_added(tmp_path):
 
 GOOD = """
 from dataclasses import replace
-from scope_patch.registry.skyreels_v2 import ARCHITECTURE
-ARCHITECTURE = replace(ARCHITECTURE, name="mine", title="a model of mine", triggers=("my_host",))
+from scope_patch.registry.skyreels_v2 import HOST
+HOST = replace(HOST, name="mine", title="a model of mine", triggers=("my_host",))
 """
 
 
@@ -298,7 +298,7 @@ def mine(**more):
 
     from scope_patch.registry import skyreels_v2
 
-    return replace(skyreels_v2.ARCHITECTURE, **{"name": "mine", **more})
+    return replace(skyreels_v2.HOST, **{"name": "mine", **more})
 
 
 def test_a_plugin_that_is_broken_is_skipped_and_named_and_the_others_work(plugins):
@@ -351,13 +351,13 @@ BAD = {
     "raises": ("1 / 0", "ZeroDivisionError"),
     "exits": ("raise SystemExit(3)", "SystemExit"),
     "does not parse": ("def", "SyntaxError"),
-    "defines nothing": ("", "it defines no ARCHITECTURE; see `Add your model` in docs/patching.md"),
-    "defines something else": ("ARCHITECTURE = 3", "is a int"),
+    "defines nothing": ("", "it defines no HOST; see `Add your model` in docs/patching.md"),
+    "defines something else": ("HOST = 3", "is a int"),
     "leaves out an answer": (
-        "from scope_patch.patch.architecture import Architecture\nARCHITECTURE = Architecture(name='mine')",
+        "from scope_patch.patch.host import Host\nHOST = Host(name='mine')",
         "it leaves out 'title', 'source', ",
     ),
-    "takes a name": ("from scope_patch.registry.skyreels_v2 import ARCHITECTURE", "'skyreels-v2' is taken"),
+    "takes a name": ("from scope_patch.registry.skyreels_v2 import HOST", "'skyreels-v2' is taken"),
 }
 
 
@@ -378,9 +378,8 @@ def test_a_registry_file_that_is_bad_is_an_error(case, tmp_path, capsys):
     assert "it is no .py file" in capsys.readouterr().err
 
 
-def test_a_registry_file_of_the_old_form_is_told_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "VARIABLE", "HOST")
-    (tmp_path / "mine.py").write_text(GOOD)
+def test_a_registry_file_of_the_old_form_is_told_what_is_missing(tmp_path):
+    (tmp_path / "mine.py").write_text("ARCHITECTURE = 3")
     with pytest.raises(UsageError, match="ARCHITECTURE, which was read before, but no HOST; see `Add your"):
         catalogue.read_hosts(str(tmp_path / "mine.py"))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from hosts import embeddings, fake_pipeline, tiny_transformer
-from scope_patch.patch.call import ForwardCall
 
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signal import SignalError, slice_signal
+from scope_patch.patch.velocity import ForwardCall
 
 
 def diffusers_host(**options):
@@ -23,7 +23,7 @@ def diffusers_host(**options):
         "return_dict": False,
     }
     call = ForwardCall(arguments, arguments["hidden_states"], arguments["timestep"], None)
-    return bindings()["skyreels-v2-diffusers"].architecture, model, call
+    return bindings()["skyreels-v2-diffusers"].host.dit, model, call
 
 
 def fake_host():
@@ -34,7 +34,7 @@ def fake_host():
         "context": torch.randn(1, 3, 6),
         "fps": [1],
     }
-    return bindings()["skyreels-v2"].architecture, model, ForwardCall(arguments, arguments["x"], arguments["t"], None)
+    return bindings()["skyreels-v2"].host.dit, model, ForwardCall(arguments, arguments["x"], arguments["t"], None)
 
 
 def captured(architecture, model, call):
@@ -126,7 +126,7 @@ def test_falls_back_to_the_timestep_and_says_so(monkeypatch, caplog):
     from hosts import generate, tiny_pipeline
 
     import scope_patch
-    from scope_patch.patch import segments as generation
+    from scope_patch.patch import generation
 
     def refuse(*args, **more):
         raise SignalError("the weights are on the moon")

@@ -188,6 +188,10 @@ class Generation:
         self.record.reasons.append(reason)
         if self._agreement is not None:
             self._agreement.leave()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of every tensor."""
         for session in self.sections.values():
             session.forget()
 

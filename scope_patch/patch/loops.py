@@ -280,10 +280,10 @@ class Watched(Loop):
 
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         result = wrapped(*args, **kwargs)
-        watched = binding.on_loop(partial(self._returned, binding, result), of=instance)
+        watched = binding.on_loop(partial(self.returned, binding, result), of=instance)
         return result if watched is None else watched
 
-    def _returned(self, binding: Binding, result: Any, generation: Generation) -> Any:
+    def returned(self, binding: Binding, result: Any, generation: Generation) -> Any:
         """The schedule function's result with the intervals watched. Raises NotApplied where it is not what we know."""
         if type(result) is not tuple or len(result) != self.parts:  # what is more than a tuple would come back as less
             found = f"{len(result)} things" if type(result) is tuple else f"a {type(result).__name__}"

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from . import source
 from .host import Entry, Host
-from .seams import FORWARD, Check, Fact, Seam
+from .seams import FORWARD, VIDEO, Check, Fact, Seam
 
 
 def failures(checks: list[Check]) -> list[str]:
@@ -182,7 +182,11 @@ def _check_parameters(seam: Seam, found: list[str]) -> Check:
 
 
 def _check_keywords(seam: Seam, positional: list[str]) -> Iterator[Check]:
-    if seam.role == FORWARD:  # we call it by keyword, where only some slots are forwarded or its signal is traced
+    """We call the DiT by keyword, where only some slots are forwarded or its signal is traced.
+
+    Of a method that makes a video, one that takes whatever comes hides what it is (somebody's wrapper).
+    """
+    if seam.role in (FORWARD, VIDEO):
         wrong = [name for name in positional if name != "self"]
         detail = f"not {', '.join(wrong)}" if wrong else ""
         yield Check(f"arguments of {seam.owner}.{seam.attribute} can be given by keyword", not wrong, detail)
