@@ -115,9 +115,13 @@ def test_a_schedule_that_changed_is_refused(break_it, complaint):
     with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
         result = pipe.generate_timestep_matrix(25, torch.arange(990, 0, -90), 25, 3, 0, 5)
         binding, loop, generation = open_generation(pipe, run)
-        with pytest.raises(NotApplied, match=complaint):
+
+        def enter():
             loop.returned(binding, break_it(result), generation)
             generation.session.enter(0)
+
+        with pytest.raises(NotApplied, match=complaint):
+            enter()
     assert run.report["status"] == "not-applied"
 
 

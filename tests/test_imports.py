@@ -7,48 +7,41 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import house
 import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "scope_patch"
-# launch -> hook -> registry -> bind -> session -> policy -> predictor / history -> report; settings and errors are
-# below all. A module may import what stands in a later row, or in its own. Longest prefix wins.
+# launch -> hook -> catalogue -> bind -> session -> policy -> predictor / history -> report; settings and errors are
+# below all. A module may import what stands in a later row, or in its own without a circle. Longest prefix wins.
 LAYERS: list[list[str]] = [
-    ["scope_patch.__main__"],
-    ["scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
-    ["scope_patch.doctor", "scope_patch.dry_run", "scope_patch.listing"],
-    ["scope_patch.outlook"],
-    ["scope_patch.quality.command"],
-    ["scope_patch.quality"],
-    ["scope_patch.launcher", "scope_patch.interpreter"],
-    ["scope_patch.patch.handle"],
-    ["scope_patch.patch.hooks"],
-    ["scope_patch.patch.bind"],
-    ["scope_patch.patch.guard"],
-    ["scope_patch.patch.current"],
-    ["scope_patch.patch.segments", "scope_patch.patch.steps"],
-    ["scope_patch.patch.claims"],
-    ["scope_patch.patch.generation"],
-    ["scope_patch.patch.session"],
-    ["scope_patch.patch"],
+    ["scope_patch.__main__", "scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
+    ["scope_patch.doctor", "scope_patch.launch", "scope_patch.outlook", "scope_patch.compare"],
+    ["scope_patch.patch.handle", "scope_patch.patch.hooks"],
     ["scope_patch.catalogue"],
-    ["scope_patch.patch.architecture"],
+    ["scope_patch.patch"],
     ["scope_patch.hosts"],
     ["scope_patch.method"],
     ["scope_patch.report"],
-    ["scope_patch.registry", "scope_patch.plugins"],
-    ["scope_patch.settings"],
-    ["scope_patch.values"],
-    ["scope_patch.errors"],
+    ["scope_patch.settings", "scope_patch.plugins", "scope_patch.registry"],
+    ["scope_patch.values", "scope_patch.errors"],
 ]
-HOSTS = {"diffusers", "transformers", "skyreels_v2_infer", "inference", "xfuser"}
+HOSTS = {"diffusers", "transformers", "skyreels_v2_infer", "inference", "longcat_video", "xfuser"}
 WITHIN_METHOD = HOSTS | {"wrapt", "scope_patch.patch", "scope_patch.report", "scope_patch.registry"}
 
 
-def imports(source: str, module: str, is_package: bool = False) -> Iterator[str]:
-    """Every module that the text imports anywhere in it, in full names; `from . import x` gives the package's x."""
+def imports(source: str, module: str, is_package: bool = False, *, types: bool = True) -> Iterator[str]:
+    """Every module that the text imports anywhere in it, in full names; `from . import x` gives the package's x.
+
+    Args:
+        types: also what is imported for type checkers alone; at run time that is no dependency.
+    """
     package = module if is_package else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -84,7 +77,49 @@ def modules() -> list[tuple[str, Path]]:
 
 
 def imports_of(module: str, path: Path) -> list[str]:
-    return list(imports(path.read_text(), module, path.name == "__init__.py"))
+    """At run time."""
+    return list(imports(path.read_text(), module, path.name == "__init__.py", types=False))
+
+
+def circle(needs: dict[str, set[str]]) -> list[str]:
+    """Modules that need each other in a circle; empty where there is none."""
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return [*way[way.index(module) :], module]
+        if module in done:
+            return []
+        found = next(filter(None, (walk(other, [*way, module]) for other in sorted(needs[module]))), [])
+        done.add(module)
+        return found
+
+    return next(filter(None, (walk(module, []) for module in sorted(needs))), [])
+
+
+def test_no_circle() -> None:
+    known = dict(modules())
+    needs = {
+        module: {
+            name for found in imports_of(module, path) for name in (found, found.rpartition(".")[0]) if name in known
+        }
+        - {module, "scope_patch"}
+        for module, path in known.items()
+    }
+    packages = {module for module, path in known.items() if path.name == "__init__.py"}
+    for module in known:  # a package runs before what is in it, which is no need of the package's own
+        needs[module] -= {package for package in packages if _under(module, package)}
+    assert circle(needs) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"], "the checker can fail"
+
+
+def test_the_map_of_the_house_is_true() -> None:
+    page = house.PAGE.read_text()
+    assert page.partition(house.BEGIN)[2].partition(house.END)[0] == house.drawn(), "run python tests/house.py"
+
+
+def test_ten_layers() -> None:
+    assert len(LAYERS) <= 10
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
@@ -132,7 +167,7 @@ def test_registry_files_only_answer_questions(path: Path) -> None:
     assert path.name != "__init__.py", "a registry/__init__.py would win over scope_patch/registry.py"
     names = list(imports(path.read_text(), f"scope_patch.registry.{path.stem}"))
     ours = {name.rpartition(".")[0] for name in names if _under(name, "scope_patch")}
-    pure = ("scope_patch.patch.architecture", "scope_patch.hosts", "scope_patch.method")
+    pure = ("scope_patch.patch", "scope_patch.hosts")
     assert all(any(_under(name, allowed) for allowed in pure) for name in ours)
     at_the_top = [ast.unparse(node) for node in ast.parse(path.read_text()).body if _is_import(node)]
     packages = {name.partition(".")[0] for text in at_the_top for name in imports(text, "")}
@@ -154,7 +189,7 @@ def test_the_checker_can_fail(module: str, source: str, found: str) -> None:
 
 
 def test_the_checker_lets_downward_imports_pass() -> None:
-    source = "from ..method.policies import create\nfrom .. import registry\nfrom . import call\nimport torch"
+    source = "from ..method.policies import create\nfrom .. import registry\nfrom . import velocity\nimport torch"
     assert [
         name for name in imports(source, "scope_patch.patch.session") if upward("scope_patch.patch.session", name)
     ] == []
