@@ -14,6 +14,7 @@ from hypothesis import settings
 # One thread a process, also in those that tests start: there is one process a core, and sums depend on no machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+pytest.register_assert_rewrite("laws")
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 OURS = (f"{ROOT}/scope_patch/", f"{ROOT}/registry/")
-BETWEEN = (f"{Path(torch.__file__).parent}/", __file__)
+BETWEEN = (f"{Path(torch.__file__).parent}/", __file__, f"{ROOT}/examples/magi_cpu/shims/")
 READS = {
     *("_local_scalar_dense", "allclose", "equal", "is_nonzero", "masked_select", "nonzero", "repeat_interleave"),
     *("_unique2", "unique_dim", "unique_consecutive"),
@@ -34,62 +34,83 @@ MAY = {
     ("session.py", "_new_segment"),
     ("steps.py", "schedule"),
     ("steps.py", "decider"),
-    ("steps.py", "look"),  # twice a walk
     ("generation.py", "close"),  # after the loop
     ("steps.py", "close"),
 }
-"""Functions of ours that may look, with all they call."""
+"""Functions of ours that may look, with all they call: outside of the loop, as often as they like."""
+LOOK = {("steps.py", "look")}
+"""Functions of ours that look within the loop; how often is counted."""
 
 
 class LookedError(AssertionError):
     """Code of ours looked at a tensor while the loop was running."""
 
 
-def running() -> tuple[str, str] | None:
-    """(file, function) of ours that is running; None where it is the host's code, or ours that may look."""
+def running() -> tuple[tuple[str, str], FrameType | None] | None:
+    """((file, function) of ours that is running, the frame of one of LOOK that it works for, or None).
+
+    None where it is the host's code that runs, or ours that may look.
+    """
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(BETWEEN):
         frame = frame.f_back
     if frame is None or not frame.f_code.co_filename.startswith(OURS):
         return None
-    innermost = _name(frame)
+    innermost, looking = _name(frame), None
     while frame is not None:
-        if frame.f_code.co_filename.startswith(OURS) and _name(frame) in MAY:
-            return None
+        if frame.f_code.co_filename.startswith(OURS):
+            if _name(frame) in MAY:
+                return None
+            looking = frame if _name(frame) in LOOK else looking
         frame = frame.f_back
-    return innermost
+    return innermost, looking
 
 
 def _name(frame: FrameType) -> tuple[str, str]:
     return frame.f_code.co_filename.rpartition("/")[2], frame.f_code.co_name
 
 
-def check(what: str, bad: bool) -> bool:
-    """Whether code of ours is running. Raises LookedError where what it does is bad."""
-    place = running()
-    if place is not None and bad:
-        raise LookedError(f"{what} in {place[1]} of {place[0]}")
-    return place is not None
-
-
-class Methods(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        devices = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, str | torch.device)]
-        check(name, name in METHODS or (name == "to" and any(torch.device(d).type == "cpu" for d in devices)))
-        return func(*args, **kwargs)
-
-
 class Operations(TorchDispatchMode):
-    """Attributes: seen, how many operations were ours."""
+    """Attributes: seen, how many operations were ours; looks, in how many calls one of LOOK looked."""
 
-    seen = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self._calls = 0, set()
+
+    @property
+    def looks(self) -> int:
+        return len(self._calls)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        self.seen += check(str(func), name in READS or waits(name, args, kwargs))
+        self.seen += self.check(str(func), name in READS or waits(name, args, kwargs))
+        return func(*args, **kwargs)
+
+    def check(self, what: str, bad: bool) -> bool:
+        """Whether code of ours is running. Raises LookedError where what it does is bad, unless it is one of LOOK."""
+        found = running()
+        if found is not None and bad:
+            (file, function), call = found
+            if call is None:
+                raise LookedError(f"{what} in {function} of {file}")
+            self._calls.add(call)  # kept: no other frame gets its place
+        return found is not None
+
+
+class Methods(TorchFunctionMode):
+    """What tensors are asked by methods, some of which are an operation as well."""
+
+    def __init__(self, operations: Operations) -> None:
+        super().__init__()
+        self._operations = operations
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        devices = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, str | torch.device)]
+        bad = name in METHODS or (name == "to" and any(torch.device(d).type == "cpu" for d in devices))
+        self._operations.check(name, bad)
         return func(*args, **kwargs)
 
 
@@ -103,5 +124,5 @@ def waits(name, args, kwargs) -> bool:
 @contextmanager
 def no_sync() -> Iterator[Operations]:
     """While it lasts, code of ours that looks at a tensor outside MAY raises LookedError."""
-    with Methods(), Operations() as operations:
+    with Operations() as operations, Methods(operations):
         yield operations

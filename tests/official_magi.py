@@ -1,92 +1,141 @@
 """Run the unmodified official MAGI-1 loop on a CPU, patched and unpatched; a script, started by a test.
 
-    python official_magi.py CHECKOUT CASE...     one JSON line a case
+    python official_magi.py CHECKOUT CASE...     one JSON line a case or law
 
-The host is examples/magi_cpu: tiny random weights, upstream's own loop. Scenario names are in CASES.
+The host is examples/magi_cpu: tiny random weights, upstream's own loop. Laws (laws.py) are proven of SUBJECTS.
 """
 
 from __future__ import annotations
 
+import gc
+import itertools
 import json
 import sys
 from pathlib import Path
+
+from hosting import Count, Subject
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 FULLY = ("text", "guidance")
 """Cases that are run under all rules."""
-RULES = {
-    "each": {},
-    "whole": {"per_chunk": False},
-    "latent": {"signal": "latent"},
-    "timestep": {"signal": "timestep"},
-}
+RULES = {"whole": {"per_chunk": False}, "timestep": {"signal": "timestep"}}
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
+FEW = {"steps": 8}
 CASES = {
     "text": {},
-    "guidance": {"cfg": 3},
-    "image": {"prefix_frames": 1},
+    "guidance": {**FEW, "cfg": 3},
+    "image": {**FEW, "prefix_frames": 1},
     "video": {"prefix_frames": 32},
-    "video, part of a chunk": {"prefix_frames": 36},
-    "video, guidance": {"cfg": 3, "prefix_frames": 32},
+    "video, part of a chunk": {**FEW, "prefix_frames": 36},
+    "video, guidance": {**FEW, "cfg": 3, "prefix_frames": 32},
     "12 steps": {"steps": 12},
-    "240 frames, 64 steps": {"num_frames": 240, "steps": 64},
-    "bf16": {"dtype": "bfloat16"},
-    "bf16, video, guidance": {"dtype": "bfloat16", "cfg": 3, "prefix_frames": 32},
-    "fp8": {"dtype": "bfloat16", "fp8": True, "layers": 3},  # the first and the last layer are not quantised
-    "window 1": {"window": 1},
-    "window 2": {"window": 2},
+    "144 frames, 32 steps": {"num_frames": 144, "steps": 32},
+    "bf16": {**FEW, "dtype": "bfloat16"},
+    "bf16, video, guidance": {**FEW, "dtype": "bfloat16", "cfg": 3, "prefix_frames": 32},
+    "fp8": {**FEW, "dtype": "bfloat16", "fp8": True, "layers": 3},  # the first and the last layer are not quantised
+    "window 1": {**FEW, "window": 1},
+    "window 2": {**FEW, "window": 2},
     "window 3": {"window": 3, "steps": 12},
-    "flags": {"kv_offload": False, "cuda_graph": True},
-    "one chunk": {"num_frames": 24},
-    "frames that fill no chunk": {"num_frames": 130},
+    "flags": {**FEW, "kv_offload": False, "cuda_graph": True},
+    "one chunk": {**FEW, "num_frames": 24},
+    "frames that fill no chunk": {**FEW, "num_frames": 130},
 }
 
 
-def run_case(host, models, case):
-    """Unpatched, under `never`, under the scheduler for the whole window and chunk by chunk."""
+def make(**options):
+    from magi_cpu import host
+
+    return host.build(_options(options))
+
+
+def generate(model, seed, **options):
+    from magi_cpu import host
+
+    return host.generate(model, _options({**options, "seed": seed}))
+
+
+def _options(given):
+    from magi_cpu import host
+
+    return host.Options(**{"layers": 2, **given})
+
+
+def owners():
+    from inference.pipeline.video_generate import SampleTransport
+
+    return (SampleTransport,)
+
+
+SUBJECTS = [
+    Subject(
+        name="official magi",
+        host="magi-1",
+        entry="SampleTransport",
+        make=make,
+        generate=generate,
+        model=lambda model: model,
+        cases=CASES,
+        target={"steps": 32},
+        tokens=False,
+        looks=2,
+        threads=False,  # the stand-in for CUDA is a mode of the main thread
+        owners=owners,
+    )
+]
+
+
+def run_rules(host, models):
+    """One decision for the whole window, and decisions from the timestep's own embedding."""
     import torch
 
     import scope_patch
 
-    options = host.Options(**{"layers": 2, **CASES[case]})
-    model = _model(host, models, options)
-    expected = host.generate(model, options)
-    after = torch.random.get_rng_state()
-    with scope_patch.patched(model, policy="never", strict=True) as run:
-        never = torch.equal(host.generate(model, options), expected)
-    result = {"never": never, "never skipped": run.report["generations"][0]["forwards"]["skipped"]}
-    for name, more in RULES.items():
-        if name == "each" or case in FULLY:
-            result[name] = _predicted(host, model, options, expected, after, more)
-    return result
+    found = {}
+    for case, (name, more) in itertools.product(FULLY, RULES.items()):
+        options = _options(CASES[case])
+        model = _model(host, models, options)
+        expected = host.generate(model, options)
+        after = torch.random.get_rng_state()
+        with Count(model) as count, scope_patch.patched(model, strict=True, **PREDICT, **more) as run:
+            latents = host.generate(model, options)
+        found[f"{case}, {name}"] = {
+            "generation": run.report["generations"][0],
+            "counted": {"forwards": count.forwards, "frames": count.frames, "blocks": count.blocks},
+            "error": float((latents - expected).norm() / expected.norm()),
+            "same draws": torch.equal(after, torch.random.get_rng_state()),
+        }
+    return found
 
 
-def _predicted(host, model, options, expected, after, more):
-    import torch
-
+def run_long(host, models):
+    """Reports of generations that skip what they can: of 240 frames in 64 steps, and of a video with a prefix."""
     import scope_patch
 
-    count = host.Counter(model)
-    with scope_patch.patched(model, strict=True, **PREDICT, **more) as run:
-        latents = host.generate(model, options)
-    count.remove()
-    return {
-        "generation": run.report["generations"][0],
-        "counted": {"forwards": count.forwards, "frames": count.frames, "blocks": count.blocks},
-        "error": float((latents - expected).norm() / expected.norm()),
-        "same draws": torch.equal(after, torch.random.get_rng_state()),
-    }
+    found = {}
+    for name, case in {"long": {"num_frames": 240, "steps": 64}, "video": CASES["video, guidance"]}.items():
+        options = _options(case)
+        model = _model(host, models, options)
+        with scope_patch.patched(model, strict=True, **PREDICT) as run:
+            host.generate(model, options)
+        found[name] = run.report["generations"][0]
+    return found
+
+
+def run_plain(host, models):
+    """What PLAIN of test_official_magi.py makes in a process of its own."""
+    options = host.Options()
+    return {"digest": float(host.generate(host.build(options), options).double().abs().sum())}
 
 
 def run_interrupted(host, models):
-    """A walk that is given up half-way, one that fails, and two at once leave nothing behind."""
+    """A walk that is given up half-way, and two at once."""
     import torch
     from inference.pipeline import video_generate
 
     import scope_patch
 
-    options = host.Options()
+    options = _options({})
     model = _model(host, models, options)
     with scope_patch.patched(model, **PREDICT, strict=True) as run:
         expected = host.generate(model, options)
@@ -94,16 +143,10 @@ def run_interrupted(host, models):
         walk = video_generate.generate_per_chunk(model, prefix, caption, mask)
         next(walk)
         walk.close()
-        handle = model.final_linear.register_forward_pre_hook(lambda *_: 1 / 0)
-        try:
-            host.generate(model, options)
-        except ZeroDivisionError:
-            handle.remove()
         again = torch.equal(host.generate(model, options), expected)
         both = _interleaved(host, model, options, expected)
     finished = [generation["finished"] for generation in run.report["generations"]]
-    errors = [generation["error"] for generation in run.report["generations"]]
-    return {"again": again, "both": both, "finished": finished, "errors": errors}
+    return {"again": again, "both": both, "finished": finished}
 
 
 def _interleaved(host, model, options, expected):
@@ -123,10 +166,10 @@ def _interleaved(host, model, options, expected):
 
 
 def run_table(host, models):
-    """Errors of predictors at 120 frames, 64 steps."""
+    """Errors of predictors at 64 steps."""
     import scope_patch
 
-    options = host.Options(num_frames=120, steps=64)
+    options = _options({"steps": 64})
     model = _model(host, models, options)
     expected = host.generate(model, options)
     found = {}
@@ -156,16 +199,14 @@ def run_verify(host, models):
 
     found = {}
     for case in FULLY:
-        options = host.Options(**{"layers": 2, **CASES[case], "num_frames": 120, "steps": 32})
+        options = _options({**CASES[case], "steps": 16})
         model = _model(host, models, options)
         expected, settings = host.generate(model, options), {**PREDICT, "per_chunk": False, "strict": True}
         with scope_patch.patched(model, **settings) as run:
             host.generate(model, options)
         modes = run.report["generations"][0]["segments"][0]["modes"]
-        count = host.Counter(model)
-        with scope_patch.patched(model, **settings, verify=1, verify_bound=1e9) as run:
+        with Count(model) as count, scope_patch.patched(model, **settings, verify=1, verify_bound=1e9) as run:
             equal = torch.equal(host.generate(model, options), expected)
-        count.remove()
         generation = run.report["generations"][0]
         found[case] = {
             "equal": equal,
@@ -200,29 +241,42 @@ def _model(host, models, options):
     return models[made_for]
 
 
-def main(checkout, *cases):
+def prepare(checkout):
+    """Upstream, imported. It collects garbage at the end of every walk: what was imported is none."""
     from magi_cpu import host
 
     host.prepare(Path(checkout))
-    models = {}
-    for case in cases:
-        if case == "interrupted":
-            result = run_interrupted(host, models)
-        elif case == "plan":
-            result = run_plans(host, models)
-        elif case == "verify":
-            result = run_verify(host, models)
-        elif case == "table":
-            result = run_table(host, models)
-        elif case.startswith("ranks"):
-            _, pp, cp, strategy = case.split()
-            result = run_ranks(host, int(pp), int(cp), strategy)
-        else:
-            result = run_case(host, models, case)
-        sys.stdout.write(json.dumps({"case": case, **result}) + "\n")  # at once: two ranks share a pipe
-        sys.stdout.flush()
+    gc.collect()
+    gc.freeze()
+    return host
+
+
+def main(checkout, *cases):
     import torch
 
+    host, models = prepare(checkout), {}
+    runs = {
+        "rules": run_rules,
+        "plain": run_plain,
+        "long": run_long,
+        "interrupted": run_interrupted,
+        "plan": run_plans,
+        "verify": run_verify,
+        "table": run_table,
+    }
+    for case in cases:
+        if case == "laws":
+            import laws
+
+            results = laws.outcomes(SUBJECTS)
+        elif case.startswith("ranks"):
+            _, pp, cp, strategy = case.split()
+            results = [run_ranks(host, int(pp), int(cp), strategy)]
+        else:
+            results = [runs[case](host, models)]
+        for result in results:
+            sys.stdout.write(json.dumps({"case": case, **result}) + "\n")  # at once: two ranks share a pipe
+            sys.stdout.flush()
     torch.distributed.destroy_process_group()
 
 

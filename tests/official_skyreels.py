@@ -1,9 +1,9 @@
 """Run the unmodified official SkyReels-V2 pipeline on a CPU with a tiny random DiT; a script, started by a test.
 
-    python official_skyreels.py CHECKOUT CASE...     one JSON line a case
+    python official_skyreels.py CHECKOUT CASE...     one JSON line a case or law, among what upstream prints
 
 CUDA-only kernels are replaced after import; VAE and text encoder are small deterministic stand-ins. What is under test
-is upstream's denoise loop and DiT forward. Scenario names are in CASES.
+is upstream's denoise loop and DiT forward. Laws (laws.py) are proven of SUBJECTS.
 """
 
 from __future__ import annotations
@@ -17,22 +17,28 @@ import types
 import warnings
 from pathlib import Path
 
+from hosting import Subject, picture, seeded, transformer, without
+
 SIZE = 32
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
 STEPS = {"num_inference_steps": 12, "ar_step": 3, "causal_block_size": 5}
+LONG = {"num_frames": 57, "base_num_frames": 33, "overlap_history": 17, "causal_block_size": 3}
 CASES = {
     "text": {},
-    "paper": {"num_inference_steps": 50, "ar_step": 5},
     "guidance off": {"guidance_scale": 1.0},
     "synchronous": {"ar_step": 0, "causal_block_size": 1},
     "image": {"image": 1, "causal_block_size": 1, "ar_step": 1, "num_frames": 37, "base_num_frames": 37},
     "both ends": {"image": 1, "end_image": 2, "causal_block_size": 1, "ar_step": 1, "num_frames": 37},
-    "long": {"num_frames": 177, "overlap_history": 17},
-    "long, noised": {"num_frames": 177, "overlap_history": 17, "addnoise_condition": 20},
-    "extended": {"extend": True, "num_frames": 161, "overlap_history": 17, "addnoise_condition": 20},
+    "long": LONG,
+    "long, noised": {**LONG, "addnoise_condition": 20},
+    "extended": {**LONG, "extend": True, "addnoise_condition": 20},
     "block-causal": {"causal": True},
     "offload": {"offload": True},
 }
+
+
+CHECKOUT = ""
+"""The clone, where this runs as a script."""
 
 
 def import_upstream(checkout):
@@ -102,12 +108,11 @@ def autocast_to_float32():
         functional.linear = linear
 
 
-def build(upstream, causal=False, offload=False, fps=True):
-    pipeline, model, scheduler = upstream
+def tiny_dit(model, fps=True, image=False):
     torch.manual_seed(1234)
     dit = model(
-        model_type="t2v", in_dim=16, out_dim=16, dim=48, ffn_dim=96, freq_dim=64, text_dim=32,
-        num_heads=2, num_layers=2, inject_sample_info=fps,
+        model_type="i2v" if image else "t2v", in_dim=36 if image else 16, out_dim=16, dim=48, ffn_dim=96, freq_dim=64,
+        text_dim=32, num_heads=2, num_layers=2, inject_sample_info=fps,
     )  # fmt: skip
     torch.nn.init.normal_(dit.head.head.weight, std=0.07)
     if fps:
@@ -115,19 +120,18 @@ def build(upstream, causal=False, offload=False, fps=True):
     dit = dit.eval().requires_grad_(False).float()
     for block in dit.blocks:  # CUDA autocast would cast here
         block.self_attn.o.register_forward_pre_hook(lambda module, args: (args[0].to(module.weight.dtype),))
+    return dit
+
+
+def build(upstream, causal=False, offload=False, fps=True):
+    pipeline, model, scheduler = upstream
+    dit = tiny_dit(model, fps)
     if causal:
         dit.set_ar_attention(5)
     pipe = pipeline.__new__(pipeline)
     pipe.transformer, pipe.vae, pipe.text_encoder = dit, Vae(), Text()
     pipe.device, pipe.offload, pipe.scheduler, pipe.video_processor = torch.device("cpu"), offload, scheduler(), None
     return pipe
-
-
-def picture(seed):
-    import numpy as np
-    from PIL import Image
-
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (SIZE, SIZE, 3), dtype="uint8"))
 
 
 def film(folder):
@@ -146,17 +150,16 @@ def generate(pipe, seed=0, **options):
     options = (
         {"num_frames": 97, "guidance_scale": 4.0, "base_num_frames": 97, "shift": 8.0, "fps": 24} | STEPS | options
     )
-    options.pop("causal", None), options.pop("offload", None)
+    options = without(("causal", "offload"), options)
     for name in ("image", "end_image"):
         if name in options:
-            options[name] = picture(options[name])
+            options[name] = picture(options[name], SIZE, SIZE)
     pipe.vae.decoded.clear()
-    torch.manual_seed(seed)
     arguments = {
-        "prompt": "a disc", "negative_prompt": "blur", "height": SIZE, "width": SIZE,
-        "generator": torch.Generator().manual_seed(seed), **options,
+        "prompt": "a disc", "negative_prompt": "blur", "height": SIZE, "width": SIZE, "generator": seeded(seed),
+        **options,
     }  # fmt: skip
-    with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
+    with torch.no_grad():
         if arguments.pop("extend", False):
             with tempfile.TemporaryDirectory() as folder:
                 pipe.extend_video(prefix_video_path=film(folder), **arguments)
@@ -165,53 +168,105 @@ def generate(pipe, seed=0, **options):
     return torch.cat(pipe.vae.decoded, dim=2)
 
 
-def check(upstream, options):
-    """`never` against the unpatched host, then always-predict: what the report says and what the hooks counted."""
-    from hosts import CountForwards
+def make_forcing(**options):
+    return build(import_upstream(CHECKOUT), options.get("causal", False), options.get("offload", False))
 
+
+def generate_forcing(pipe, seed, **options):
+    return generate(pipe, seed, **options)
+
+
+def make_plain(image=False, **_):
+    """The pipelines whose latent frames all have one timestep, as their own `__init__` would leave them."""
+    import_upstream(CHECKOUT)
+    from skyreels_v2_infer.modules.transformer import WanModel
+    from skyreels_v2_infer.pipelines import Image2VideoPipeline, Text2VideoPipeline
+    from skyreels_v2_infer.scheduler.fm_solvers_unipc import FlowUniPCMultistepScheduler
+
+    owner = Image2VideoPipeline if image else Text2VideoPipeline
+    pipe = owner.__new__(owner)
+    pipe.transformer = tiny_dit(WanModel, fps=False, image=image)
+    pipe.vae, pipe.text_encoder = PlainVae(), Text()
+    pipe.scheduler, pipe.sp_size = FlowUniPCMultistepScheduler(), 1
+    pipe.device, pipe.offload, pipe.vae_stride, pipe.patch_size = torch.device("cpu"), False, (4, 8, 8), (1, 2, 2)
+    if image:
+        from diffusers.video_processor import VideoProcessor
+
+        pipe.clip, pipe.video_processor = Clip(), VideoProcessor(vae_scale_factor=16)
+    return pipe
+
+
+class PlainVae(Vae):
+    """As these pipelines call it: they decode one video [16, F, H/8, W/8], of which we keep the latents alone."""
+
+    vae = types.SimpleNamespace(z_dim=16)
+
+    def decode(self, z):
+        self.decoded.append(z.clone())
+        return torch.zeros(1, 3, 1, 8, 8)
+
+
+class Clip:
+    def to(self, device):
+        return self
+
+    def encode_video(self, pixels):
+        return pixels.mean(dim=(1, 2, 4)).repeat(1, 40)[:, None, :1280].repeat(1, 257, 1)
+
+
+def generate_plain(pipe, seed, image=False, steps=8, **options):
+    pipe.vae.decoded.clear()
+    more = {"image": picture(seed, SIZE, SIZE)} if image else {}
+    pipe(
+        prompt="a disc", negative_prompt="blur", height=SIZE, width=SIZE, num_frames=17, num_inference_steps=steps,
+        generator=seeded(seed), **more, **options,
+    )  # fmt: skip
+    return pipe.vae.decoded[0]
+
+
+PAPER = {"num_inference_steps": 50, "ar_step": 5}
+SUBJECTS = [
+    Subject(
+        name="official forcing",
+        host="skyreels-v2",
+        entry="DiffusionForcingPipeline",
+        make=make_forcing,
+        generate=generate_forcing,
+        model=transformer,
+        cases=CASES,
+        target={**PAPER, "num_inference_steps": 30},
+    ),
+    *(
+        Subject(
+            name=f"official plain {kind}",
+            host="skyreels-v2",
+            entry=f"{kind.capitalize()}2VideoPipeline",
+            make=make_plain,
+            generate=generate_plain,
+            model=transformer,
+            cases={kind: case, "guidance of one": {**case, "guidance_scale": 1.0}},
+            target={**case, "steps": 30},
+            expected=lambda steps=8, **_: 2 * steps,  # both branches, whatever the guidance
+            looks=2,
+        )
+        for kind, case in (("text", {}), ("image", {"image": True}))
+    ),
+]
+
+
+def facts(upstream):
+    """What tests ask about generations that skip what they can, beside the laws."""
     import scope_patch
 
-    pipe = build(upstream, options.get("causal", False), options.get("offload", False))
-    expected = generate(pipe, **options)
-    with scope_patch.patched(pipe, policy="never", strict=True) as run:
-        never = generate(pipe, **options)
-    drawn = torch.random.get_rng_state()
-    count = CountForwards(pipe.transformer)
-    with scope_patch.patched(pipe, **PREDICT, strict=True) as run:
-        made = generate(pipe, **options)
-    same_draws = torch.equal(drawn, torch.random.get_rng_state())
-    count.remove()
-    generation = run.report["generations"][0]
-    return {
-        "never": torch.equal(expected, never),
-        "same draws": same_draws,
-        "error": ((made - expected).norm() / expected.norm()).item(),
-        "counted": {"forwards": count.forwards, "frames": count.frames, "blocks": count.blocks},
-        "generation": generation,
-    }
-
-
-def fail_half_way(upstream):
-    """A generation that fails, then `never` and a predicted one, each as if nothing had happened before."""
-    import scope_patch
-
-    pipe = build(upstream)
-    expected = generate(pipe)
-    with scope_patch.patched(pipe, **PREDICT, strict=True) as run:
-        predicted = generate(pipe)
-        handle = pipe.transformer.blocks[1].register_forward_pre_hook(lambda *a: 1 / 0)
-        try:
-            generate(pipe)
-        except ZeroDivisionError:
-            handle.remove()
-        again = generate(pipe)
-    with scope_patch.patched(pipe, policy="never", strict=True):
-        never = generate(pipe)
-    return {
-        "never": torch.equal(expected, never),
-        "predicted": torch.equal(predicted, again),
-        "finished": [generation["finished"] for generation in run.report["generations"]],
-    }
+    found = {}
+    for name, options in {"paper": PAPER, "both ends": CASES["both ends"]}.items():
+        pipe = build(upstream)
+        expected = generate(pipe, **options)
+        with scope_patch.patched(pipe, **PREDICT, strict=True) as run:
+            made = generate(pipe, **options)
+        error = ((made - expected).norm() / expected.norm()).item()
+        found[name] = {"error": error, "generation": run.report["generations"][0]}
+    return found
 
 
 def verify(upstream):
@@ -267,36 +322,40 @@ def schedules(upstream, seed, tries=300):
 
 
 def main():
+    import laws
     import planned_skyreels
     import rivals_skyreels
 
-    upstream = import_upstream(sys.argv[1])
+    upstream, this = import_upstream(CHECKOUT), sys.modules[__name__]
     extra = {
-        "fail half-way": lambda: fail_half_way(upstream),
+        "facts": lambda: facts(upstream),
         "teacache": lambda: teacache(upstream),
         "verify": lambda: verify(upstream),
-        "upstream's teacache": lambda: {"found": rivals_skyreels.compare(sys.modules[__name__], upstream)},
-        "residuals": lambda: {"found": rivals_skyreels.residuals(sys.modules[__name__], upstream)},
+        "upstream's teacache": lambda: {"found": rivals_skyreels.compare(this, upstream)},
+        "residuals": lambda: {"found": rivals_skyreels.residuals(this, upstream)},
         "schedules": lambda: schedules(upstream, 0),
-        "plans": lambda: planned_skyreels.compare(sys.modules[__name__], upstream),
+        "plans": lambda: planned_skyreels.compare(this, upstream),
         "features": lambda: {
-            "differences": planned_skyreels.features(sys.modules[__name__], upstream),
+            "differences": planned_skyreels.features(this, upstream),
             "other timesteps": planned_skyreels.other_timesteps(upstream),
         },
+        "plain": lambda: {"mean": generate(build(upstream)).mean().item()},  # as a user's own script, for the launcher
     }
     for name in sys.argv[2:]:
-        if name == "plain":  # what a user's own script does; for runs under the launcher
-            result = {"mean": generate(build(upstream)).mean().item()}
+        if name == "laws":
+            for outcome in laws.outcomes(SUBJECTS):
+                print(json.dumps({"case": name, **outcome}), flush=True)
         else:
-            result = extra[name]() if name in extra else check(upstream, CASES[name])
-        print(json.dumps({"case": name, **result}), flush=True)
+            print(json.dumps({"case": name, **extra[name]()}), flush=True)
 
 
 if __name__ == "__main__":
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"
     sys.dont_write_bytecode = True  # leave no __pycache__ in upstream's checkout
     warnings.simplefilter("ignore")
     import torch
 
     torch.set_num_threads(1)
+    CHECKOUT = sys.argv[1]
     main()

@@ -5,63 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 
-import numpy as np
 import pytest
 import torch
-from hosts import ALWAYS_PREDICT, CountForwards, embeddings, generate, tiny_pipeline, tiny_transformer
-from PIL import Image
+from hosts import ALWAYS_PREDICT, embeddings, generate, tiny_pipeline, tiny_transformer
 
 import scope_patch
-
-
-def picture(seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype="uint8"))
-
-
-CASES = {
-    "text": ("", {}),
-    "guidance off": ("", {"guidance_scale": 1.0}),
-    "synchronous": ("", {"ar_step": 0, "causal_block_size": None}),
-    "long": ("", {"num_frames": 177, "overlap_history": 17}),
-    "long, noised": ("", {"num_frames": 177, "overlap_history": 17, "addnoise_condition": 20}),
-    "batch": ("", {"batch": 2}),
-    "16 fps": ("", {"fps": 16}),
-    "image": ("ImageToVideo", {"image": picture(1), "causal_block_size": 1, "ar_step": 2, "num_frames": 33}),
-    "both ends": (
-        "ImageToVideo",
-        {"image": picture(1), "last_image": picture(2), "causal_block_size": 1, "ar_step": 2, "num_frames": 33},
-    ),
-    "video": ("VideoToVideo", {"video": [picture(k) for k in range(17)], "num_frames": 177, "overlap_history": 17}),
-}
-
-
-def made(case, **more):
-    kind, options = CASES[case]
-    # With fps embeddings, diffusers itself fails on a batch of more than one.
-    return tiny_pipeline(kind, inject_sample_info=case != "batch"), {**options, **more}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_never_is_bit_identical(case):
-    pipe, options = made(case)
-    expected = generate(pipe, **options)
-    with scope_patch.patched(pipe, policy="never", strict=True) as run:
-        assert torch.equal(generate(pipe, **options), expected)
-    assert run.report["status"] == "applied"
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_report_counts_equal_what_ran(case):
-    pipe, options = made(case)
-    count = CountForwards(pipe.transformer)
-    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
-        video = generate(pipe, **options)
-    (generation,) = run.report["generations"]
-    assert generation["forwards"]["run"] == count.forwards and count.blocks == 2 * count.forwards
-    assert sum(segment["slots_computed"] for segment in generation["segments"]) == count.frames
-    assert generation["forwards"]["skipped"] > 0 and video.isfinite().all()
-    assert generation["signal"] == "time modulation (torch.fx)"
-    assert set(generation["guards"]) <= {"stability"}
 
 
 def test_decisions_do_not_depend_on_the_batch():
@@ -70,28 +18,9 @@ def test_decisions_do_not_depend_on_the_batch():
         pipe = tiny_pipeline(inject_sample_info=False)
         with scope_patch.patched(pipe, cache_threshold=0.05, predict_threshold=0.4) as run:
             generate(pipe, batch=batch)
+        assert run.report["signal"] == "time modulation (torch.fx)"
         modes.append(run.report["generations"][0]["segments"][0]["modes"])
     assert modes[0] == modes[1] and {"P", "R"} <= set(modes[0])
-
-
-def test_interrupt_then_a_whole_generation():
-    pipe = tiny_pipeline()
-    seen = []
-
-    def callback(pipe, step, timestep, tensors):
-        seen.append(step)
-        pipe._interrupt = stop and step == 8
-        return {}
-
-    with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True) as run:
-        stop = False
-        expected = generate(pipe, callback_on_step_end=callback)
-        stop = True
-        generate(pipe, callback_on_step_end=callback)
-        stop = False
-        assert torch.equal(generate(pipe, callback_on_step_end=callback), expected)
-    lengths = [len(generation["segments"][0]["modes"]) for generation in run.report["generations"]]
-    assert lengths == [24, 9, 24] and seen == [*range(24), *range(9), *range(24)]
 
 
 def test_a_callback_may_change_the_conditioning():
@@ -201,18 +130,20 @@ def test_copies_and_pickles_of_a_patched_model_are_plain():
         assert torch.equal(model.proj_out.weight, pipe.transformer.proj_out.weight)
 
 
-def test_other_pipelines_of_the_same_transformer_are_left_alone():
-    """The plain (not diffusion-forcing) pipeline shares the DiT class; it has no schedule of ours."""
-    from diffusers import SkyReelsV2Pipeline, UniPCMultistepScheduler
+def test_a_loop_of_the_users_own_is_left_alone():
+    """It has the same DiT, but nothing of it is known to us."""
+    from diffusers import UniPCMultistepScheduler
 
     transformer = tiny_transformer(inject_sample_info=False)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
-    pipe = SkyReelsV2Pipeline(None, None, transformer, None, scheduler)
-    pipe.set_progress_bar_config(disable=True)
-    options = {"height": 32, "width": 32, "num_frames": 17, "num_inference_steps": 3, "output_type": "latent"}
 
     def run():
-        return pipe(**options, **embeddings(), generator=torch.Generator().manual_seed(0)).frames
+        scheduler.set_timesteps(8)
+        latents = torch.randn(1, 4, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+        for t in scheduler.timesteps:
+            velocity = transformer(latents, t[None], embeddings()["prompt_embeds"], return_dict=False)[0]
+            latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
+        return latents
 
     expected = run()
     with scope_patch.patched(transformer, **ALWAYS_PREDICT) as record:
@@ -246,19 +177,24 @@ def test_compiled_dit(how, first):
         else:
             pipe.transformer = torch.compile(pipe.transformer, backend=backend)
 
+    forwards = torch.zeros(())  # a number would be guarded on, and every forward compiled anew
+
+    def ran(module, args):
+        forwards.add_(1)
+
     pipe = tiny_pipeline()
-    count = CountForwards(pipe.transformer)
+    pipe.transformer.patch_embedding.register_forward_pre_hook(ran)
     if first == "compile":
         compile_it()
         expected = generate(pipe, num_frames=17)
     handle = scope_patch.apply(pipe.transformer, **ALWAYS_PREDICT, strict=True)
     if first == "patch":
         compile_it()
-    count.forwards = 0
+    forwards.zero_()
     generate(pipe, num_frames=17)
     (generation,) = handle.report["generations"]
     assert compiled and generation["forwards"]["skipped"] > 0
-    assert count.forwards == generation["forwards"]["run"]
+    assert forwards == generation["forwards"]["run"]
     handle.remove()
     if first == "compile":
         with scope_patch.patched(pipe, policy="never", strict=True):

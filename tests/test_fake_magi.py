@@ -6,52 +6,16 @@ import itertools
 
 import pytest
 import torch
+from hosting import Count
+from hosting.magi import SUBJECTS
 from hosts import ALWAYS_PREDICT, fake_magi
 
 import scope_patch
 from scope_patch.errors import NotApplied, ScopePatchError
 
 tiny = fake_magi()
-CASES = {
-    "text": {},
-    "guidance": {"cfg": 3},
-    "image": {"prefix_frames": 1},
-    "video": {"prefix_frames": 32},
-    "video, guidance": {"cfg": 3, "prefix_frames": 32},
-    "12 steps": {"num_steps": 12},
-    "64 steps": {"num_steps": 64},
-    "bf16": {"dtype": torch.bfloat16},
-    "window 1": {"window": 1},
-    "window 2": {"window": 2},
-    "window 3, guidance": {"window": 3, "num_steps": 12, "cfg": 3, "noise2clean_kvrange": []},
-    "one chunk": {"num_frames": 24},
-    "shortcut": {"num_steps": 12, "shortcut_mode": "16,16,8"},
-    "flags": {"enable_cuda_graph": True, "kv_offload": False},
-}
-RULES = {
-    "each": {},
-    "whole": {"per_chunk": False},
-    "latents": {"signal": "latent"},
-    "timesteps": {"signal": "timestep"},
-}
-
-
-class Counter:
-    """What really runs: calls of the embedder, and latent frames in them."""
-
-    def __init__(self, model):
-        self.forwards = self.frames = 0
-        self._handle = model.x_embedder.register_forward_pre_hook(self._embed)
-
-    def _embed(self, module, args):
-        self.forwards += 1
-        self.frames += args[0].shape[0] * args[0].shape[2]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._handle.remove()
+CASES = SUBJECTS[0].cases
+RULES = {"whole": {"per_chunk": False}, "timesteps": {"signal": "timestep"}}
 
 
 def host(case=None, **options):
@@ -61,45 +25,30 @@ def host(case=None, **options):
     return tiny.make_model(**options), prefix
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_never_is_bit_identical(case):
-    model, prefix = host(case)
-    expected = tiny.generate(model, prefix_frames=prefix)
-    with scope_patch.patched(model, policy="never", strict=True) as run:
-        assert torch.equal(tiny.generate(model, prefix_frames=prefix), expected)
-    assert run.report["status"] == "applied" and run.report["generations"][0]["forwards"]["skipped"] == 0
-
-
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("case", CASES)
 def test_report_counts_equal_what_ran(case, rule):
+    """As laws.py says of what is decided chunk by chunk from the expected change."""
     model, prefix = host(case)
-    expected = tiny.generate(model, prefix_frames=prefix)
-    after = torch.random.get_rng_state()
-    with Counter(model) as count, scope_patch.patched(model, **ALWAYS_PREDICT, **RULES[rule], strict=True) as run:
+    with Count(model) as count, scope_patch.patched(model, **ALWAYS_PREDICT, **RULES[rule], strict=True) as run:
         latents = tiny.generate(model, prefix_frames=prefix)
-    assert torch.equal(after, torch.random.get_rng_state())
     assert latents.isfinite().all(), "nothing was read from the cache that had not been written"
-    assert latents.shape == expected.shape and latents.dtype == expected.dtype
     (generation,) = run.report["generations"]
     (segment,) = generation["segments"]
     assert generation["forwards"]["run"] == count.forwards
     assert segment["slots_computed"] == count.frames < segment["slots_baseline"]
-    assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
-    skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
-    assert max(skips) <= 5
-    named = {"latents": "embedded latents", "timesteps": "timestep embedding"}
-    assert generation["signal"] == named.get(rule, "expected change of the latents")
+    named = {"timesteps": "timestep embedding", "whole": "expected change of the latents"}
+    assert generation["signal"] == named[rule]
     assert generation["finished"] and generation["guards"] == {}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["each", *RULES])
 def test_skipped_forwards_err_little_and_less_than_hold(rule):
     model, _ = host(num_steps=64, num_frames=144)
     expected = tiny.generate(model)
     errors = {}
     for predictor in ("hold", "auto"):
-        settings = {**ALWAYS_PREDICT, **RULES[rule], "max_skip": 2, "predictor": predictor}
+        settings = {**ALWAYS_PREDICT, **RULES.get(rule, {}), "max_skip": 2, "predictor": predictor}
         with scope_patch.patched(model, **settings):
             errors[predictor] = float((tiny.generate(model) - expected).norm() / expected.norm())
     assert errors["auto"] < 0.5 * errors["hold"] < 0.05
@@ -144,21 +93,16 @@ def test_several_inputs_take_turns_and_do_not_meet():
     assert [segment["iterations"] for segment in run.report["generations"][1]["segments"]] == [28, 32]
 
 
-def test_a_walk_that_was_given_up_or_failed_leaves_nothing_behind():
+def test_a_walk_that_was_given_up_leaves_nothing_behind():
     model, _ = host("video, guidance")
     with scope_patch.patched(model, **ALWAYS_PREDICT, strict=True) as run:
         expected = tiny.generate(model, prefix_frames=32)
         walk = tiny.stream(model, prefix_frames=32)
         next(walk)
         walk.close()
-        handle = model.final_linear.register_forward_pre_hook(lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            tiny.generate(model, prefix_frames=32)
-        handle.remove()
         assert torch.equal(tiny.generate(model, prefix_frames=32), expected)
-    given_up, failed = run.report["generations"][1:3]
+    given_up = run.report["generations"][1]
     assert not given_up["finished"] and "given up" in given_up["error"]
-    assert not failed["finished"] and "ZeroDivisionError" in failed["error"]
 
 
 def test_a_walk_keeps_its_protocol():
@@ -243,18 +187,6 @@ def test_a_failure_of_ours_costs_nothing(seam, monkeypatch, caplog):
     calls = itertools.count()
     with pytest.raises(ScopePatchError, match="ours"), scope_patch.patched(model, strict=True):
         tiny.generate(model, prefix_frames=32)
-
-
-def test_removal_restores_the_very_objects():
-    from inference.model.dit.dit_model import VideoDiTModel
-    from inference.pipeline.video_generate import SampleTransport
-
-    before = [dict(vars(owner)) for owner in (SampleTransport, VideoDiTModel)]
-    handle = scope_patch.apply(host("text")[0])
-    assert vars(SampleTransport)["walk"] is not before[0]["walk"]
-    handle.remove()
-    after = [dict(vars(owner)) for owner in (SampleTransport, VideoDiTModel)]
-    assert all(a.keys() == b.keys() and all(a[k] is b[k] for k in a) for a, b in zip(before, after, strict=True))
 
 
 def test_a_seam_that_changed_is_named(monkeypatch):

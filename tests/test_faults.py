@@ -5,6 +5,7 @@ Which functions those are is found out by watching generations, so a new functio
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -58,10 +59,16 @@ def told(trial, code, at, error, follow=False):
     return [f"{place(code)}:{code.co_firstlineno}, call {at}: {complaint}" for complaint in wrong]
 
 
+@pytest.fixture(scope="module")
+def trial_of(tmp_path_factory):
+    """case -> its trial, made once: what it finds out about a host holds for all tests."""
+    return functools.cache(lambda case: Trial(case, tmp_path_factory.mktemp("trial")))
+
+
 @pytest.mark.parametrize("case", ["signal", "residual", "magi"])
-def test_some_functions_fail(case, tmp_path):
+def test_some_functions_fail(case, trial_of):
     """A part of the next test: every twentieth function, in turn failing, out of memory and interrupted."""
-    trial = Trial(case, tmp_path)
+    trial = trial_of(case)
     errors = itertools.cycle(ERRORS.values())
     chosen = sorted(survivable(trial).items(), key=lambda item: (place(item[0]), item[0].co_firstlineno))
     skip = list(CASES).index(case)
@@ -108,12 +115,11 @@ def test_every_function_fails_that_only_a_new_model_needs(case, error, tmp_path,
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_more_is_excluded_than_must_be(tmp_path):
+def test_no_more_is_excluded_than_must_be(trial_of):
     """Each of them is reached, and the host does see it fail."""
     needless, left = [], set(EXCLUDED)
     for case in ("signal", "magi", "residual"):
-        (tmp_path / case).mkdir()
-        trial = Trial(case, tmp_path / case)
+        trial = trial_of(case)
         for code in trial.calls:
             if place(code) in left:
                 left.remove(place(code))
@@ -123,12 +129,12 @@ def test_no_more_is_excluded_than_must_be(tmp_path):
     assert not needless and not left
 
 
-def test_a_second_failure_while_the_first_is_told(monkeypatch, tmp_path):
+def test_a_second_failure_while_the_first_is_told(monkeypatch, trial_of):
     """Letting go of the history fails, too; and so does the log."""
     from scope_patch.patch.generation import Generation
     from scope_patch.patch.session import Session
 
-    trial = Trial("signal", tmp_path)
+    trial = trial_of("signal")
     observe, calls = Session.observe, itertools.count()
     monkeypatch.setattr(Session, "observe", lambda *a: 1 / 0 if next(calls) == 0 else observe(*a))
     monkeypatch.setattr(Generation, "forget", lambda self: 1 / 0)
@@ -137,11 +143,11 @@ def test_a_second_failure_while_the_first_is_told(monkeypatch, tmp_path):
         assert torch.equal(trial.case.run(trial.target), trial.alone)
 
 
-def test_out_of_memory_of_ours_costs_one_generation(monkeypatch, tmp_path):
+def test_out_of_memory_of_ours_costs_one_generation(monkeypatch, trial_of):
     """There was no room for a velocity: the history is let go of, the host goes on; next time there may be room."""
     from scope_patch.method import history
 
-    trial = Trial("signal", tmp_path)
+    trial = trial_of("signal")
     record, calls = history.BranchHistory.record, itertools.count()
 
     at = 3
@@ -168,11 +174,11 @@ def test_out_of_memory_of_ours_costs_one_generation(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("case", ["signal", "residual", "magi"])
 @pytest.mark.parametrize("where", ["close", "tell"])
-def test_strict_never_hides_the_hosts_error(case, where, monkeypatch, tmp_path):
+def test_strict_never_hides_the_hosts_error(case, where, monkeypatch, trial_of):
     """Ours would come after it, from what is done when a generation ends."""
     from scope_patch.patch.generation import Generation
 
-    trial, theirs = Trial(case, tmp_path), ValueError("the host's")
+    trial, theirs = trial_of(case), ValueError("the host's")
     seen = itertools.count()
 
     def fail(*_):
@@ -193,11 +199,11 @@ def test_strict_never_hides_the_hosts_error(case, where, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["keep", "complete"])
-def test_a_narrowed_forward_gives_the_host_what_was_computed(where, monkeypatch, tmp_path):
+def test_a_narrowed_forward_gives_the_host_what_was_computed(where, monkeypatch, trial_of):
     """On MAGI-1, where the velocities of some chunks come from the history and those of the others from a forward."""
     from scope_patch.patch import session
 
-    trial, work, failed, pairs = Trial("magi", tmp_path), getattr(session, where), [], []
+    trial, work, failed, pairs = trial_of("magi"), getattr(session, where), [], []
 
     def fail(pending, *args):
         if pending.arguments is not None and not failed:

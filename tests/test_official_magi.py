@@ -9,9 +9,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import official
 import pytest
 from conftest import ROOT
-from official_magi import CASES, FULLY
+from official_magi import FULLY, RULES, SUBJECTS
 
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signature import check_static, failures
@@ -19,48 +20,39 @@ from scope_patch.patch.signature import check_static, failures
 SCRIPT = Path(__file__).parent / "official_magi.py"
 ALONE = "ranks 1 1 cp_ulysses"
 RANKS = {"pipeline stages": ["2 1 cp_ulysses"], "context parallel": ["1 2 cp_ulysses", "1 2 cp_shuffle_overlap"]}
-
-
-def lines(done):
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+CASES = ("plain", "laws", "rules", "long", "interrupted", "table", "plan", "verify", ALONE)
 
 
 @pytest.fixture(scope="module")
 def results(upstream, run_python):
-    """Every case, in one process: importing upstream takes longer than running it."""
-    command = (str(SCRIPT), str(upstream("MAGI-1")), *CASES, "interrupted", "table", "plan", "verify", ALONE)
-    done = run_python(*command, env={"PYTHONPATH": str(ROOT)}, timeout=300)
-    return {line["case"]: line for line in lines(done)}
+    return official.results(run_python, SCRIPT.name, upstream("MAGI-1"), *CASES)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_never_is_bit_identical(results, case):
-    assert results[case]["never"] and results[case]["never skipped"] == 0
+@official.each_law(SUBJECTS)
+def test_law(results, proof):
+    results.law(*proof)
 
 
-@pytest.mark.parametrize(
-    ("case", "rule"), [*itertools.product(CASES, ["each"]), *itertools.product(FULLY, ["whole", "latent", "timestep"])]
-)
-def test_report_counts_equal_what_ran(results, case, rule):
-    found = results[case][rule]
+@pytest.mark.parametrize(("case", "rule"), [*itertools.product(FULLY, RULES)])
+def test_other_rules_count_what_ran(results, case, rule):
+    found = results["rules"][f"{case}, {rule}"]
     generation, counted = found["generation"], found["counted"]
     (segment,) = generation["segments"]
-    assert generation["forwards"]["run"] == counted["forwards"] == counted["blocks"]
+    assert generation["forwards"]["run"] == counted["forwards"] == counted["blocks"] / 2
     assert segment["slots_computed"] == counted["frames"] < segment["slots_baseline"]
-    assert len(segment["modes"]) == len(segment["reasons"]) == len(segment["intervals"]) == segment["iterations"]
-    skips = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "R".__ne__) if skipped]
-    assert max(skips) <= 5
     assert generation["finished"] and found["same draws"] and math.isfinite(found["error"])
-    named = {"latent": "embedded latents", "timestep": "timestep embedding"}
-    assert generation["signal"] == named.get(rule, "expected change of the latents")
-    prefix = CASES[case].get("prefix_frames", 0) >= 24  # at least one chunk
-    assert generation["forced"] == ({"prefix": CASES[case].get("cfg", 1)} if prefix else {})
+    named = {"timestep": "timestep embedding", "whole": "expected change of the latents"}
+    assert generation["signal"] == named[rule] and generation["forced"] == {}
+
+
+def test_the_forwards_over_a_prefix_are_forced(results):
+    assert results["long"]["video"]["forced"] == {"prefix": 3}, "one a branch of guidance"
+    assert results["long"]["long"]["forced"] == {}
 
 
 def test_the_forwards_that_write_clean_keys_are_not_skipped(results):
     """240 frames: 9 of 208 steps prepend the chunk just finished."""
-    (segment,) = results["240 frames, 64 steps"]["each"]["generation"]["segments"]
+    (segment,) = results["long"]["long"]["segments"]
     assert segment["iterations"] == 208
     starts = [start for start, _ in segment["intervals"]]
     written = [i for i in range(1, 208) if i % 16 == 0 and i >= 64]
@@ -70,16 +62,16 @@ def test_the_forwards_that_write_clean_keys_are_not_skipped(results):
 
 def test_at_most_sixty_of_208_forwards_and_better_than_hold(results):
     table = results["table"]
-    assert results["240 frames, 64 steps"]["each"]["generation"]["forwards"]["run"] <= 60
+    assert results["long"]["long"]["forwards"]["run"] <= 60
     for skips in (2, 5):
         assert table[f"hold {skips}"][0] == table[f"auto {skips}"][0], "at equal forwards"
         assert table[f"auto {skips}"][1] < 0.6 * table[f"hold {skips}"][1]
 
 
-def test_after_walks_that_were_given_up_or_failed_and_two_at_once(results):
+def test_after_a_walk_that_was_given_up_and_two_at_once(results):
     found = results["interrupted"]
     assert found["again"] and found["both"] == [True, True]
-    assert found["finished"] == [True, False, False, True, True, True]
+    assert found["finished"] == [True, False, True, True, True]
 
 
 def test_plan_equals_run(results):
@@ -91,7 +83,7 @@ def test_plan_equals_run(results):
 @pytest.mark.parametrize("case", FULLY)
 def test_verifying_every_skipped_step_is_the_host_itself(results, case):
     found = results["verify"][case]
-    assert found["equal"] and found["verified"] == found["skipped otherwise"] > 40
+    assert found["equal"] and found["verified"] == found["skipped otherwise"] > 20
     assert found["run"] == found["counted"] == found["baseline"]
 
 
@@ -100,13 +92,13 @@ def test_ranks_decide_alike_and_give_the_result_of_one_process(results, upstream
     cases = [f"ranks {each}" for each in RANKS[mode]]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     command = (*torchrun, str(SCRIPT), str(upstream("MAGI-1")), *cases)
-    found = lines(run_python(*command, env={"PYTHONPATH": str(ROOT)}, timeout=180))
+    found = official.lines(run_python(*command, env={"PYTHONPATH": str(ROOT)}, timeout=180))
     assert sorted(rank["case"] for rank in found) == sorted(cases * 2)
     for rank in found:
         assert {**rank, "case": ALONE} == results[ALONE]
 
 
-def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(upstream, run_python, tmp_path):
+def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(results, upstream, run_python, tmp_path):
     clone, architecture = upstream("MAGI-1"), bindings()["magi-1"].architecture
     assert failures(check_static(architecture, clone)) == []
     copy = tmp_path / "MAGI-1"
@@ -119,10 +111,10 @@ def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(u
     report = tmp_path / "run.json"
     script = tmp_path / "plain.py"
     script.write_text(PLAIN)
-    run = ("-m", "scope_patch", "run", "--report", str(report), "--", sys.executable, str(script))
-    digests = [run_python(*command, str(copy), env={"PYTHONPATH": str(ROOT)}) for command in ((str(script),), run)]
-    assert [done.returncode for done in digests] == [0, 0], digests[1].stderr[-3000:]
-    assert digests[0].stdout == digests[1].stdout
+    run = ("-m", "scope_patch", "run", "--report", str(report), "--", sys.executable, str(script), str(copy))
+    done = run_python(*run, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout) == results["plain"]["digest"]
     told = json.loads(report.read_text())
     assert told["status"] == "not-applied" and any("forward_velocity" in reason for reason in told["reasons"])
 

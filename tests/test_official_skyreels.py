@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from pathlib import Path
 
+import official
 import pytest
-from conftest import ROOT
-from official_skyreels import CASES
+from official_skyreels import SUBJECTS
 
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_skyreels.py"
-EXTRA = ("fail half-way", "teacache", "schedules", "plans", "features", "verify")
+CASES = ("laws", "facts", "teacache", "schedules", "plans", "features", "verify")
 
 
 @pytest.fixture(scope="module")
 def results(upstream, run_python):
-    """Every case, in one process: importing upstream takes longer than running it."""
-    done = run_python(str(SCRIPT), str(upstream("SkyReels-V2")), *CASES, *EXTRA, env={"PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {line["case"]: line for line in lines}
+    return official.results(run_python, SCRIPT.name, upstream("SkyReels-V2"), *CASES)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_never_is_bit_identical(results, case):
-    assert results[case]["never"] and results[case]["same draws"]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_report_counts_equal_what_ran(results, case):
-    generation, counted = results[case]["generation"], results[case]["counted"]
-    assert generation["forwards"]["run"] == counted["forwards"]
-    assert counted["blocks"] == 2 * counted["forwards"], "a skipped iteration runs no block"
-    assert sum(segment["slots_computed"] for segment in generation["segments"]) == counted["frames"]
-    assert generation["signal"] == "time modulation (torch.fx)" and generation["finished"]
-    for segment in generation["segments"]:
-        runs = [len(list(group)) for skipped, group in itertools.groupby(segment["modes"], "P".__eq__) if skipped]
-        assert max(runs) <= 5 and segment["selective"]
+@official.each_law(SUBJECTS)
+def test_law(results, proof):
+    results.law(*proof)
 
 
 def test_at_most_forty_percent_of_the_forwards_are_left(results):
-    generation = results["paper"]["generation"]
+    found = results["facts"]["paper"]
+    generation = found["generation"]
     assert generation["forwards"]["baseline"] == 140
     assert generation["forwards"]["run"] <= 0.4 * generation["forwards"]["baseline"]
-    assert results["paper"]["error"] < 0.1
+    assert found["error"] < 0.1
+    assert generation["signal"] == "time modulation (torch.fx)"
+    assert all(segment["selective"] for segment in generation["segments"])
 
 
 def test_end_frames_stay_in_every_interval(results):
-    (segment,) = results["both ends"]["generation"]["segments"]
+    (segment,) = results["facts"]["both ends"]["generation"]["segments"]
     assert {tuple(interval) for interval in segment["intervals"]} == {(0, 11)}  # 10 latent frames and the end frame
-
-
-def test_after_a_generation_that_failed_half_way(results):
-    found = results["fail half-way"]
-    assert found["never"] and found["predicted"] and found["finished"] == [True, False, True]
 
 
 def test_upstreams_teacache_is_refused(results):
