@@ -28,17 +28,14 @@ READS = {
 METHODS = {"item", "tolist", "numpy", "cpu", "__array__", "__repr__", "__format__"}
 """Methods of tensors, some of which dispatch no operation where the tensor is on the CPU."""
 MAY = {
-    ("segments.py", "start_segment"),  # before the loop
-    ("segments.py", "schedule"),  # the plan, made at the first iteration and the first forward
-    ("segments.py", "_decider"),
+    ("generation.py", "_schedule"),  # the table and the plan, made at the first iteration and the first forward
+    ("generation.py", "_plan"),
     ("session.py", "_new_segment"),
-    ("steps.py", "schedule"),
-    ("steps.py", "decider"),
-    ("generation.py", "close"),  # after the loop
-    ("steps.py", "close"),
+    ("generation.py", "end_section"),  # after the loop
+    ("generation.py", "close"),
 }
 """Functions of ours that may look, with all they call: outside of the loop, as often as they like."""
-LOOK = {("steps.py", "look")}
+LOOK = {("session.py", "check_timestep")}
 """Functions of ours that look within the loop; how often is counted."""
 
 

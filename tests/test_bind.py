@@ -158,7 +158,7 @@ def test_a_foreign_closure_that_hides_the_signature_is_refused(while_applied):
     pipeline.__call__ = lambda self, *args, **kwargs: raw(self, *args, **kwargs)
     if handle is not None:
         handle.remove()
-    with pytest.raises(NotApplied, match="no parameter prompt"):
+    with pytest.raises(NotApplied, match="can be given by keyword"):
         scope_patch.apply(pipe)
     pipeline.__call__ = before[0]["__call__"]
     with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:

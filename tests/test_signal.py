@@ -37,10 +37,10 @@ def fake_host():
     return bindings()["skyreels-v2"].host.dit, model, ForwardCall(arguments, arguments["x"], arguments["t"], None)
 
 
-def captured(architecture, model, call):
+def captured(dit, model, call):
     """The modulation that really enters the first block, per token [B, 6, tokens, dim]."""
     kept = []
-    name, position = architecture.forward.modulation
+    name, position = dit.modulation
     handle = model.blocks[0].register_forward_pre_hook(
         lambda module, args, kwargs: kept.append(kwargs[name] if name in kwargs else args[position]), with_kwargs=True
     )
@@ -62,11 +62,11 @@ HOSTS = {
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("width", [10, 5, 25])
 def test_bit_equal_to_the_modulation_of_the_first_block(host, width):
-    architecture, model, call = HOSTS[host]()
-    sliced = slice_signal(architecture, model, call, width)
+    dit, model, call = HOSTS[host]()
+    sliced = slice_signal(dit, model, call, width)
     made = sliced(call.timestep[0].double())
     assert made.shape == (10, made.shape[1])
-    tokens = captured(architecture, model, call)[:1]  # [1, 6, frames * tokens a frame, dim]
+    tokens = captured(dit, model, call)[:1]  # [1, 6, frames * tokens a frame, dim]
     per_slot = tokens.unflatten(2, (10, -1))[:, :, :, 0].transpose(1, 2).flatten(2)[0]
     if width == call.slots:
         assert torch.equal(made, per_slot)
@@ -75,8 +75,8 @@ def test_bit_equal_to_the_modulation_of_the_first_block(host, width):
 
 
 def test_the_graph_is_small_and_reads_the_models_own_weights():
-    architecture, model, call = diffusers_host()
-    sliced = slice_signal(architecture, model, call, 10)
+    dit, model, call = diffusers_host()
+    sliced = slice_signal(dit, model, call, 10)
     operations = [node for node in sliced.graph.graph.nodes if node.op == "call_function"]
     assert len(operations) < 60 and len(sliced.weights) >= 6
     names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
@@ -89,12 +89,12 @@ def test_the_graph_is_small_and_reads_the_models_own_weights():
 
 
 def test_no_hook_of_the_host_fires_and_nothing_of_it_changes():
-    architecture, model, call = diffusers_host()
+    dit, model, call = diffusers_host()
     fired = []
     for module in model.modules():
         module.register_forward_hook(lambda *a: fired.append(a))
     before = {name: dict(vars(module)) for name, module in model.named_modules()}
-    slice_signal(architecture, model, call, 10)(torch.tensor([500.0, 1.0]))
+    slice_signal(dit, model, call, 10)(torch.tensor([500.0, 1.0]))
     assert not fired
     for name, module in model.named_modules():
         assert vars(module).keys() == before[name].keys()
@@ -102,11 +102,11 @@ def test_no_hook_of_the_host_fires_and_nothing_of_it_changes():
 
 
 def test_a_slice_knows_when_it_no_longer_fits():
-    architecture, model, call = diffusers_host()
-    sliced = slice_signal(architecture, model, call, 10)
+    dit, model, call = diffusers_host()
+    sliced = slice_signal(dit, model, call, 10)
 
     def fits(width):
-        return sliced.fits(architecture, model, call, width)
+        return sliced.fits(dit, model, call, width)
 
     assert fits(10) and fits(5) and not fits(11)
     call.arguments["fps"] = [0]
@@ -117,9 +117,9 @@ def test_a_slice_knows_when_it_no_longer_fits():
 
 
 def test_weights_that_are_not_in_memory_are_an_error_with_the_reason():
-    architecture, model, call = diffusers_host()
+    dit, model, call = diffusers_host()
     with pytest.raises(SignalError, match="not in memory"):
-        slice_signal(architecture, model.to("meta"), call, 10)
+        slice_signal(dit, model.to("meta"), call, 10)
 
 
 def test_falls_back_to_the_timestep_and_says_so(monkeypatch, caplog):

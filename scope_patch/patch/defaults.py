@@ -52,7 +52,8 @@ def size(model: Any, blocks: str) -> tuple[int, int]:
     for name in ("inner_dim", "dim", "hidden_size"):
         found = vars(model).get(name) or said.get(name)  # diffusers warns of its configuration read as attributes
         width = width or (found if isinstance(found, int) else 0)
-    return width, len(getattr(model, blocks, ()))
+    listed = getattr(model, blocks, ())
+    return width, len(listed) if hasattr(listed, "__len__") else 0
 
 
 def cost(model: Any, blocks: str, shape: Sequence[int]) -> Callable[[int, tuple[int, int]], float]:

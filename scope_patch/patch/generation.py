@@ -105,6 +105,7 @@ class Generation:
         self.stopwatch = Stopwatch(record.seconds)
         self.started = self.inside = self.off = False
         self.strays = 0
+        self._early = 0  # slots of forwards that a section has not begun for yet, of which it will be told
         if host.moving and self.settings.widths is not None:
             record.remark(NO_WIDTHS)
 
@@ -145,6 +146,7 @@ class Generation:
             looks=self.loop.looks,
         )
         self.agree(f"{what} under {self.settings.fingerprint}")
+        session.early, self._early = self._early, 0
         self.sections[key] = session
         return session
 
@@ -162,12 +164,14 @@ class Generation:
 
     def extra(self, why: str, call: ForwardCall) -> None:
         """A forward that is none of a denoise step's own: it runs, and is counted."""
-        runs, _ = self.host.runs(self.model, call.arguments, call.slots)
+        frames = call.slots // (self.session.layout.frames if self.session is not None else 1)
+        runs, slots = self.host.runs(self.model, call.arguments, frames)
         self.record.force(why, runs)
-        if self.session is not None and self.session.schedule is not None:
-            self.session.count_extra(call)
+        self.record.forwards_run += runs
+        if self.session is not None and len(self.session):
+            self.session.count_extra(slots)
         else:
-            self.record.forwards_run += runs
+            self._early += slots
 
     def agree(self, what: str) -> None:
         """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""

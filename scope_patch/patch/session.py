@@ -85,6 +85,7 @@ class Session:
         self._forecast: Forecast | None = None
         self._tally = Tally()
         self._called, self._strangers = False, 0
+        self.early = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -131,10 +132,9 @@ class Session:
             self._agree(f"iteration {iteration}: latent frames {interval}")
         return interval
 
-    def count_extra(self, call: ForwardCall) -> None:
-        """A forward that is none of a denoise step's own ran."""
-        runs, size = self.host.runs(self.model, call.arguments, self.layout.slots(call.latents))
-        self._count(size, size, run=runs)
+    def count_extra(self, slots: int) -> None:
+        """A forward over so many slots ran, which is none of a denoise step's own."""
+        self._count(slots, slots)
 
     def leave(self) -> None:
         """It is not known any more where the loop is: forwards are the host's own until an interval is read again.
@@ -234,6 +234,8 @@ class Session:
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
         self.segment.chunk = schedule.frames if self.layout.moving else 0
         self.record.segments.append(self.segment)
+        self.count_extra(self.early)
+        self.early = 0
         if self._verification is not None:
             self._verification.begin(schedule, self.segment)
 
