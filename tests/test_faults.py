@@ -198,7 +198,7 @@ def test_strict_never_hides_the_hosts_error(case, where, monkeypatch, trial_of):
     assert caught.value is theirs and theirs.__cause__ is None and theirs.__context__ is None
 
 
-@pytest.mark.parametrize("where", ["keep", "complete"])
+@pytest.mark.parametrize("where", ["keep_velocity", "complete_velocity"])
 def test_a_narrowed_forward_gives_the_host_what_was_computed(where, monkeypatch, trial_of):
     """On MAGI-1, where the velocities of some chunks come from the history and those of the others from a forward."""
     from scope_patch.patch import session

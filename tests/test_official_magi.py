@@ -99,7 +99,7 @@ def test_ranks_decide_alike_and_give_the_result_of_one_process(results, upstream
 
 
 def test_the_clone_matches_and_a_renamed_parameter_is_named_and_runs_unpatched(results, upstream, run_python, tmp_path):
-    clone, architecture = upstream("MAGI-1"), bindings()["magi-1"].architecture
+    clone, architecture = upstream("MAGI-1"), bindings()["magi-1"].host
     assert failures(check_static(architecture, clone)) == []
     copy = tmp_path / "MAGI-1"
     shutil.copytree(clone, copy, ignore=shutil.ignore_patterns(".git", "*.mp4", "figures", "comfyui"))

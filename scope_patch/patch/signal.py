@@ -116,7 +116,8 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     Raises SignalError with the step that failed.
     """
     device = device_of(model)
-    example = call.timestep[:1, :1].to(device).expand(1, width).clone()
+    # One a latent frame, also where the host gives one a sample: such a DiT takes both.
+    example = call.timestep.reshape(-1)[:1].to(device).expand(1, width).clone()
     try:
         prologue = _prologue(dit, _STOPPED[of](dit, model), call, width, device)
         with torch.no_grad():
