@@ -19,19 +19,18 @@ CALLED = "the host calls it in the place of its own: nothing of ours is around i
 CATCHES = "it is what catches; within it there is nothing but assignments and what is caught"
 WITHIN = "it is a part of one that the host calls, and the host's own code runs within it"
 EXCLUDED = {
-    "bind.py:_generation": CALLED,
-    "bind.py:_walk": CALLED,
-    "bind.py:_schedule": CALLED,
-    "bind.py:_step": CALLED,
+    "bind.py:_video": CALLED,
     "bind.py:_forward": CALLED,
     "bind.py:_run": WITHIN,
     "bind.py:_finish": CATCHES,
-    "bind.py:_watch": CATCHES,
+    "bind.py:on_loop": CATCHES,
+    "bind.py:on_read": CATCHES,
     "guard.py:__call__": CATCHES,
-    "intervals.py:__getitem__": CALLED,
-    "standin.py:forward": CALLED,
-    "standin.py:_run": WITHIN,
-    "walk.py:relayed": WITHIN,
+    "loops.py:entered": CALLED,
+    "loops.py:__getitem__": CALLED,
+    "bypass.py:forward": CALLED,
+    "bypass.py:_run": WITHIN,
+    "current.py:relayed": WITHIN,
 }
 """Functions that cannot fail without the host's seeing it, and why: all that stands between it and the guard."""
 GENERATOR = 0x20
