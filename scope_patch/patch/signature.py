@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 
 from . import source
 from .host import Entry, Host
+from .loops import Loop
 from .seams import FORWARD, VIDEO, Check, Fact, Seam
 
 
@@ -51,7 +53,12 @@ def _check_loop(tree: ast.Module, host: Host, entry: Entry, name: str) -> Iterat
     """What the denoise loop must be like, in the text of the class that makes the video."""
     owner = source.find_class(tree, name)
     if owner is not None:
-        yield from host.loop_of(entry).checks(entry, owner)
+        yield from _loop_checks(host.loop_of(entry), entry, owner)
+
+
+@lru_cache(maxsize=32)
+def _loop_checks(loop: Loop, entry: Entry, owner: ast.ClassDef) -> tuple[Check, ...]:
+    return tuple(loop.checks(entry, owner))
 
 
 def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
@@ -111,9 +118,15 @@ def check_live(host: Host, entry: Entry) -> list[Check]:
 
 def _text(module: str) -> ast.Module | None:
     try:
-        return ast.parse(inspect.getsource(sys.modules[module]))
+        return _parsed(inspect.getsource(sys.modules[module]))
     except (OSError, KeyError, TypeError, SyntaxError):
         return None
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> ast.Module:
+    """Nobody writes into it: every `apply` reads the same texts."""
+    return ast.parse(text)
 
 
 def _own_name(module: str, owner: str) -> str:
