@@ -95,8 +95,7 @@ def features(official, upstream):
     """How far the feature of the saved weights is from the one in the forward: {case: largest relative difference}."""
     from scope_patch.patch.call import ForwardCall
 
-    from scope_patch.outlook.signal import modulation
-    from scope_patch.outlook.weights import Checkpoint
+    from scope_patch.outlook.signal import Checkpoint, modulation
     from scope_patch.patch.hooks import bindings
     from scope_patch.patch.signal import slice_signal
 

@@ -9,7 +9,7 @@ from scope_patch.method.changes import Discrepancy
 from scope_patch.method.forecast import Forecast, Limits, Part, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
-from scope_patch.method.predictors.points import Points
+from scope_patch.method.predictors.formulas import Points
 from scope_patch.method.schedule import Schedule, Table
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     from benchmark import hosts
     from benchmark.prompts import TUNING_CALIBRATION
     from demo_model import pipeline
-    from scope_patch.method.bound import AMPLIFICATION, SHARE_FLOOR
+    from scope_patch.method.placement import AMPLIFICATION, SHARE_FLOOR
 
     torch.set_num_threads(args.threads)
     pipe = hosts.build("demo")

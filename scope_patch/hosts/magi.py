@@ -199,34 +199,24 @@ def window_flops(
 
 
 def transport_table(transport: Any, section: int) -> Table:
-    """`SampleTransport.forward_velocity`, step by step, in upstream's own words.
-
-    A context is the stage (which chunks are there), how far each chunk looks back, how it is guided, and whether the
-    oldest is blended.
-    """
-    from .window import Row, window_table
+    """`SampleTransport.forward_velocity`, step by step, in upstream's own words; contexts are `window.context`'s."""
+    from .window import Row, context, window_table
 
     rows, levels = [], transport.ts[section].cpu()
-    runtime, inputs = transport.runtime_config, transport.transport_inputs[section]
-    ranges = len(runtime.noise2clean_kvrange) or 1
+    runtime, steps = transport.runtime_config, transport.transport_inputs[section].num_steps
+    ranges, nearly_clean = runtime.noise2clean_kvrange, transport.engine_config.distill_nearly_clean_chunk_threshold
+    scales = zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=False)
+    guidance = list(scales) if runtime.cfg_number == 3 else []
     for step in range(transport.total_forward_step(section)):
         (per_stage, stage, position), (offset, start, end, first, last) = (
             transport.generate_denoise_status_and_sequences(section, step)
         )
         timesteps = tuple(transport.get_timestep(levels, per_stage, first, last, position).tolist())
-        reach = tuple((k * per_stage + position) * ranges // inputs.num_steps for k in range(first, last))
-        guidance = tuple(_guidance(runtime, t) for t in timesteps) if runtime.cfg_number == 3 else ()
-        blended = timesteps[0] > transport.engine_config.distill_nearly_clean_chunk_threshold
+        indices = [k * per_stage + position for k in reversed(range(first, last))]
+        seen = context(stage, timesteps, indices, steps, len(ranges), guidance, nearly_clean)
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
-        lead = int(start > offset and position == 0)
-        rows.append(Row(start, end, timesteps, (stage, reach, guidance, blended), lead))
+        rows.append(Row(start, end, timesteps, seen, int(start > offset and position == 0)))
     return window_table(rows, transport.chunk_width)
-
-
-def _guidance(runtime: Any, t: float) -> tuple[float, float]:
-    """`VideoDiTModel.get_cfg_scale`: the scales of the previous chunks and of the text."""
-    k = sum(start - 1e-7 < t for start in runtime.cfg_t_range) - 1
-    return runtime.prev_chunk_scales[k], runtime.text_scales[k]
 
 
 def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
