@@ -162,10 +162,17 @@ def dispatch_flops(
     )
 
 
-def duplicated(schedule: Schedule, iteration: int, cfg_number: int) -> bool:
-    """Whether upstream forwards the oldest chunk once more, alone; the last word of a row's context says so."""
-    context = schedule.contexts[iteration]
-    return cfg_number == 1 and isinstance(context, tuple) and bool(context[-1])
+def window(schedule: Schedule, iteration: int, slots: Interval, cfg_number: int) -> tuple[int, bool, bool]:
+    """The forward of a window's chunks up to the last of these slots: how many chunks, with the clean one in front,
+    whether there is one, and whether upstream forwards the oldest once more, alone (a row's context ends with that)."""
+    prefix, context = schedule.clean_prefix(iteration), schedule.contexts[iteration]
+    duplicate = cfg_number == 1 and isinstance(context, tuple) and bool(context[-1])
+    return slots[1] - schedule.intervals[iteration][0] + prefix, bool(prefix), duplicate
+
+
+def runs(cfg_number: int, chunks: int, clean_prefix: bool, duplicate: bool) -> tuple[int, int]:
+    """(runs of the network, chunks in them) of one forward: with guidance three, without one and maybe a duplicate."""
+    return (3, 3 * chunks - clean_prefix) if cfg_number == 3 else (1, chunks + duplicate)
 
 
 def window_flops(
@@ -183,16 +190,10 @@ def window_flops(
     """
 
     def flops(iteration: int, slots: Interval) -> int:
-        prefix = schedule.clean_prefix(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
+        chunks, prefix, duplicate = window(schedule, iteration, slots, cfg_number)
+        kv = seen[iteration][:chunks]
         return dispatch_flops(
-            shape,
-            chunk_tokens,
-            seen[iteration][:chunks],
-            text_tokens,
-            cfg_number=cfg_number,
-            clean_prefix=bool(prefix),
-            duplicate=duplicated(schedule, iteration, cfg_number),
+            shape, chunk_tokens, kv, text_tokens, cfg_number=cfg_number, clean_prefix=prefix, duplicate=duplicate
         )
 
     return flops
@@ -240,11 +241,10 @@ def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any
 
 
 def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """(runs of the network, chunks in them) of one forward: with guidance three, without one and maybe a duplicate."""
-    chunks = arguments["denoising_range_num"]
-    if model.runtime_config.cfg_number == 3:
-        return 3, 3 * chunks - bool(arguments["fwd_extra_1st_chunk"])
-    return 1, chunks + bool(arguments.get("distill_nearly_clean_chunk", False))
+    """`runs` of one forward, from what it is called with."""
+    duplicate = bool(arguments.get("distill_nearly_clean_chunk", False))
+    prefix = bool(arguments["fwd_extra_1st_chunk"])
+    return runs(model.runtime_config.cfg_number, arguments["denoising_range_num"], prefix, duplicate)
 
 
 def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
@@ -256,14 +256,8 @@ def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, 
     *_, height, width = inputs.latent_size
     tokens = shape.chunk_tokens(transport.chunk_width, height, width)
     prefix = 0 if inputs.prefix_video is None else inputs.prefix_video.size(2) // transport.chunk_width
-    seen = kv_ranges(
-        inputs.chunk_num,
-        transport.window_size,
-        inputs.num_steps,
-        prefix,
-        ranges=runtime.noise2clean_kvrange,
-        clean=runtime.clean_chunk_kvrange,
-    )
+    walked = inputs.chunk_num, transport.window_size, inputs.num_steps, prefix
+    seen = kv_ranges(*walked, ranges=runtime.noise2clean_kvrange, clean=runtime.clean_chunk_kvrange)
     text = int(inputs.emb_masks[0, -1].sum())
     return window_flops(schedule, shape, tokens, seen, text, runtime.cfg_number)
 

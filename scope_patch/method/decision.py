@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..settings import Settings
-from .predictors import SAME_LEVEL
 
 if TYPE_CHECKING:
     from .changes import Changes
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST = 3
 """History points a slot can have at most."""
+SAME_LEVEL = 1e-9
+"""Two noise levels nearer than this are one: the slot did not advance between the two anchors."""
 
 
 class Mode(str, Enum):
@@ -143,7 +144,7 @@ class Fold:
         schedule, policy = self.schedule, self.policy(iteration)
         if iteration and schedule.context_changed(iteration, iteration - 1):
             self._levels.clear()
-        interval, forced = schedule.intervals[iteration], self.forced(iteration)
+        interval, forced = schedule.intervals[iteration], schedule.clean_prefix(iteration) > 0
         moved = iteration == 0 or interval != schedule.intervals[iteration - 1]
         decisions: dict[Interval, Decision] = {}
         states: dict[int, Any] = {}
@@ -160,10 +161,10 @@ class Fold:
                 forced=forced,
                 iteration=iteration,
                 iterations=len(schedule),
-                moved=moved,
                 active=active,
                 age=age,
                 remaining=remaining,
+                moved=moved,
             )
             states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
         run = [end for (_, end), decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
@@ -188,10 +189,6 @@ class Fold:
             return False, 0, 0
         youngest = min(active, key=lambda slot: behind[slot])
         return True, behind[youngest] - 1, all_of_them[youngest] - behind[youngest]
-
-    def forced(self, iteration: int) -> bool:
-        """Whether the host needs this forward for more than its velocities."""
-        return self.schedule.clean_prefix(iteration) > 0
 
     def _points(self, iteration: int, slots: Interval) -> int:
         """Distinct history points, the least over those of these slots that are updated now; 3 where none is."""

@@ -108,13 +108,9 @@ class Placed:
         return None
 
     def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
-        for must, reason in (
-            (observation.grew, "growth"),
-            (observation.forced, "forced"),
-            (observation.points < 1, "history"),
-        ):
-            if must:
-                return None, Decision(Mode.RECOMPUTE, reason)
+        must = "growth" if observation.grew else "forced" if observation.forced else ""
+        if must or observation.points < 1:
+            return None, Decision(Mode.RECOMPUTE, must or "history")
         # With one point a slot repeats its velocity, whatever the other slots have: each predicts from what it has.
         return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
@@ -130,22 +126,15 @@ def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip:
         max_skip: skips in a row at the most; beyond FURTHEST it changes nothing.
     """
     reach = min(max_skip, FURTHEST)
-    must = [_must(schedule, i) for i in range(len(schedule))]
+    changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
+    must = [schedule.grew(i) or schedule.clean_prefix(i) > 0 or changed[i] for i in range(len(schedule))]
     unit = max(budget, _cheapest(work, must, reach)) / UNITS
     parts = [round(each / unit) for each in work]
     spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
     most = spend + max(parts)  # some room above: see `_pick`
     errors = skip_errors(schedule, profile, max(reach, 1))
-    table, came = _tabulate(parts, must, [_turned(schedule, i) for i in range(len(schedule))], errors, reach, most)
+    table, came = _tabulate(parts, must, changed, errors, reach, most)
     return _trace(table, came, parts, _pick(table.flatten(0, 1).amin(dim=0), spend))
-
-
-def _must(schedule: Schedule, iteration: int) -> bool:
-    return schedule.grew(iteration) or schedule.clean_prefix(iteration) > 0 or _turned(schedule, iteration)
-
-
-def _turned(schedule: Schedule, iteration: int) -> bool:
-    return iteration > 0 and schedule.context_changed(iteration, iteration - 1)
 
 
 def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .predictors import SAME_LEVEL
+from .decision import SAME_LEVEL
 
 if TYPE_CHECKING:
     from torch import Tensor

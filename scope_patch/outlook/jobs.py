@@ -21,8 +21,7 @@ from ..method.changes import Feature
 from ..method.plan import Work
 from ..method.policies.traits import Size
 from ..method.resolved import Method, method_of
-from ..method.schedule import Interval, Schedule
-from ..method.widths import Widths
+from ..method.schedule import Interval, Schedule, Widths
 from ..patch.host import NO_WIDTHS, Host
 from ..settings import Settings
 from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
@@ -226,9 +225,7 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     )
 
     def forwarded(iteration: int, slots: Interval) -> int:
-        prefix = schedule.clean_prefix(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
-        return 3 * chunks - prefix if branches == 3 else chunks + magi.duplicated(schedule, iteration, branches)
+        return magi.runs(branches, *magi.window(schedule, iteration, slots, branches))[1]
 
     extra = 0.0
     if offset:

@@ -201,17 +201,23 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
         projected = projection(silu(embedded))
         return projected if added is None else projected + added
 
-    try:
+    with _fitting(checkpoint, "time modulation"):
         if embeds_fps:
             row = read[FPS_TABLE][0 if fps == SLOW_FPS else 1].to(rest[0]).to(rest[1])
             before, after = (layer(part, *rest) for part in FPS)
             added = after(silu(before(row)))
         size = feature(torch.zeros(1)).shape[1]
+    return feature, size // 6
+
+
+@contextmanager
+def _fitting(checkpoint: Checkpoint, part: str) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, IndexError) as error:
         raise UsageError(
-            f"--weights {checkpoint.given}: the tensors of the time modulation do not fit together: {error}"
+            f"--weights {checkpoint.given}: the tensors of the {part} do not fit together: {error}"
         ) from error
-    return feature, size // 6
 
 
 def sinusoids(timesteps: Tensor, channels: int) -> Tensor:
@@ -259,12 +265,8 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
     )
     assert host.feature is not None
     feature = host.feature(transport, 0, model)
-    try:
+    with _fitting(checkpoint, "timestep embedding"):
         feature(torch.zeros(1))
-    except RuntimeError as error:
-        raise UsageError(
-            f"--weights {checkpoint.given}: the tensors of the timestep embedding do not fit together: {error}"
-        ) from error
     return feature
 
 

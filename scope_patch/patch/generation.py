@@ -21,9 +21,8 @@ from ..method.plan import Planner, Work
 from ..method.policies.traits import Size
 from ..method.profile import Calibration, Profile, assumed, read
 from ..method.resolved import method_of
-from ..method.schedule import Schedule, Table, by_step
+from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
-from ..method.widths import Widths
 from ..report.record import GenerationRecord
 from ..report.sink import put
 from . import defaults

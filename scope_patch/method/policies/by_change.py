@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple
 
 from ...errors import unknown
 from ...settings import NO_LIMIT, Settings
@@ -96,6 +97,33 @@ class Never:
         return None, Decision(Mode.RECOMPUTE, "forced")
 
 
+class Accumulating:
+    """What the two rivals share: the state is the rescaled change accumulated since the last recompute."""
+
+    active = True
+    threshold: float
+    coefficients: Sequence[float] = PLAIN
+
+    def candidates(self) -> list[Any]:
+        """Rising thresholds."""
+        return varied(self, "threshold", THRESHOLDS_TRIED)
+
+    def initial(self) -> float:
+        return 0.0
+
+    def accumulate(self, state: float, change: float) -> tuple[float, Decision]:
+        """With one more change. Like upstream's: what is not a number is not below the threshold."""
+        accumulated = state + polynomial(self.coefficients, change)
+        if accumulated < self.threshold:
+            return accumulated, Decision(Mode.CACHE, "threshold")
+        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+
+
+def polynomial(coefficients: Sequence[float], x: float) -> float:
+    """Highest power first, as `numpy.poly1d` evaluates it."""
+    return reduce(lambda value, coefficient: value * x + coefficient, coefficients, 0.0)
+
+
 @dataclass(frozen=True)
 class TeaCacheOptions:
     """By upstream's names.
@@ -116,7 +144,7 @@ class TeaCacheOptions:
     num_steps: int = 0
 
 
-class TeaCache:
+class TeaCache(Accumulating):
     """TeaCache as built into SkyReels-V2: reuse the residual while the rescaled, accumulated embedding change is small.
 
     The state is the accumulated change. Upstream counts calls of the DiT, two an iteration (guidance on): where its
@@ -124,7 +152,6 @@ class TeaCache:
     """
 
     name = "teacache"
-    active = True
 
     def __init__(self, settings: Settings) -> None:
         self.options = options_of(settings, TeaCacheOptions)
@@ -146,13 +173,6 @@ class TeaCache:
         if not self.options.ckpt_dir and size.width:
             self._choose("14B" if size.width > WIDE else "1.3B")
 
-    def candidates(self) -> list[TeaCache]:
-        """Rising thresholds."""
-        return varied(self, "threshold", THRESHOLDS_TRIED)
-
-    def initial(self) -> float:
-        return 0.0
-
     def step(self, state: float, observation: Observation) -> tuple[float, Decision]:
         steps = self.options.num_steps or observation.iterations
         retained = 10 if self.options.use_ret_steps else 2
@@ -161,22 +181,10 @@ class TeaCache:
             return 0.0, Decision(Mode.RECOMPUTE, "growth" if observation.moved else "forced")
         if observation.discrepancy is None or any(call % steps < retained for call in calls):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
-        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
-        # Like upstream's: what is not a number is not below the threshold.
-        if accumulated < self.threshold:
-            return accumulated, Decision(Mode.CACHE, "threshold")
-        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+        return self.accumulate(state, observation.discrepancy)
 
     def _choose(self, model: str) -> None:
         self.coefficients = COEFFICIENTS.get((model, self.options.use_ret_steps), PLAIN)
-
-
-def polynomial(coefficients: Sequence[float], x: float) -> float:
-    """Highest power first, as `numpy.poly1d` evaluates it."""
-    value = 0.0
-    for coefficient in coefficients:
-        value = value * x + coefficient
-    return value
 
 
 THRESHOLDS = {False: 0.15, True: 0.015}
@@ -195,7 +203,7 @@ class FlowCacheOptions:
     warmup_steps: int = 5
 
 
-class FlowCache:
+class FlowCache(Accumulating):
     """FlowCache: every chunk (MAGI-1) or block of frames (SkyReels-V2) decides by its own accumulated change.
 
     The state is the accumulated change of one slot. On SkyReels-V2 a slot cannot be forwarded without the others, which
@@ -204,7 +212,6 @@ class FlowCache:
     """
 
     name = "flowcache"
-    active = True
 
     def __init__(self, settings: Settings) -> None:
         self.options = options_of(settings, FlowCacheOptions)
@@ -222,22 +229,13 @@ class FlowCache:
         given = self.options.rel_l1_thresh
         self.threshold = THRESHOLDS[size.chunked] if given is None else given
         self.chunked = size.chunked
-        self.coefficients: Sequence[float] = PLAIN
-        if not size.chunked:
-            self.coefficients = COEFFICIENTS["14B" if size.width > WIDE else "1.3B", True]
+        self.coefficients = PLAIN if size.chunked else COEFFICIENTS["14B" if size.width > WIDE else "1.3B", True]
         self.traits = replace(
             self.traits,
             level="velocity" if size.chunked else "residual",
             signal="expected" if size.chunked else "timestep",
             joint=not size.chunked,
         )
-
-    def candidates(self) -> list[FlowCache]:
-        """Rising thresholds."""
-        return varied(self, "threshold", THRESHOLDS_TRIED)
-
-    def initial(self) -> float:
-        return 0.0
 
     def step(self, state: float, observation: Observation) -> tuple[float, Decision]:
         if observation.moved and not self.chunked:
@@ -250,10 +248,7 @@ class FlowCache:
             return 0.0, Decision(Mode.RECOMPUTE, "history")
         if observation.age < max(self.options.warmup_steps, 1):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
-        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
-        if accumulated < self.threshold:
-            return accumulated, Decision(Mode.CACHE, "threshold")
-        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+        return self.accumulate(state, observation.discrepancy)
 
     def _last(self, observation: Observation) -> bool:
         """Of the whole walk on MAGI-1, and of each block of frames on SkyReels-V2."""

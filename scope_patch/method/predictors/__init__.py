@@ -46,8 +46,6 @@ BUILT_IN = {
 }
 """Name -> class in `formulas`, which needs torch: `run` must know the names without."""
 GROUP = "scope_patch.predictors"
-SAME_LEVEL = 1e-9
-"""Two noise levels nearer than this are one: the slot did not advance between the two anchors."""
 
 
 def built_in() -> dict[str, type[Predictor]]:

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from . import SAME_LEVEL
+from ..decision import SAME_LEVEL
 
 TRUSTED_CORRECTION = 0.3
 """A curvature term of this share of the first-order change is halved; a larger one is damped by its square."""
@@ -173,14 +173,11 @@ class Hold:
         return points.holding[:1]
 
 
-class Last:
+class Last(Hold):
     """Repeats the last velocity and keeps no other: half the memory of `hold`, but nothing to Predict from."""
 
     name = "last"
     keeps = 1
-
-    def weights(self, target: Tensor, points: Points) -> Tensor:
-        return points.holding[:1]
 
 
 class Momentum:
