@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -287,8 +288,6 @@ DISTILL_SCALE, DISTILL_BASE = 2, 4
 
 def feature(transport: Any, section: int, model: Any) -> Any:
     """The timestep's part of the condition of every block, before the caption is added: [n] -> [n, channels]."""
-    from copy import copy
-
     import torch
 
     embedder = copy(model.t_embedder)  # the weights are the host's own
