@@ -17,7 +17,7 @@ from typing import Any
 
 from . import compare, launch
 from .errors import UsageError
-from .outlook.options import magi, skyreels
+from .outlook import magi, skyreels
 from .report import command as reporting
 from .settings import NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
 from .values import switch
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return print_list(_registry(options))
         if options.action == "plan":
-            from .outlook.options import run
+            from .outlook import run
 
             return run(options)
         if options.action == "compare":

@@ -137,7 +137,7 @@ def magi_flops(host, clone):
 
 def expected_calls(shape, model, options):
     """FLOPs of every call of the dispatcher, in order, from options alone."""
-    from scope_patch.hosts import magi as chunkwise
+    from scope_patch.hosts import window as chunkwise
     from scope_patch.hosts.magi import NULL_TOKENS, dispatch_flops
 
     caption, runtime = 20, model.runtime_config  # of the harness's captions, 20 tokens count
@@ -171,7 +171,7 @@ def walks(rng, tries=150):
     """Random options for which our rows, ranges or timesteps are not upstream's, or contexts change elsewhere."""
     from inference.pipeline.video_generate import init_t
 
-    from scope_patch.hosts import magi as chunkwise
+    from scope_patch.hosts import window as chunkwise
     from scope_patch.registry import magi_1
 
     bad, modes = [], ("8,16,16", "16,16,8")
@@ -221,7 +221,7 @@ def transport(frames, prefix, window, steps, ranges, clean, cfg, mode):
 
 def unequal_walk(made, registry_rows):
     """Whether our rows differ from `forward_velocity`'s arguments, or contexts change elsewhere than the registry's."""
-    from scope_patch.hosts import magi as chunkwise
+    from scope_patch.hosts import window as chunkwise
 
     runtime, given, mode = made.runtime_config, made.transport_inputs[0], made.engine_config.shortcut_mode
     offset = 0 if given.prefix_video is None else given.prefix_video.size(2) // 6

@@ -97,8 +97,7 @@ def _one(host, model, folder, options, decided, ranges):
 def features(host, model):
     """How far the feature of the saved weights is from a run's: {case: largest relative difference}."""
     from scope_patch.outlook.jobs import known_architecture
-    from scope_patch.outlook.signal import condition
-    from scope_patch.outlook.weights import Checkpoint
+    from scope_patch.outlook.signal import Checkpoint, condition
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:

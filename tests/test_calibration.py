@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
-from scope_patch.method.calibration import Calibration
 from scope_patch.method.memory import Anchor
-from scope_patch.method.profile import Profile, assumed, read
+from scope_patch.method.profile import Calibration, Profile, assumed, read
 
 
 def generate(pipe, **options):

@@ -17,10 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scope_patch.hosts import attention
-from scope_patch.hosts import magi as chunkwise
-from scope_patch.hosts.magi import MagiShape, Row, dispatch_flops, forward_flops
+from scope_patch.hosts import window as chunkwise
+from scope_patch.hosts.magi import MagiShape, dispatch_flops, forward_flops
 from scope_patch.hosts.wan import WanShape, progress
 from scope_patch.hosts.wan import forward_flops as wan_flops
+from scope_patch.hosts.window import Row
 from scope_patch.method import schedule
 
 SCRIPT = Path(__file__).parent / "official_cost.py"

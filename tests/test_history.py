@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scope_patch.method.changes import Discrepancy
+from scope_patch.method.changes import of_feature
 from scope_patch.method.forecast import Forecast, Limits, Part, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
-from scope_patch.method.predictors.points import Points
+from scope_patch.method.predictors.formulas import Points
 from scope_patch.method.schedule import Schedule, Table
 
 
@@ -141,14 +141,16 @@ def test_discrepancy_equals_equation_4_and_asks_once():
         asked.append(timesteps.tolist())
         return torch.stack([timesteps.cos(), timesteps.sin() + 2], dim=1)
 
-    measure = Discrepancy(feature)
-    now, before = [3.0, 5.0, 9.0], [4.0, 6.0, 9.0]
-    f, g = feature(torch.tensor(now)), feature(torch.tensor(before))
+    now, before = row(3.0, 5.0, 9.0), row(4.0, 6.0, 9.0)
+    f, g = feature(now), feature(before)
     expected = (f - g).abs().mean() / g.abs().mean()
     asked.clear()
-    assert measure(now, before) == pytest.approx(expected.item(), rel=1e-5)
-    assert measure(now, before) == pytest.approx(expected.item(), rel=1e-5)
-    assert len(asked) == 1 and measure([], []) is None
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    table = Table(torch.stack([before, now]), torch.stack([before, now]) / 10, mask, [(0, 3)] * 2)
+    change = of_feature(feature, Schedule.of(table))
+    assert change(1, (0, 3)) == pytest.approx(expected.item(), rel=1e-5)
+    assert change(1, (2, 3)) == 0 and change(0, (0, 3)) is None and change(1, (3, 3)) is None
+    assert len(asked) == 1 and sorted(asked[0]) == sorted(set(asked[0]))
 
 
 def test_memory_at_540p_is_what_the_design_allows():

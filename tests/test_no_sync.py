@@ -12,10 +12,10 @@ from no_sync import no_sync
 
 import scope_patch
 from scope_patch.errors import ScopePatchError
-from scope_patch.hosts.staircase import progress
+from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method import changes
-from scope_patch.method.fold import Fold
+from scope_patch.method.decision import Fold
 from scope_patch.method.policies import create
 from scope_patch.method.predictors import BUILT_IN
 from scope_patch.method.predictors import create as predictor

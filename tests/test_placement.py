@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_patch.hosts.magi import rows, timesteps, window_table
 from scope_patch.hosts.wan import progress
-from scope_patch.method.bound import AMPLIFICATION, SHARE_FLOOR
-from scope_patch.method.placement import place
+from scope_patch.hosts.window import rows, timesteps, window_table
+from scope_patch.method.placement import AMPLIFICATION, SHARE_FLOOR, place
 from scope_patch.method.profile import Profile, assumed
 from scope_patch.method.schedule import Schedule
 

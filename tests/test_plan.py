@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scope_patch
-from scope_patch.hosts.magi import rows, timesteps, window_table
 from scope_patch.hosts.wan import progress
+from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method.plan import Planner
 from scope_patch.method.profile import assumed
 from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of

@@ -13,8 +13,7 @@ from hosts import fake_magi, tiny_transformer
 from safetensors.torch import save_file
 
 from scope_patch.hosts.wan import NAMED, WanShape
-from scope_patch.outlook.signal import DIFFUSERS, OFFICIAL, modulation
-from scope_patch.outlook.weights import Checkpoint
+from scope_patch.outlook.signal import DIFFUSERS, OFFICIAL, Checkpoint, modulation
 
 SHORT = {"num_frames": 17, "steps": 12, "height": 32, "width": 32}
 HOSTS = ["skyreels-v2", "skyreels-v2-diffusers"]

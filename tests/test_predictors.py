@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scope_patch.errors import UsageError
 from scope_patch.method import predictors
 from scope_patch.method.history import BranchHistory
-from scope_patch.method.predictors.points import Points
+from scope_patch.method.predictors.formulas import Points
 
 ORDERS = {"hold": 0, "momentum": 1, "taylor1": 1, "taylor2": 2}
 NAMES = [*ORDERS, "auto"]

@@ -138,8 +138,8 @@ def window(**changes):
     """Three chunks in a window of two; the host's timesteps run from 0 (noise) to 1 (clean)."""
     timesteps = torch.tensor([[0.0, 0, 0], [0.5, 0.0, 0], [0.9, 0.5, 0], [0, 0.9, 0.0]]).double()
     mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 1, 1]]).bool()
-    given = {"levels": 1 - timesteps, "mask": mask, "intervals": [(0, 1), (0, 2), (0, 2), (1, 3)]}
-    given |= {"clean_prefixes": [0, 0, 0, 1], "contexts": ["a", "a", "a", "b"], "slot_frames": 6, "moving": True}
+    given = {"noise_levels": 1 - timesteps, "mask": mask, "intervals": [(0, 1), (0, 2), (0, 2), (1, 3)]}
+    given |= {"clean_prefixes": [0, 0, 0, 1], "contexts": ["a", "a", "a", "b"], "frames": 6, "moving": True}
     return schedule.Table(timesteps, **{**given, **changes})
 
 
@@ -173,14 +173,14 @@ RISING = torch.tensor([[0.9, 0.9, 0.9], [0.5, 0.9, 1], [0.95, 0.8, 1], [0, 0.5, 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"levels": torch.zeros(4, 2)}, r"levels is \[4, 2\], expected \[iterations, slots\]"),
+        ({"noise_levels": torch.zeros(4, 2)}, r"levels is \[4, 2\], expected \[iterations, slots\]"),
         ({"intervals": [(0, 1)] * 3}, "3 intervals for 4 iterations"),
         ({"contexts": ["a"]}, "1 contexts for 4 iterations"),
         ({"intervals": [(0, 1), (0, 2), (0, 2), (0, 3)]}, r"step 3: chunks \[1, 2\] are updated of \[0, 3\)"),
         ({"clean_prefixes": [1, 0, 0, 0]}, "step 0: .* 1 clean before it"),
-        ({"levels": window().levels.flip(1)}, "step 2: chunks do not come cleanest first"),
-        ({"levels": RISING, "moving": False}, "rise, at iteration 2 that of latent frame 0"),
-        ({"levels": 1000 * window().levels}, "the noise levels go from 100 to 1000"),
+        ({"noise_levels": window().noise_levels.flip(1)}, "step 2: chunks do not come cleanest first"),
+        ({"noise_levels": RISING, "moving": False}, "rise, at iteration 2 that of latent frame 0"),
+        ({"noise_levels": 1000 * window().noise_levels}, "the noise levels go from 100 to 1000"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(changes, sentence):
@@ -190,7 +190,7 @@ def test_a_table_that_contradicts_itself_is_refused(changes, sentence):
 
 def test_a_window_that_moves_back_is_refused():
     order = [3, 2, 1, 0]
-    given = {name: getattr(window(), name)[order] for name in ("levels", "mask")}
+    given = {name: getattr(window(), name)[order] for name in ("noise_levels", "mask")}
     intervals = [window().intervals[i] for i in order]
     with pytest.raises(ValueError, match=r"step 1: the window moves back from \[1, 3\)"):
         window(**given, intervals=intervals, clean_prefixes=()).check()

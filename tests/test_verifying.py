@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_placement import at, magi, skyreels
 
-from scope_patch.method.decision import Decision, Mode
-from scope_patch.method.fold import StepDecision
+from scope_patch.method.decision import Decision, Mode, StepDecision
 from scope_patch.method.profile import Profile, assumed
 from scope_patch.method.verifying import Expectation, State, ahead, longest, step, tightened
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_schedule import options, upstream
 
 from scope_patch.method import schedule
-from scope_patch.method.widths import Widths, fewest
+from scope_patch.method.schedule import Widths, fewest
 
 COUNTS = st.dictionaries(st.integers(1, 40), st.integers(1, 30), min_size=1, max_size=8)
 

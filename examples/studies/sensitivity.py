@@ -2,7 +2,7 @@
 
 One block of latent frames of the demo model; at one denoise step the last velocity is repeated, all others run. The
 error of the finished latents over the error put in (|d sigma| times the change of the velocity) is the amplification
-that `scope_patch/method/bound.py` assumes; geometric mean and root mean square over prompts.
+that `scope_patch/method/placement.py` assumes; geometric mean and root mean square over prompts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     from benchmark import hosts
     from benchmark.prompts import TUNING_CALIBRATION
     from demo_model import pipeline
-    from scope_patch.method.bound import AMPLIFICATION, SHARE_FLOOR
+    from scope_patch.method.placement import AMPLIFICATION, SHARE_FLOOR
 
     torch.set_num_threads(args.threads)
     pipe = hosts.build("demo")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,10 +163,17 @@ def dispatch_flops(
     )
 
 
-def duplicated(schedule: Schedule, iteration: int, cfg_number: int) -> bool:
-    """Whether upstream forwards the oldest chunk once more, alone; the last word of a row's context says so."""
-    context = schedule.contexts[iteration]
-    return cfg_number == 1 and isinstance(context, tuple) and bool(context[-1])
+def window(schedule: Schedule, iteration: int, slots: Interval, cfg_number: int) -> tuple[int, bool, bool]:
+    """The forward of a window's chunks up to the last of these slots: how many chunks, with the clean one in front,
+    whether there is one, and whether upstream forwards the oldest once more, alone (a row's context ends with that)."""
+    prefix, context = schedule.clean_prefix(iteration), schedule.contexts[iteration]
+    duplicate = cfg_number == 1 and isinstance(context, tuple) and bool(context[-1])
+    return slots[1] - schedule.intervals[iteration][0] + prefix, bool(prefix), duplicate
+
+
+def runs(cfg_number: int, chunks: int, clean_prefix: bool, duplicate: bool) -> tuple[int, int]:
+    """(runs of the network, chunks in them) of one forward: with guidance three, without one and maybe a duplicate."""
+    return (3, 3 * chunks - clean_prefix) if cfg_number == 3 else (1, chunks + duplicate)
 
 
 def window_flops(
@@ -183,50 +191,34 @@ def window_flops(
     """
 
     def flops(iteration: int, slots: Interval) -> int:
-        prefix = schedule.clean_prefix(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
+        chunks, prefix, duplicate = window(schedule, iteration, slots, cfg_number)
+        kv = seen[iteration][:chunks]
         return dispatch_flops(
-            shape,
-            chunk_tokens,
-            seen[iteration][:chunks],
-            text_tokens,
-            cfg_number=cfg_number,
-            clean_prefix=bool(prefix),
-            duplicate=duplicated(schedule, iteration, cfg_number),
+            shape, chunk_tokens, kv, text_tokens, cfg_number=cfg_number, clean_prefix=prefix, duplicate=duplicate
         )
 
     return flops
 
 
 def transport_table(transport: Any, section: int) -> Table:
-    """`SampleTransport.forward_velocity`, step by step, in upstream's own words.
-
-    A context is the stage (which chunks are there), how far each chunk looks back, how it is guided, and whether the
-    oldest is blended.
-    """
-    from .window import Row, window_table
+    """`SampleTransport.forward_velocity`, step by step, in upstream's own words; contexts are `window.context`'s."""
+    from .window import Row, context, window_table
 
     rows, levels = [], transport.ts[section].cpu()
-    runtime, inputs = transport.runtime_config, transport.transport_inputs[section]
-    ranges = len(runtime.noise2clean_kvrange) or 1
+    runtime, steps = transport.runtime_config, transport.transport_inputs[section].num_steps
+    ranges, nearly_clean = runtime.noise2clean_kvrange, transport.engine_config.distill_nearly_clean_chunk_threshold
+    scales = zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=False)
+    guidance = list(scales) if runtime.cfg_number == 3 else []
     for step in range(transport.total_forward_step(section)):
         (per_stage, stage, position), (offset, start, end, first, last) = (
             transport.generate_denoise_status_and_sequences(section, step)
         )
         timesteps = tuple(transport.get_timestep(levels, per_stage, first, last, position).tolist())
-        reach = tuple((k * per_stage + position) * ranges // inputs.num_steps for k in range(first, last))
-        guidance = tuple(_guidance(runtime, t) for t in timesteps) if runtime.cfg_number == 3 else ()
-        blended = timesteps[0] > transport.engine_config.distill_nearly_clean_chunk_threshold
+        indices = [k * per_stage + position for k in reversed(range(first, last))]
+        seen = context(stage, timesteps, indices, steps, len(ranges), guidance, nearly_clean)
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
-        lead = int(start > offset and position == 0)
-        rows.append(Row(start, end, timesteps, (stage, reach, guidance, blended), lead))
+        rows.append(Row(start, end, timesteps, seen, int(start > offset and position == 0)))
     return window_table(rows, transport.chunk_width)
-
-
-def _guidance(runtime: Any, t: float) -> tuple[float, float]:
-    """`VideoDiTModel.get_cfg_scale`: the scales of the previous chunks and of the text."""
-    k = sum(start - 1e-7 < t for start in runtime.cfg_t_range) - 1
-    return runtime.prev_chunk_scales[k], runtime.text_scales[k]
 
 
 def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
@@ -250,11 +242,10 @@ def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any
 
 
 def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """(runs of the network, chunks in them) of one forward: with guidance three, without one and maybe a duplicate."""
-    chunks = arguments["denoising_range_num"]
-    if model.runtime_config.cfg_number == 3:
-        return 3, 3 * chunks - bool(arguments["fwd_extra_1st_chunk"])
-    return 1, chunks + bool(arguments.get("distill_nearly_clean_chunk", False))
+    """`runs` of one forward, from what it is called with."""
+    duplicate = bool(arguments.get("distill_nearly_clean_chunk", False))
+    prefix = bool(arguments["fwd_extra_1st_chunk"])
+    return runs(model.runtime_config.cfg_number, arguments["denoising_range_num"], prefix, duplicate)
 
 
 def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
@@ -266,14 +257,8 @@ def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, 
     *_, height, width = inputs.latent_size
     tokens = shape.chunk_tokens(transport.chunk_width, height, width)
     prefix = 0 if inputs.prefix_video is None else inputs.prefix_video.size(2) // transport.chunk_width
-    seen = kv_ranges(
-        inputs.chunk_num,
-        transport.window_size,
-        inputs.num_steps,
-        prefix,
-        ranges=runtime.noise2clean_kvrange,
-        clean=runtime.clean_chunk_kvrange,
-    )
+    walked = inputs.chunk_num, transport.window_size, inputs.num_steps, prefix
+    seen = kv_ranges(*walked, ranges=runtime.noise2clean_kvrange, clean=runtime.clean_chunk_kvrange)
     text = int(inputs.emb_masks[0, -1].sum())
     return window_flops(schedule, shape, tokens, seen, text, runtime.cfg_number)
 
@@ -303,8 +288,6 @@ DISTILL_SCALE, DISTILL_BASE = 2, 4
 
 def feature(transport: Any, section: int, model: Any) -> Any:
     """The timestep's part of the condition of every block, before the caption is added: [n] -> [n, channels]."""
-    from copy import copy
-
     import torch
 
     embedder = copy(model.t_embedder)  # the weights are the host's own

@@ -1,20 +1,29 @@
-"""SkyReels-V2, both hosts (Wan 2.1 networks): dimensions, FLOPs of a forward, and the table of a schedule function.
+"""SkyReels-V2, both hosts (Wan 2.1 networks): dimensions, FLOPs of a forward, and its staircase of noise levels.
 
 Read from `skyreels_v2_infer` (SkyworkAI/SkyReels-V2 @ abed76f) and from diffusers; both do the same products. Where a
-block-causal mask is on, both hand a dense mask to dense attention, so that it saves nothing.
+block-causal mask is on, both hand a dense mask to dense attention, so that it saves nothing. Schedules are what
+`generate_timestep_matrix` and the schedulers of both make of their options: blocks of latent frames stand at one noise
+level; block k starts `ar_step` iterations behind block k - 1, and one whose predecessor is done goes on by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from math import prod
 from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion, Version
 
 from . import attention, linear
 
 if TYPE_CHECKING:
-    from ..method.schedule import Table
+    from torch import Tensor
+
+    from ..method.schedule import Interval, Table
     from ..patch.host import Cost
 
 TEXT_TOKENS = 512
@@ -23,6 +32,12 @@ IMAGE_TOKENS = 257
 """CLIP tokens of an image-to-video model: 16 x 16 patches and one for the whole."""
 IMAGE_DIM = 1280
 """Channels of a CLIP token, as upstream's `MLPProj` is made."""
+TRAINED = 1000
+"""Timesteps of training (`num_train_timesteps`)."""
+NEW_RANGE = Version("0.37")
+"""From this diffusers on, `UniPCMultistepScheduler` starts at the noise level 1 and stops above 0."""
+SHY = 1e-6
+"""By which that scheduler stays below 1."""
 
 
 @dataclass(frozen=True)
@@ -154,12 +169,6 @@ def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: 
     return batch * (sample + _conditions(shape, frames))
 
 
-def attention_flops(shape: WanShape, frames: int, height: int, width: int, batch: int = 1) -> int:
-    """The part of `forward_flops` that grows with the square of the tokens: scores and sums of self-attention."""
-    count = tokens(shape, frames, height, width)
-    return batch * shape.layers * attention(count, count, shape.dim)
-
-
 def _conditions(shape: WanShape, frames: int) -> int:
     """Embeddings of timesteps, frame rate, caption and image of one sample."""
     dim, levels = shape.dim, frames if shape.per_frame else 1
@@ -170,6 +179,125 @@ def _conditions(shape: WanShape, frames: int) -> int:
     if shape.fps_embedding:
         total += linear(1, dim, dim) + linear(1, dim, 6 * dim)
     return total
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One segment of asynchronous diffusion forcing, before anything runs.
+
+    Attributes:
+        index: progress index s in 0 .. steps + 1, int64 [iterations, latent frames]; 0 has not started, s of 1 .. steps
+            is the denoise step of this iteration, steps + 1 is finished.
+        mask: update mask, booleans of the same shape.
+        intervals: what the host forwards at every iteration, in latent frames.
+    """
+
+    index: Tensor
+    mask: Tensor
+    intervals: list[Interval]
+
+    def timesteps(self, template: Sequence[float] | Tensor) -> Tensor:
+        """The host's timesteps, int64 of the shape of `index`, from those of its steps (cut to integers as it does)."""
+        import torch
+
+        steps = torch.as_tensor(template).to("cpu").long()
+        return torch.cat([steps.new_tensor([999]), steps, steps.new_tensor([0])])[self.index]
+
+    def table(self, template: Sequence[float] | Tensor) -> Table:
+        """What the host's loop does with these steps."""
+        from ..method.schedule import Table
+
+        times = self.timesteps(template)
+        return Table(times, times / TRAINED, self.mask, self.intervals)
+
+
+def progress(
+    frames: int, steps: int, *, base: int | None = None, ar_step: int = 5, pre_ready: int = 0, block: int = 1
+) -> Progress:
+    """The schedule of one segment.
+
+    Args:
+        frames: latent frames of the segment.
+        steps: denoise steps of a latent frame.
+        base: latent frames that the host forwards at most; all of them by default.
+        ar_step: iterations between the starts of two blocks; 0 denoises them in step.
+        pre_ready: leading latent frames that are given.
+        block: latent frames a block. As with the host, latent frames that fill no block are left out.
+
+    Raises ValueError where the host would fail: an `ar_step` that reaches behind the window, or nothing to denoise.
+    """
+    import torch
+
+    from ..method.schedule import update_mask
+
+    blocks, window = frames // block, (frames if base is None else base) // block
+    if window < blocks and ar_step * window < steps:
+        raise ValueError(f"ar_step should be at least {math.ceil(steps / max(window, 1))} for {window} blocks at once")
+    rows = _rows(blocks, steps, ar_step, pre_ready // block)
+    if not rows:
+        raise ValueError(f"nothing to denoise: {frames} latent frames, {pre_ready} of them given")
+    index = torch.tensor(rows)
+    mask = update_mask(index, steps, pre_ready // block)
+    intervals, end = [], window
+    for moved in mask.tolist():
+        end += end < blocks and moved[end]
+        intervals.append((max(end - window, 0) * block, end * block))
+    return Progress(index.repeat_interleave(block, dim=1), mask.repeat_interleave(block, dim=1), intervals)
+
+
+def _rows(blocks: int, steps: int, ar_step: int, ready: int) -> list[list[int]]:
+    """Progress of every block at every iteration, until all have made their last step."""
+    row = [steps + 1] * min(ready, blocks) + [0] * (blocks - ready)
+    rows: list[list[int]] = []
+    while any(index < steps for index in row):
+        following: list[int] = []
+        for k, index in enumerate(row):
+            led = k > 0 and row[k - 1] < steps
+            following.append(max(following[-1] - ar_step, 0) if led else min(index + 1, steps + 1))
+        rows.append(following)
+        row = following
+    return rows
+
+
+def official_timesteps(steps: int, shift: float) -> list[int]:
+    """`FlowUniPCMultistepScheduler.set_timesteps`, 999 .. 0, bit by bit.
+
+    Both schedulers cut to integers at the end, where a last bit can make a whole timestep. numpy's `linspace` is
+    `start + step * k`, in doubles.
+    """
+    top = struct.unpack("f", struct.pack("f", 1 - 1 / TRAINED))[0]  # kept in float32 there
+    return _cut([_shifted(top - top / steps * k, shift) for k in range(steps)])
+
+
+def diffusers_timesteps(steps: int, shift: float, version: str | None = None) -> list[int]:
+    """`UniPCMultistepScheduler.set_timesteps` with `use_flow_sigmas` and this `flow_shift`.
+
+    Args:
+        version: of diffusers; None: the one that is installed here, or else a new one.
+    """
+    end = 1 / TRAINED
+    step = (end - 1) / steps
+    if _version(version) < NEW_RANGE:
+        return _cut([_shifted(1.0 - (end if k == steps else step * k + 1), shift) for k in range(steps, 0, -1)])
+    levels = [_shifted(step * k + 1, shift) for k in range(steps)]
+    if abs(levels[0] - 1) < SHY:
+        levels[0] -= SHY
+    return _cut(levels)
+
+
+def _shifted(level: float, shift: float) -> float:
+    return shift * level / (1 + (shift - 1) * level)
+
+
+def _cut(levels: list[float]) -> list[int]:
+    return [int(level * TRAINED) for level in levels]
+
+
+def _version(given: str | None) -> Version:
+    try:
+        return Version(metadata.version("diffusers") if given is None else given)
+    except (metadata.PackageNotFoundError, InvalidVersion):
+        return NEW_RANGE
 
 
 def asynchronous_table(returned: tuple[Any, ...]) -> Table:
@@ -189,25 +317,25 @@ def asynchronous_table(returned: tuple[Any, ...]) -> Table:
         raise ValueError(f"the update mask is {mask.dtype}, expected booleans")
     if len(intervals) != mask.shape[0]:
         raise ValueError(f"the intervals are not a list of {mask.shape[0]} pairs")
-    timesteps = matrix.detach().to("cpu")
-    return Table(
-        timesteps=timesteps,
-        levels=timesteps.double() / 1000.0,
-        mask=mask.detach().to("cpu"),
-        intervals=[(int(start), int(end)) for start, end in list(intervals)],
-    )
+    timesteps, pairs = matrix.detach().to("cpu"), [(int(start), int(end)) for start, end in list(intervals)]
+    return Table(timesteps, timesteps.double() / TRAINED, mask.detach().to("cpu"), pairs)
 
 
 def official_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """FLOPs of one branch's forward over an interval of latent frames (upstream's `WanModel`)."""
-    shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
-    *_, height, width = arguments["x"].shape
-    return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)
+    return _cost(_shape(pipeline), arguments["x"])
 
 
 def diffusers_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """The same of diffusers' `SkyReelsV2Transformer3DModel`, whose captions may be shorter (max_sequence_length)."""
-    shape = WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
-    shape = replace(shape, text_tokens=arguments["encoder_hidden_states"].shape[1])
-    *_, height, width = arguments["hidden_states"].shape
+    shape = replace(_shape(pipeline), text_tokens=arguments["encoder_hidden_states"].shape[1])
+    return _cost(shape, arguments["hidden_states"])
+
+
+def _shape(pipeline: Any) -> WanShape:
+    return WanShape.of(getattr(pipeline.transformer, "_orig_mod", pipeline.transformer))
+
+
+def _cost(shape: WanShape, latents: Tensor) -> Cost:
+    *_, height, width = latents.shape
     return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)

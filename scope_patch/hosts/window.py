@@ -67,12 +67,11 @@ def window_table(rows: Sequence[Row], frames: int) -> Table:
 class Step(NamedTuple):
     """One step of the window.
 
-    `stage` numbers the stages and `position` the steps in one; chunks [start, end) are at the denoise steps `indices`,
-    oldest chunk first; `clean_prefix` (0 or 1) chunks before them go along, clean.
+    `stage` numbers the stages; chunks [start, end) are at the denoise steps `indices`, oldest chunk first;
+    `clean_prefix` (0 or 1) chunks before them go along, clean.
     """
 
     stage: int
-    position: int
     start: int
     end: int
     indices: tuple[int, ...]
@@ -89,7 +88,7 @@ def walk(chunks: int, window: int, steps: int, offset: int = 0) -> Iterator[Step
         start, end = max(offset, newest - window + 1), min(chunks, newest + 1)
         for position in range(length):
             indices = tuple((newest - chunk) * length + position for chunk in range(start, end))
-            yield Step(stage, position, start, end, indices, int(start > offset and position == 0))
+            yield Step(stage, start, end, indices, int(start > offset and position == 0))
 
 
 def rows(
@@ -116,7 +115,7 @@ def rows(
         nearly_clean: `distill_nearly_clean_chunk_threshold`.
 
     Returns:
-        Rows whose `context` is (stage, reach of every chunk, guidance of every chunk, whether the oldest is blended).
+        Rows whose `context` is that of `context`.
 
     Raises ValueError for a window wider than the steps, an offset outside the video, or another number of timesteps.
     """
@@ -125,11 +124,30 @@ def rows(
     out = []
     for step in walk(chunks, window, steps, offset):
         levels = tuple(float(timesteps[index]) for index in step.indices)
-        reach = tuple(index * (len(ranges) or 1) // steps for index in reversed(step.indices))
-        scales = tuple(_scales(guidance, level) for level in levels) if guidance else ()
-        context = (step.stage, reach, scales, levels[0] > nearly_clean)
-        out.append(Row(step.start, step.end, levels, context, step.clean_prefix))
+        seen = context(step.stage, levels, step.indices, steps, len(ranges), guidance, nearly_clean)
+        out.append(Row(step.start, step.end, levels, seen, step.clean_prefix))
     return out
+
+
+def context(
+    stage: int,
+    timesteps: Sequence[float],
+    indices: Sequence[int],
+    steps: int,
+    ranges: int,
+    guidance: Sequence[tuple[float, float, float]],
+    nearly_clean: float,
+) -> tuple[int, tuple[int, ...], tuple[tuple[float, float], ...], bool]:
+    """What a window's velocities hang on: the stage (which chunks are there), how far each chunk looks back, how it is
+    guided, and whether the oldest is blended.
+
+    Args:
+        timesteps, indices: of the chunks, oldest first: the host's timestep, and which denoise step it is.
+        ranges: number of `noise2clean_kvrange`; the others are as of `rows`.
+    """
+    reach = tuple(index * (ranges or 1) // steps for index in reversed(indices))
+    scales = tuple(_scales(guidance, t) for t in timesteps) if guidance else ()
+    return stage, reach, scales, timesteps[0] > nearly_clean
 
 
 def kv_ranges(
@@ -186,6 +204,6 @@ def _ranges(first: int, reach: Sequence[int]) -> list[Interval]:
 
 
 def _scales(guidance: Sequence[tuple[float, float, float]], t: float) -> tuple[float, float]:
-    """Scales of the previous chunks and of the text: those of the last range that has begun."""
+    """`VideoDiTModel.get_cfg_scale`: the last range that has begun, of previous chunks and text."""
     row = sum(start - 1e-7 < t for start, _, _ in guidance) - 1
     return guidance[row][1:]

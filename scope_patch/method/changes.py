@@ -6,7 +6,7 @@ d = mean|f[i] - f[i-1]| / (mean|f[i-1]| + eps), over the slots that both iterati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,53 +32,33 @@ def unasked(iteration: int, slots: Interval) -> float:
     return 0.0
 
 
-class Discrepancy:
-    """d between timesteps of the same slots.
+def of_feature(feature: Feature, schedule: Schedule) -> Changes:
+    """Changes of a feature of the timesteps.
 
     The feature of a slot depends on its timestep alone, and all slots' features have one size. So the means over slots
     are means of numbers that belong to pairs of timesteps, of which a schedule has few: each is worked out once.
 
     Args:
-        feature: asked for each timestep once, in batches.
-        timesteps: [iterations, slots] of a schedule; what its iterations will ask for is measured at once.
+        feature: asked once, for all timesteps of the schedule.
     """
-
-    def __init__(self, feature: Feature, timesteps: Tensor | None = None) -> None:
-        self.feature = feature
-        self._features: dict[float, Tensor] = {}
-        self._pairs: dict[tuple[float, float], tuple[float, float]] = {}
-        if timesteps is not None and timesteps.shape[0] > 1:
-            steps = torch.stack([timesteps[1:].flatten(), timesteps[:-1].flatten()], dim=1)
-            self._measure([(now, before) for now, before in torch.unique(steps, dim=0).tolist()])
-
-    def __call__(self, now: Sequence[float], before: Sequence[float]) -> float | None:
-        """d between the timesteps of the same slots at this and the last iteration; None without a slot."""
-        pairs = list(zip(now, before, strict=True))
-        if not pairs:
-            return None
-        self._measure([pair for pair in dict.fromkeys(pairs) if pair not in self._pairs])
-        change, size = (sum(self._pairs[pair][k] for pair in pairs) / len(pairs) for k in (0, 1))
-        return change / (size + EPSILON)
-
-    def _measure(self, pairs: list[tuple[float, float]]) -> None:
-        if not pairs:
-            return
-        unknown = [t for t in dict.fromkeys(t for pair in pairs for t in pair) if t not in self._features]
-        if unknown:
-            features = self.feature(torch.tensor(unknown, dtype=torch.float64))
-            self._features.update(zip(unknown, features.flatten(1).unbind(), strict=True))
-        now, before = (torch.stack([self._features[pair[k]] for pair in pairs]) for k in (0, 1))
-        change, size = (values.abs().mean(dim=1).tolist() for values in (now - before, before))
-        self._pairs.update(zip(pairs, zip(change, size, strict=True), strict=True))
-
-
-def of_feature(feature: Feature, schedule: Schedule) -> Changes:
-    """Changes of a feature of the timesteps, asked for all of the schedule's timesteps at once."""
-    discrepancy, timesteps = Discrepancy(feature, schedule.timesteps), schedule.timesteps.tolist()
+    times = schedule.timesteps.double()
+    changes: list[list[float]] = []
+    sizes: list[list[float]] = []
+    if len(times) > 1:
+        steps = torch.stack([times[1:].flatten(), times[:-1].flatten()])
+        pairs, which = torch.unique(steps, dim=1, return_inverse=True)
+        known, rows = torch.unique(pairs, return_inverse=True)
+        now, before = feature(known).flatten(1)[rows]
+        changes, sizes = (
+            values.abs().mean(dim=1)[which].view_as(times[1:]).tolist() for values in (now - before, before)
+        )
 
     def change(iteration: int, slots: Interval) -> float | None:
         start, end = _shared(schedule, iteration, slots)
-        return discrepancy(timesteps[iteration][start:end], timesteps[iteration - 1][start:end])
+        if start >= end:
+            return None
+        moved, whole = (sum(means[iteration - 1][start:end]) / (end - start) for means in (changes, sizes))
+        return moved / (whole + EPSILON)
 
     return change
 

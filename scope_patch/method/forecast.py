@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .history import BranchHistory
 from .predictors import Predictor
-from .predictors.points import Points
+from .predictors.formulas import Points
 from .schedule import Interval, Schedule
 
 

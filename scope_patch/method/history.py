@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .memory import Anchor, Memory
-from .predictors.points import Points
+from .predictors.formulas import Points
 from .schedule import Interval, on_device, overlap
 
 FRAME_AXIS = 2

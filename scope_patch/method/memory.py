@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 import torch
@@ -18,29 +17,19 @@ from ..values import Limit
 from .schedule import Interval
 
 
-class Place(Protocol):
-    """Where velocities are kept that the device has no room for."""
+class Cpu:
+    """The CPU's memory, where velocities are kept that another device has no room for."""
 
     def put(self, velocity: Tensor) -> Tensor:
         """A copy there, which shares no memory with the velocity."""
-        ...
-
-    def back(self, kept: Tensor, device: torch.device) -> Tensor:
-        """It on a device again, bit by bit."""
-        ...
-
-
-class Cpu:
-    """The CPU's memory, for models on another device."""
-
-    def put(self, velocity: Tensor) -> Tensor:
         return velocity.to("cpu", copy=True)
 
     def back(self, kept: Tensor, device: torch.device) -> Tensor:
+        """It on a device again, bit by bit."""
         return kept.to(device)
 
 
-def elsewhere(device: torch.device) -> Place | None:
+def elsewhere(device: torch.device) -> Cpu | None:
     """The other place for velocities on a device; None where there is none."""
     return None if device.type in ("cpu", "meta") else Cpu()
 
@@ -57,7 +46,7 @@ class Anchor:
     interval: Interval
     levels: Tensor
     kept: Tensor
-    place: Place | None = None
+    place: Cpu | None = None
     number: int = 0
 
     @property
@@ -104,7 +93,7 @@ class Memory:
         over: the newest velocities alone took more than the limit: so many bytes at the most.
     """
 
-    def __init__(self, limit: Limit | None = None, place: Callable[[torch.device], Place | None] | None = None) -> None:
+    def __init__(self, limit: Limit | None = None, place: Callable[[torch.device], Cpu | None] | None = None) -> None:
         self.limit = limit
         self._place = place or elsewhere
         self._histories: WeakValueDictionary[int, Anchors] = WeakValueDictionary()
@@ -135,7 +124,7 @@ class Memory:
         self._recorded += 1
         anchors.appendleft(Anchor(interval, levels, kept, place, self._recorded))
 
-    def _admit(self, recording: Anchors, size: int, device: torch.device) -> Place | None:
+    def _admit(self, recording: Anchors, size: int, device: torch.device) -> Cpu | None:
         """Make room. Returns where the new one goes; None: on the device."""
         if self.limit is None or self.bytes + size <= self.limit.size:
             return None
@@ -145,7 +134,7 @@ class Memory:
             return None
         return self._move(size, place, self.limit.size)
 
-    def _move(self, size: int, place: Place, limit: int) -> Place | None:
+    def _move(self, size: int, place: Cpu, limit: int) -> Cpu | None:
         """The oldest go, whosever they are; the new one goes too where that is not enough."""
         here = [anchor for anchors in self._histories.values() for anchor in anchors if anchor.bytes]
         taken = sum(anchor.bytes for anchor in here)

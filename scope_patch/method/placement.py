@@ -1,4 +1,7 @@
-"""Which iterations are recomputed: the least error bound under a budget of work, by dynamic programming."""
+"""Which iterations are recomputed: the least error bound under a budget of work, by dynamic programming.
+
+The bound is that of equations 10 to 12 (design §2): the error that skipping an iteration adds to the video.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,89 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .bound import skip_errors
 from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
 
+SHARE_FLOOR = 0.02
+AMPLIFICATION = 1.5
+"""How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
+
+An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
+decisions are made early, and guidance enlarges them, adds to it. Measured with `examples/studies/sensitivity.py`.
+"""
 UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
+
+
+def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
+    """For every iteration, what skipping it adds to the error of the finished latents, summed over slots.
+
+    epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified. delta is what is left of an extrapolation over h
+    from two velocities h1 apart, curvature h (h + h1) / 2, or slope h, what changed over h, where that is less or there
+    is one velocity.
+
+    Args:
+        most: skips in a row at the most.
+
+    Returns:
+        float64 [iterations, most, most + 2]: entry [i, k - 1, g] for the k-th skip in a row (the newest recompute was k
+        iterations ago), g iterations between the last two recomputes, 0 where there is no second. Infinite where a slot
+        that is updated has no velocity.
+    """
+    levels, mask = schedule.noise_levels, schedule.mask
+    iterations, slots = mask.shape
+    following = torch.cat([mask[1:] & mask[:-1], mask.new_zeros(1, slots)])
+    to = torch.where(following, torch.cat([levels[1:], levels[-1:]]), 0.0)
+    slope, curvature = (interpolate(profile.levels, row, levels) for row in (profile.slope, profile.curvature))
+    grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -AMPLIFICATION
+    weight = grows * (levels - to).abs() * mask
+    entry = _entries(schedule)
+    out = torch.full((iterations, most, most + 2), torch.inf, dtype=torch.float64)
+    row = torch.arange(iterations)
+    for skips in range(1, most + 1):
+        newest = row - skips
+        h = (levels - levels[newest.clamp(min=0)]).abs()
+        known = (newest[:, None] >= entry) | ~mask
+        usable = known.all(dim=1) & (newest >= 0)
+        for gap in range(most + 2):
+            second = newest - gap
+            h1 = (levels[newest.clamp(min=0)] - levels[second.clamp(min=0)]).abs()
+            delta = miss(slope, curvature, h, torch.where(second[:, None] >= entry, h1, 0.0))
+            out[:, skips - 1, gap] = torch.where(usable, (weight * delta).sum(dim=1), torch.inf)
+    return out
+
+
+def miss(slope: Tensor, curvature: Tensor, h: Tensor, h1: Tensor) -> Tensor:
+    """What is missed, relative to the velocity, by extrapolating over h from two velocities h1 apart.
+
+    Args:
+        h1: 0 where there is one velocity, which is repeated.
+    """
+    held = slope * h
+    return torch.where(h1 > 0, torch.minimum(held, curvature * h * (h + h1) / 2), held)
+
+
+def _entries(schedule: Schedule) -> Tensor:
+    """For every slot, the first iteration that can compute it, [slots]."""
+    slot = torch.arange(schedule.mask.shape[1])
+    start, end = torch.tensor(schedule.intervals).reshape(-1, 2, 1).unbind(dim=1)
+    inside = (start <= slot) & (slot < end)
+    return torch.where(inside.any(dim=0), inside.long().argmax(dim=0), len(schedule))
+
+
+def interpolate(levels: tuple[float, ...], values: tuple[float, ...], at: Tensor) -> Tensor:
+    """Linear between noise levels, constant beyond them."""
+    x, y = (torch.tensor(row, dtype=torch.float64) for row in (levels, values))
+    if len(x) == 1:
+        return torch.full_like(at, float(y[0]))
+    upper = torch.searchsorted(x, at.contiguous()).clamp(1, len(x) - 1)
+    share = ((at - x[upper - 1]) / (x[upper] - x[upper - 1])).clamp(0, 1)
+    return torch.lerp(y[upper - 1], y[upper], share)
 
 
 class Placed:
@@ -33,13 +108,9 @@ class Placed:
         return None
 
     def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
-        for must, reason in (
-            (observation.grew, "growth"),
-            (observation.forced, "forced"),
-            (observation.points < 1, "history"),
-        ):
-            if must:
-                return None, Decision(Mode.RECOMPUTE, reason)
+        must = "growth" if observation.grew else "forced" if observation.forced else ""
+        if must or observation.points < 1:
+            return None, Decision(Mode.RECOMPUTE, must or "history")
         # With one point a slot repeats its velocity, whatever the other slots have: each predicts from what it has.
         return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
@@ -55,22 +126,15 @@ def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip:
         max_skip: skips in a row at the most; beyond FURTHEST it changes nothing.
     """
     reach = min(max_skip, FURTHEST)
-    must = [_must(schedule, i) for i in range(len(schedule))]
+    changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
+    must = [schedule.grew(i) or schedule.clean_prefix(i) > 0 or changed[i] for i in range(len(schedule))]
     unit = max(budget, _cheapest(work, must, reach)) / UNITS
     parts = [round(each / unit) for each in work]
     spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
     most = spend + max(parts)  # some room above: see `_pick`
     errors = skip_errors(schedule, profile, max(reach, 1))
-    table, came = _tabulate(parts, must, [_turned(schedule, i) for i in range(len(schedule))], errors, reach, most)
+    table, came = _tabulate(parts, must, changed, errors, reach, most)
     return _trace(table, came, parts, _pick(table.flatten(0, 1).amin(dim=0), spend))
-
-
-def _must(schedule: Schedule, iteration: int) -> bool:
-    return schedule.grew(iteration) or schedule.clean_prefix(iteration) > 0 or _turned(schedule, iteration)
-
-
-def _turned(schedule: Schedule, iteration: int) -> bool:
-    return iteration > 0 and schedule.context_changed(iteration, iteration - 1)
 
 
 def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:

@@ -11,9 +11,8 @@ from typing import Any
 from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
 from .changes import Changes, Feature, expected, of_feature, unasked
-from .fold import Fold, StepDecision
+from .decision import Fold, Policy, StepDecision
 from .placement import TOLERANCE, Placed, place
-from .policies import Policy
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule

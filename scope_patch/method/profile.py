@@ -1,21 +1,32 @@
-"""How fast velocities change and bend at every noise level: measured by `calibrate`, or assumed. Imports no torch."""
+"""How fast velocities change and bend at every noise level: added up while a host runs unaccelerated
+(`calibrate`), or assumed. Imports no torch before velocities come."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .decision import SAME_LEVEL
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .memory import Anchor
 
 KIND = "scope_patch profile"
 SCHEMA = 1
 FLOOR, ROUGHNESS = 0.1, 7.0
 """What stands in for measurements: the least share of the signal, and the bend in units of the change squared (5 to 10
 on the demo model at all noise levels but the last)."""
+DIGITS = 6
+"""Noise levels that agree to so many places are one."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +48,13 @@ class Profile:
             raise ValueError("levels, change and bend are not lists of one length, with at least one number")
         if any(not (math.isfinite(x) and x >= 0) for x in (*self.levels, *self.slope, *self.curvature)):
             raise ValueError("levels, change and bend hold something that is no number, or negative")
-        if any(low >= high for low, high in zip(self.levels, self.levels[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(self.levels)):
             raise ValueError("levels do not ascend")
 
     def as_dict(self) -> dict[str, Any]:
         """For the file."""
-        return {
-            "kind": KIND,
-            "schema": SCHEMA,
-            "host": self.host,
-            "levels": list(self.levels),
-            "change": list(self.slope),
-            "bend": list(self.curvature),
-        }
+        rows = {"levels": list(self.levels), "change": list(self.slope), "bend": list(self.curvature)}
+        return {"kind": KIND, "schema": SCHEMA, "host": self.host, **rows}
 
 
 def read(path: Path | str) -> Profile:
@@ -61,7 +66,7 @@ def read(path: Path | str) -> Profile:
     if not isinstance(contents, dict) or contents.get("kind") != KIND or contents.get("schema") != SCHEMA:
         raise UsageError(f"{path} is no profile of schema {SCHEMA}; `python -m scope_patch calibrate` writes one")
     try:
-        levels, change, bend = (_numbers(contents[name]) for name in ("levels", "change", "bend"))
+        levels, change, bend = (tuple(map(float, contents[name])) for name in ("levels", "change", "bend"))
         return Profile(levels, change, bend, str(contents.get("host", "")))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the profile {path} is damaged ({error}); calibrate again") from error
@@ -78,5 +83,80 @@ def assumed() -> Profile:
     return Profile(levels, change, tuple(ROUGHNESS * c * c for c in change))
 
 
-def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+class Calibration:
+    """Sums of squares by noise level, over latent frames, CFG branches, segments and generations."""
+
+    def __init__(self) -> None:
+        self._first: defaultdict[float, list[tuple[float, float]]] = defaultdict(list)
+        self._second: defaultdict[float, list[tuple[float, float]]] = defaultdict(list)
+
+    def note(self, anchors: Sequence[Anchor], active: Tensor) -> None:
+        """A velocity has been computed.
+
+        Args:
+            anchors: it and up to two before it, newest first.
+            active: slots that are updated now, booleans [all slots].
+        """
+        import torch
+
+        from .history import FRAME_AXIS
+        from .schedule import overlap
+
+        if len(anchors) < 2:
+            return
+        common = anchors[0].interval
+        for anchor in anchors[1:]:
+            common = overlap(common, anchor.interval)
+        if common[0] >= common[1]:
+            return
+        shared = [(common[0] - anchor.interval[0], common[1] - common[0]) for anchor in anchors]
+        levels = [
+            anchor.levels.narrow(0, *at).to("cpu", torch.float64) for anchor, at in zip(anchors, shared, strict=True)
+        ]
+        velocities = [
+            anchor.velocity.narrow(FRAME_AXIS, *at).double() for anchor, at in zip(anchors, shared, strict=True)
+        ]
+        gaps = [newer - older for newer, older in pairwise(levels)]
+        # A slope between two equal noise levels is none; neither is a curvature beside one.
+        usable = active[common[0] : common[1]] & (gaps[0].abs() > SAME_LEVEL)
+        slopes = [
+            (newer - older) / _row(torch.where(gap.abs() > SAME_LEVEL, gap, 1.0), newer)
+            for (newer, older), gap in zip(pairwise(velocities), gaps, strict=True)
+        ]
+        self._add(self._first, levels[0], usable, slopes[0], velocities[0])
+        if len(slopes) > 1:
+            usable &= gaps[1].abs() > SAME_LEVEL
+            curvature = 2 * (slopes[0] - slopes[1]) / _row(gaps[0] + gaps[1], slopes[0])
+            self._add(self._second, levels[0], usable, curvature, velocities[0])
+
+    def profile(self, host: str) -> Profile | None:
+        """What was measured; None where there is too little: no noise level with two velocities before it."""
+        rows = []
+        for level in sorted(self._second):
+            slope, curvature = (_ratio(sums[level]) for sums in (self._first, self._second))
+            if math.isfinite(slope) and math.isfinite(curvature):
+                rows.append((level, slope, curvature))
+        if not rows:
+            return None
+        levels, slopes, curvatures = zip(*rows, strict=True)
+        return Profile(levels, slopes, curvatures, host)
+
+    @staticmethod
+    def _add(
+        sums: defaultdict[float, list[tuple[float, float]]], levels: Tensor, usable: Tensor, part: Tensor, whole: Tensor
+    ) -> None:
+        own, all_of_it = (values.square().sum(dim=(0, 1, 3, 4)).tolist() for values in (part, whole))
+        for level, *squares, use in zip(levels.tolist(), own, all_of_it, usable.tolist(), strict=True):
+            if use:
+                sums[round(level, DIGITS)].append(tuple(squares))
+
+
+def _row(values: Tensor, like: Tensor) -> Tensor:
+    """[slots] as a factor of [batch, channels, slots, height, width], beside it."""
+    return values.view(1, 1, -1, 1, 1).to(like.device)
+
+
+def _ratio(sums: Sequence[tuple[float, float]]) -> float:
+    """Root of what the parts make of the whole."""
+    own, whole = (sum(column) for column in zip(*sums, strict=True))
+    return math.sqrt(own / whole) if whole else math.nan

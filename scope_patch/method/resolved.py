@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
 from . import policies, predictors
+from .decision import Policy
 from .forecast import Limits
-from .policies import Policy
 from .policies.traits import Size, Traits, traits
 from .predictors import Predictor
 

@@ -7,14 +7,13 @@ these are small tables.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from math import inf
 
 import torch
 from torch import Tensor
-
-from .widths import Widths
 
 Interval = tuple[int, int]
 LOWEST_START = 0.002
@@ -64,23 +63,23 @@ class Table:
 
     Attributes:
         timesteps: the host's, [iterations, slots].
-        levels: sigma in 0 (clean) .. 1 (noise), [iterations, slots].
+        noise_levels: sigma in 0 (clean) .. 1 (noise), [iterations, slots].
         mask: booleans [iterations, slots], True where a slot is integrated.
         intervals: what the host forwards at every iteration, clean prefix left out.
         clean_prefixes: clean slots right before each interval that are forwarded along, to cache keys and values.
         contexts: what velocities hang on beside latents and timesteps (which chunks are seen, how strong the guidance
             is), one an iteration. Velocities of different contexts are not of one curve.
-        slot_frames: latent frames a slot.
+        frames: latent frames a slot.
         moving: slots are chunks of a window that moves along the video; each has a history of its own.
     """
 
     timesteps: Tensor
-    levels: Tensor
+    noise_levels: Tensor
     mask: Tensor
     intervals: Sequence[Interval]
     clean_prefixes: Sequence[int] = ()
     contexts: Sequence[Hashable] = ()
-    slot_frames: int = 1
+    frames: int = 1
     moving: bool = False
 
     def check(self) -> None:
@@ -89,15 +88,14 @@ class Table:
         A slot that is updated goes from noise (1) to clean (0). One that is not stays where it is, or has finished. A
         moving window has one timestep a chunk, the cleanest first, and never moves back.
         """
-        for name in ("timesteps", "levels", "mask"):
-            found = getattr(self, name)
+        for name, found in (("timesteps", self.timesteps), ("levels", self.noise_levels), ("mask", self.mask)):
             if found.dim() != 2 or found.shape != self.mask.shape:
                 raise ValueError(f"{name} is {list(found.shape)}, expected [iterations, slots] as the mask")
-        given = {"clean prefixes": len(self.clean_prefixes), "contexts": len(self.contexts)}
-        for name, count in {"intervals": len(self.intervals), **{k: n for k, n in given.items() if n}}.items():
-            if count != len(self.mask):
-                raise ValueError(f"there are {count} {name} for {len(self.mask)} iterations")
-        mask, levels = _on_cpu(self.mask, torch.bool), _on_cpu(self.levels, torch.float64)
+        given = {"intervals": self.intervals, "clean prefixes": self.clean_prefixes, "contexts": self.contexts}
+        for name, rows in given.items():
+            if len(rows) != len(self.mask) and (rows or name == "intervals"):
+                raise ValueError(f"there are {len(rows)} {name} for {len(self.mask)} iterations")
+        mask, levels = _on_cpu(self.mask, torch.bool), _on_cpu(self.noise_levels, torch.float64)
         if self.moving:
             self._check_window(mask, levels)
         problem = contradiction(mask, levels)
@@ -138,36 +136,81 @@ def contradiction(mask: Tensor, levels: Tensor) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """One segment: what is updated when, at which timestep, and what is forwarded.
+@dataclass
+class Widths:
+    """The widths of one generation: later segments take those of earlier ones where these are wide enough.
+
+    A compiled model is compiled once a width, and a CUDA graph is captured once a width. Ends are rounded up, to widths
+    that occur anyway: more latent frames are left in that have not started, as the host itself leaves in all of them,
+    and block-causal masks still get whole blocks.
 
     Attributes:
-        mask: update mask, booleans [iterations, latent frames].
-        timesteps: the host's timesteps, [iterations, latent frames].
-        noise_levels: sigma in 0..1, float64 [iterations, latent frames].
-        ends: interval end e of every iteration (growth of e is growth of the work under way).
-        intervals: what is forwarded at every iteration.
-        baseline: what the host forwards at every iteration.
-        selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
-        clean_prefixes: clean slots right before the interval that the host forwards along to cache keys and values.
-        contexts: what velocities hang on beside latents and timesteps; a history is of one context.
-        frames: latent frames a slot.
-        moving: slots are chunks of a moving window, each with a history of its own.
+        most: distinct widths a segment, at least 1; None: as many as there are.
+        known: widths that earlier segments were given.
+        limited: there would have been more.
     """
 
-    mask: Tensor
-    timesteps: Tensor
-    noise_levels: Tensor
+    most: int | None = None
+    known: set[int] = field(default_factory=set)
+    limited: bool = False
+
+    def of_segment(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """Width -> the width that it is rounded up to.
+
+        Args:
+            counts: width -> iterations of the segment that need it.
+        """
+        if self.most is None or not counts:
+            return {width: width for width in counts}
+        widest = max(counts)  # never above: it may be all that the segment has
+        targets = sorted({width for width in self.known if width < widest} | {widest})
+        if not self.known or widest > max(self.known) or len(targets) > self.most:
+            targets = fewest(counts, self.most)
+        self.known.update(targets)
+        rounded = {width: next(target for target in targets if target >= width) for width in counts}
+        self.limited |= any(width != to for width, to in rounded.items())
+        return rounded
+
+
+def fewest(counts: Mapping[int, int], most: int) -> list[int]:
+    """Of the widths in `counts`, at most `most` to round up to, ascending, with the fewest additional latent frames.
+
+    Additional ones are counted over all iterations, also those that may be skipped later. Exact, by dynamic programming
+    over the sorted widths.
+    """
+    widths = sorted(counts)
+    iterations = [0, *accumulate(counts[width] for width in widths)]
+    frames = [0, *accumulate(width * counts[width] for width in widths)]
+
+    def additional(start: int, end: int) -> int:
+        """Latent frames, where the widths [start, end) are rounded up to the last of them."""
+        return widths[end - 1] * (iterations[end] - iterations[start]) - (frames[end] - frames[start])
+
+    # Of the first so many widths: (additional latent frames, targets), with one more target allowed every time.
+    best: list[tuple[float, tuple[int, ...]]] = [(0, ()), *[(inf, ())] * len(widths)]
+    for _ in range(min(most, len(widths))):
+        best = [best[0]] + [
+            min((best[start][0] + additional(start, end), (*best[start][1], widths[end - 1])) for start in range(end))
+            for end in range(1, len(best))
+        ]
+    return list(best[-1][1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Table):
+    """One segment: a table on the CPU, its noise levels in float64, and what is forwarded.
+
+    Attributes:
+        intervals: what is forwarded at every iteration.
+        ends: interval end e of every iteration (growth of e is growth of the work under way).
+        baseline: what the host forwards at every iteration, clean prefix included.
+        selective: whether `intervals` are SCOPE's; False also where they could not be used (see `note`).
+    """
+
     ends: list[int]
-    intervals: list[Interval]
     baseline: list[Interval]
     selective: bool
     note: str = ""
-    clean_prefixes: Sequence[int] = ()
-    contexts: Sequence[Hashable] = ()
-    frames: int = 1
-    moving: bool = False
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -190,18 +233,18 @@ class Schedule:
             note = misfit(mask, ours, host)
             intervals = host if note else ours
         return cls(
-            mask,
             table.timesteps.detach().to("cpu"),
-            _on_cpu(table.levels, torch.float64),
-            ends,
+            _on_cpu(table.noise_levels, torch.float64),
+            mask,
             intervals,
-            [(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)],
-            selective and not note,
-            note,
             table.clean_prefixes,
             table.contexts,
-            table.slot_frames,
+            table.frames,
             table.moving,
+            ends=ends,
+            baseline=[(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)],
+            selective=selective and not note,
+            note=note,
         )
 
     def __len__(self) -> int:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .bound import interpolate, miss
-from .decision import Decision, Mode
-from .fold import StepDecision
+from .decision import Decision, Mode, StepDecision
+from .placement import interpolate, miss
 from .profile import Profile
 from .schedule import Interval, Schedule
 

@@ -1,5 +1,77 @@
 """`plan`: the decisions, forwards and FLOPs of a run before it, from its options and the weights of a time embedding.
 
-Without GPU or host; without weights too, where the signal does not need them. One way through: options (`options`) make
-a job (`jobs`, with the `signal` from `weights`), a job is planned and told (`show`).
+Without GPU or host; without weights too, where the signal does not need them. One way through: options (those of the
+hosts' own commands, as far as a plan hangs on them) make a job (`jobs`, with the `signal` from the weights), a job is
+planned and told (`show`). Imports no torch before a plan is made: `run` builds the options too.
 """
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from ..settings import NAMES, Settings
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def skyreels(parser: argparse.ArgumentParser) -> None:
+    """Names and defaults of upstream's own script."""
+    parser.add_argument("--num-frames", type=int, default=97)
+    parser.add_argument("--base-num-frames", type=int, default=97)
+    parser.add_argument(
+        "--overlap-history", type=int, help="frames that a segment of a long video has from the last one"
+    )
+    parser.add_argument("--ar-step", type=int, default=0)
+    parser.add_argument("--causal-block-size", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=30, help="--inference_steps")
+    parser.add_argument("--shift", type=float, default=8.0)
+    parser.add_argument("--guidance-scale", type=float, default=6.0)
+    parser.add_argument("--height", type=int, default=544)
+    parser.add_argument("--width", type=int, default=960)
+    parser.add_argument("--text-tokens", type=int, help="diffusers' max_sequence_length (default: 512, for FLOPs)")
+    parser.add_argument("--fps", type=int, default=24, help="counts with --weights, where the model embeds it")
+    parser.add_argument("--model", help="1.3B or 14B (default: as --weights has it, or else 1.3B)")
+    weights(parser)
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default=DTYPES[0], help="that the host loads the weights in (default: %(default)s)"
+    )
+
+
+def magi(parser: argparse.ArgumentParser) -> None:
+    """What stands in the configuration file may be given anew."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="upstream's JSON, as given to --config_file")
+    parser.add_argument("--num-frames", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument(
+        "--kv-ranges", type=int, nargs="*", help="noise2clean_kvrange; none: every chunk sees all before it"
+    )
+    parser.add_argument("--prefix-frames", type=int, default=0, help="1: image to video, more: video to video")
+    parser.add_argument(
+        "--text-tokens", type=int, default=128, help="of the prompt, special tokens included (for FLOPs)"
+    )
+    weights(parser)
+
+
+def weights(parser: argparse.ArgumentParser) -> None:
+    """What a signal that the model makes needs."""
+    parser.add_argument(
+        "--weights",
+        metavar="DIR",
+        help="the model's safetensors files: the timestep signal is made with the time embedding in them",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan of a host. Raises UsageError for options that cannot be used."""
+    from . import jobs, show
+
+    flags = {name: getattr(options, name, None) for name in NAMES}
+    environ = {name: value for name, value in os.environ.items() if name != "SCOPE_PATCH_REPORT"}
+    make = jobs.magi_1 if options.host == "magi-1" else jobs.skyreels
+    outlook = show.look(make(options, Settings.resolve(flags, environ)))
+    print(json.dumps(show.as_dict(outlook)) if options.json else "\n".join(show.lines(outlook)))
+    return 0

@@ -15,18 +15,16 @@ import torch
 
 from ..catalogue import usable_hosts
 from ..errors import UsageError
-from ..hosts import magi, staircase, wan
+from ..hosts import magi, wan
 from ..hosts import window as moving_window
 from ..method.changes import Feature
 from ..method.plan import Work
 from ..method.policies.traits import Size
 from ..method.resolved import Method, method_of
-from ..method.schedule import Interval, Schedule
-from ..method.widths import Widths
+from ..method.schedule import Interval, Schedule, Widths
 from ..patch.host import NO_WIDTHS, Host
 from ..settings import Settings
-from .signal import CONDITION, TIME_MODULATION, condition, modulation
-from .weights import Checkpoint
+from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
 
 DIFFUSERS = "skyreels-v2-diffusers"
 SMALL = "1.3B"
@@ -98,7 +96,7 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     """Raises UsageError for options with which the host would fail, or weights that cannot be used."""
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     branches = 2 if options.guidance_scale > 1 else 1
-    make = staircase.diffusers_timesteps if options.host == DIFFUSERS else staircase.official_timesteps
+    make = wan.diffusers_timesteps if options.host == DIFFUSERS else wan.official_timesteps
     try:
         shape, feature = _model(options)
         method = method_of(settings, known_host(options.host).defaults_for(Size(shape.dim, shape.layers)))
@@ -107,7 +105,7 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
         flops = cache(lambda slots: branches * wan.forward_flops(shape, slots, height, width))
         widths, parts = Widths(settings.widths), []
         for frames, ready in segments(options):
-            progress = staircase.progress(
+            progress = wan.progress(
                 frames, options.steps, ar_step=options.ar_step, pre_ready=ready, block=options.causal_block_size
             )
             schedule = Schedule.of(
@@ -227,9 +225,7 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     )
 
     def forwarded(iteration: int, slots: Interval) -> int:
-        prefix = schedule.clean_prefix(iteration)
-        chunks = slots[1] - schedule.intervals[iteration][0] + prefix
-        return 3 * chunks - prefix if branches == 3 else chunks + magi.duplicated(schedule, iteration, branches)
+        return magi.runs(branches, *magi.window(schedule, iteration, slots, branches))[1]
 
     extra = 0.0
     if offset:

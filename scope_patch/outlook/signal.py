@@ -1,5 +1,7 @@
 """The timestep signals of a run from the weights of the time embedding, without the run.
 
+Single tensors come out of a checkpoint's safetensors files: a few megabytes of many gigabytes are read.
+
 SkyReels-V2: the modulation that enters the first block, the same numbers as a run slices out of the host's forward
 (`patch/signal.py`). Read from `WanModel.forward` in skyreels_v2_infer/modules/transformer.py (SkyworkAI/SkyReels-V2 @
 abed76f) and diffusers' transformer_skyreels_v2.py. Checkpoints of both hosts are read for both: the function is one,
@@ -17,9 +19,14 @@ and then its last bit (0.4 %). Decisions differ if that close.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +36,9 @@ from ..errors import UsageError
 from ..hosts.window import timesteps
 from ..method.changes import Feature
 from ..patch.host import Host
-from .weights import Checkpoint
 
+DIFFUSERS_FOLDER = "transformer"
+"""Where a diffusers pipeline keeps its DiT."""
 TIME_MODULATION = "time modulation (from the weights)"
 TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
 OFFICIAL = {
@@ -57,6 +65,105 @@ FULL = 1000
 """Timesteps run from 0 to 1; sinusoids are taken of thousandths."""
 
 Layer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Attributes: given, the option as it was given; folder; files, by the name of every tensor in them."""
+
+    given: str
+    folder: Path
+    files: dict[str, Path]
+
+    @classmethod
+    def find(cls, given: str, folders: Sequence[str] = (DIFFUSERS_FOLDER,)) -> Checkpoint:
+        """The checkpoint in a folder, in the first of these folders below it that has one, or in one file.
+
+        Raises UsageError where there is none, or a file is not whole.
+        """
+        path = Path(given).expanduser()
+        if path.is_file():
+            return cls(given, path.parent, dict.fromkeys(_names(path), path))
+        if not path.is_dir():
+            raise UsageError(f"--weights {given}: there is no such folder or file")
+        for folder in (path, *(path / name for name in folders)):
+            indices, files = (sorted(folder.glob(f"*.safetensors{end}")) for end in (".index.json", ""))
+            if indices:
+                return cls(given, folder, _shards(min(indices, key=lambda each: len(each.name))))
+            if files:
+                return cls(given, folder, {name: file for file in reversed(files) for name in _names(file)})
+        raise UsageError(
+            f"--weights {given}: no *.safetensors file there, nor in {' or '.join(folders)} below it; give the folder "
+            "of the DiT's weights (.bin, .pt and .pth files are not read)"
+        )
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """config.json beside the files, if there is one. Raises UsageError where it is not JSON."""
+        path = self.folder / "config.json"
+        return _json(path) if path.is_file() else None
+
+    def read(self, names: Collection[str], purpose: str) -> dict[str, Tensor]:
+        """Tensors by name, in the dtypes of the files.
+
+        Raises UsageError naming those that are missing or no floating-point numbers; `purpose` says what for.
+        """
+        missing = [name for name in names if name not in self.files]
+        if missing:
+            raise UsageError(
+                f"--weights {self.given} does not hold {', '.join(missing)}, which {purpose} is made with; is it the "
+                f"folder of this model's DiT?"
+            )
+        read: dict[str, Tensor] = {}
+        for path in dict.fromkeys(self.files[name] for name in names):
+            with _opened(path) as file:
+                read.update({name: file.get_tensor(name) for name in names if self.files[name] == path})
+        numbers = [name for name, tensor in read.items() if not tensor.is_floating_point()]
+        if numbers:
+            raise UsageError(
+                f"--weights {self.given}: {numbers[0]} is quantised ({read[numbers[0]].dtype}); give the folder of the "
+                "weights that it was made from"
+            )
+        return read
+
+
+def _names(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    try:
+        return {str(name): index.parent / file for name, file in _json(index)["weight_map"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--weights: {index} is no index of safetensors files: {error!r} is missing or wrong"
+        ) from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--weights: {path} cannot be read: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file whose tensors are read when they are asked for."""
+    try:
+        import safetensors
+    except ImportError as error:
+        raise UsageError("--weights needs the package safetensors: pip install safetensors") from error
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise UsageError(f"--weights: {path} is not there; is the download complete?") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UsageError(
+            f"--weights: {path} is no whole safetensors file ({error}); is the download complete?"
+        ) from error
 
 
 def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) -> tuple[Feature, int]:
@@ -94,17 +201,23 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
         projected = projection(silu(embedded))
         return projected if added is None else projected + added
 
-    try:
+    with _fitting(checkpoint, "time modulation"):
         if embeds_fps:
             row = read[FPS_TABLE][0 if fps == SLOW_FPS else 1].to(rest[0]).to(rest[1])
             before, after = (layer(part, *rest) for part in FPS)
             added = after(silu(before(row)))
         size = feature(torch.zeros(1)).shape[1]
+    return feature, size // 6
+
+
+@contextmanager
+def _fitting(checkpoint: Checkpoint, part: str) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, IndexError) as error:
         raise UsageError(
-            f"--weights {checkpoint.given}: the tensors of the time modulation do not fit together: {error}"
+            f"--weights {checkpoint.given}: the tensors of the {part} do not fit together: {error}"
         ) from error
-    return feature, size // 6
 
 
 def sinusoids(timesteps: Tensor, channels: int) -> Tensor:
@@ -152,12 +265,8 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
     )
     assert host.feature is not None
     feature = host.feature(transport, 0, model)
-    try:
+    with _fitting(checkpoint, "timestep embedding"):
         feature(torch.zeros(1))
-    except RuntimeError as error:
-        raise UsageError(
-            f"--weights {checkpoint.given}: the tensors of the timestep embedding do not fit together: {error}"
-        ) from error
     return feature
 
 

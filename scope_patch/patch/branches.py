@@ -10,7 +10,7 @@ from torch import Tensor
 from ..method.forecast import Part
 from ..method.history import BranchHistory
 from ..method.memory import Memory
-from ..method.predictors.points import Points
+from ..method.predictors.formulas import Points
 from ..method.schedule import Interval
 
 FORGET_AFTER = 2

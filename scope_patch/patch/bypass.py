@@ -15,8 +15,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from ..method.decision import Mode
-from ..method.fold import StepDecision
+from ..method.decision import Mode, StepDecision
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
-from ..method.calibration import Calibration
+from ..method.profile import Calibration
 from ..report.record import Run
 from .compiled import unwrap
 

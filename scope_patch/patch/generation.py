@@ -14,17 +14,15 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..errors import NotApplied, UsageError
-from ..method.calibration import Calibration
 from ..method.changes import EXPECTED, Feature, placed_by
-from ..method.fold import StepDecision
+from ..method.decision import StepDecision
 from ..method.memory import Memory
 from ..method.plan import Planner, Work
 from ..method.policies.traits import Size
-from ..method.profile import Profile, assumed, read
+from ..method.profile import Calibration, Profile, assumed, read
 from ..method.resolved import method_of
-from ..method.schedule import Schedule, Table, by_step
+from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
-from ..method.widths import Widths
 from ..report.record import GenerationRecord
 from ..report.sink import put
 from . import defaults

@@ -110,7 +110,7 @@ def scheduler_table(scheduler: Any, slots: int) -> Table:
     every = (count, slots)
     return Table(
         timesteps=timesteps[:, None].expand(every).contiguous(),
-        levels=sigmas[:count, None].expand(every).contiguous(),
+        noise_levels=sigmas[:count, None].expand(every).contiguous(),
         mask=torch.ones(every, dtype=torch.bool),
         intervals=[(0, slots)] * count,
     )

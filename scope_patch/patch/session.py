@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import NotApplied
-from ..method.calibration import Calibration
-from ..method.fold import StepDecision
+from ..method.decision import StepDecision
 from ..method.forecast import Forecast, Limits, Tally
 from ..method.memory import Memory
 from ..method.predictors import Predictor
+from ..method.profile import Calibration
 from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NotApplied
-from ..method.decision import Mode
-from ..method.fold import StepDecision
+from ..method.decision import Mode, StepDecision
 from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..method import verifying
-from ..method.fold import StepDecision
+from ..method.decision import StepDecision
 from ..method.history import norms
 from ..method.profile import Profile
 from ..method.schedule import Interval, Schedule

@@ -6,35 +6,13 @@ tensors and asks for nothing but the observation, so that a plan made ahead and 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from ... import plugins
 from ...errors import UsageError
 from ...settings import Settings
-from ..decision import Decision, Observation
-from .by_change import FlowCache, TeaCache
+from ..decision import Policy
+from .by_change import FlowCache, Never, Scope, TeaCache
 from .by_count import DeltaDiT, TaylorSeer
-from .scope import Never, Scope
 from .traits import Size, traits
-
-
-class Policy(Protocol):
-    """See the module's docstring; `active` False leaves the host's own intervals and runs every forward.
-
-    A policy may have more: `traits` (see `traits.Traits`), `fit(size)`, told of the model before it is first asked,
-    `candidates()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
-    `span(iteration, iterations)`, the blocks [first, last) that are skipped at the residual level.
-    """
-
-    name: str
-    active: bool
-
-    def __init__(self, settings: Settings) -> None: ...
-
-    def initial(self) -> Any: ...
-
-    def step(self, state: Any, observation: Observation) -> tuple[Any, Decision]: ...
-
 
 BUILT_IN: dict[str, type[Policy]] = {
     "scope": Scope,

@@ -1,15 +1,20 @@
-"""Rivals that decide by an accumulated change: `teacache` (arXiv 2411.19108) and `flowcache` (arXiv 2602.10825)."""
+"""Policies that decide by an accumulated change: `scope`, the tri-modal scheduler of SCOPE (arXiv 2604.02979, equations
+3 to 5 of design §2), and its rivals `teacache` (arXiv 2411.19108) and `flowcache` (arXiv 2602.10825); and `never`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, NamedTuple
 
 from ...errors import unknown
-from ...settings import Settings
+from ...settings import NO_LIMIT, Settings
 from ..decision import Decision, Mode, Observation
-from .traits import Size, Traits, at_least, options_of, varied
+from .traits import NoOptions, Size, Traits, at_least, options_of, varied
 
+POINTS_TO_CACHE = 1
+POINTS_TO_PREDICT = 2
 # SkyworkAI/SkyReels-V2 @ abed76f, modules/transformer.py, for text to video: (model, use_ret_steps) -> the polynomial
 # that makes a change of the model's output out of one of the embedding, highest power first.
 COEFFICIENTS: dict[tuple[str, bool], Sequence[float]] = {
@@ -24,6 +29,99 @@ WIDE = 3000
 """Channels that tell the 14B model (5120) from the 1.3B one (1536)."""
 THRESHOLDS_TRIED = [0.002 * 1.06**k for k in range(140)]
 """Thresholds that are tried for a target speed-up, 0.002 to 6.6."""
+
+
+class ScopeState(NamedTuple):
+    """A, the discrepancy accumulated since the last recompute, and r, the skips in a row."""
+
+    accumulated: float = 0.0
+    skips: int = 0
+
+
+class Scope:
+    """Cache below one threshold of accumulated discrepancy, Predict below a second, Recompute above."""
+
+    name = "scope"
+    active = True
+
+    def __init__(self, settings: Settings) -> None:
+        options_of(settings, NoOptions)
+        self.cache_threshold, self.predict_threshold = settings.thresholds or NO_LIMIT
+        self.max_skip = settings.max_skip
+        self.decay = settings.predict_decay
+
+    def initial(self) -> ScopeState:
+        return ScopeState()
+
+    def step(self, state: ScopeState, observation: Observation) -> tuple[ScopeState, Decision]:
+        accumulated = state.accumulated + (observation.discrepancy or 0.0)
+        decision = self._decide(accumulated, state.skips, observation)
+        if decision.mode is Mode.RECOMPUTE:
+            return ScopeState(), decision
+        kept = accumulated * self.decay if decision.mode is Mode.PREDICT else accumulated
+        return ScopeState(kept, state.skips + 1), decision
+
+    def _decide(self, accumulated: float, skips: int, observation: Observation) -> Decision:
+        recompute = Mode.RECOMPUTE
+        if observation.grew:
+            return Decision(recompute, "growth")
+        if observation.forced:
+            return Decision(recompute, "forced")
+        if observation.points < POINTS_TO_CACHE or observation.discrepancy is None:
+            return Decision(recompute, "history")
+        if skips >= self.max_skip:
+            return Decision(recompute, "horizon")
+        if accumulated < self.cache_threshold:
+            return Decision(Mode.CACHE, "threshold")
+        # A discrepancy that is not a number is on neither side of a threshold: it recomputes.
+        if not accumulated < self.predict_threshold:
+            return Decision(recompute, "threshold")
+        if observation.points < POINTS_TO_PREDICT:
+            return Decision(Mode.CACHE if observation.hold_if_short else recompute, "history")
+        return Decision(Mode.PREDICT, "threshold")
+
+
+class Never:
+    """Every step is recomputed on the host's own intervals: for comparing and for finding faults."""
+
+    name = "never"
+    active = False
+
+    def __init__(self, settings: Settings) -> None:
+        options_of(settings, NoOptions)
+
+    def initial(self) -> None:
+        return None
+
+    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
+        return None, Decision(Mode.RECOMPUTE, "forced")
+
+
+class Accumulating:
+    """What the two rivals share: the state is the rescaled change accumulated since the last recompute."""
+
+    active = True
+    threshold: float
+    coefficients: Sequence[float] = PLAIN
+
+    def candidates(self) -> list[Any]:
+        """Rising thresholds."""
+        return varied(self, "threshold", THRESHOLDS_TRIED)
+
+    def initial(self) -> float:
+        return 0.0
+
+    def accumulate(self, state: float, change: float) -> tuple[float, Decision]:
+        """With one more change. Like upstream's: what is not a number is not below the threshold."""
+        accumulated = state + polynomial(self.coefficients, change)
+        if accumulated < self.threshold:
+            return accumulated, Decision(Mode.CACHE, "threshold")
+        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+
+
+def polynomial(coefficients: Sequence[float], x: float) -> float:
+    """Highest power first, as `numpy.poly1d` evaluates it."""
+    return reduce(lambda value, coefficient: value * x + coefficient, coefficients, 0.0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +144,7 @@ class TeaCacheOptions:
     num_steps: int = 0
 
 
-class TeaCache:
+class TeaCache(Accumulating):
     """TeaCache as built into SkyReels-V2: reuse the residual while the rescaled, accumulated embedding change is small.
 
     The state is the accumulated change. Upstream counts calls of the DiT, two an iteration (guidance on): where its
@@ -54,7 +152,6 @@ class TeaCache:
     """
 
     name = "teacache"
-    active = True
 
     def __init__(self, settings: Settings) -> None:
         self.options = options_of(settings, TeaCacheOptions)
@@ -76,13 +173,6 @@ class TeaCache:
         if not self.options.ckpt_dir and size.width:
             self._choose("14B" if size.width > WIDE else "1.3B")
 
-    def candidates(self) -> list[TeaCache]:
-        """Rising thresholds."""
-        return varied(self, "threshold", THRESHOLDS_TRIED)
-
-    def initial(self) -> float:
-        return 0.0
-
     def step(self, state: float, observation: Observation) -> tuple[float, Decision]:
         steps = self.options.num_steps or observation.iterations
         retained = 10 if self.options.use_ret_steps else 2
@@ -91,22 +181,10 @@ class TeaCache:
             return 0.0, Decision(Mode.RECOMPUTE, "growth" if observation.moved else "forced")
         if observation.discrepancy is None or any(call % steps < retained for call in calls):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
-        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
-        # Like upstream's: what is not a number is not below the threshold.
-        if accumulated < self.threshold:
-            return accumulated, Decision(Mode.CACHE, "threshold")
-        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+        return self.accumulate(state, observation.discrepancy)
 
     def _choose(self, model: str) -> None:
         self.coefficients = COEFFICIENTS.get((model, self.options.use_ret_steps), PLAIN)
-
-
-def polynomial(coefficients: Sequence[float], x: float) -> float:
-    """Highest power first, as `numpy.poly1d` evaluates it."""
-    value = 0.0
-    for coefficient in coefficients:
-        value = value * x + coefficient
-    return value
 
 
 THRESHOLDS = {False: 0.15, True: 0.015}
@@ -125,7 +203,7 @@ class FlowCacheOptions:
     warmup_steps: int = 5
 
 
-class FlowCache:
+class FlowCache(Accumulating):
     """FlowCache: every chunk (MAGI-1) or block of frames (SkyReels-V2) decides by its own accumulated change.
 
     The state is the accumulated change of one slot. On SkyReels-V2 a slot cannot be forwarded without the others, which
@@ -134,7 +212,6 @@ class FlowCache:
     """
 
     name = "flowcache"
-    active = True
 
     def __init__(self, settings: Settings) -> None:
         self.options = options_of(settings, FlowCacheOptions)
@@ -152,22 +229,13 @@ class FlowCache:
         given = self.options.rel_l1_thresh
         self.threshold = THRESHOLDS[size.chunked] if given is None else given
         self.chunked = size.chunked
-        self.coefficients: Sequence[float] = PLAIN
-        if not size.chunked:
-            self.coefficients = COEFFICIENTS["14B" if size.width > WIDE else "1.3B", True]
+        self.coefficients = PLAIN if size.chunked else COEFFICIENTS["14B" if size.width > WIDE else "1.3B", True]
         self.traits = replace(
             self.traits,
             level="velocity" if size.chunked else "residual",
             signal="expected" if size.chunked else "timestep",
             joint=not size.chunked,
         )
-
-    def candidates(self) -> list[FlowCache]:
-        """Rising thresholds."""
-        return varied(self, "threshold", THRESHOLDS_TRIED)
-
-    def initial(self) -> float:
-        return 0.0
 
     def step(self, state: float, observation: Observation) -> tuple[float, Decision]:
         if observation.moved and not self.chunked:
@@ -180,10 +248,7 @@ class FlowCache:
             return 0.0, Decision(Mode.RECOMPUTE, "history")
         if observation.age < max(self.options.warmup_steps, 1):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
-        accumulated = state + polynomial(self.coefficients, observation.discrepancy)
-        if accumulated < self.threshold:
-            return accumulated, Decision(Mode.CACHE, "threshold")
-        return 0.0, Decision(Mode.RECOMPUTE, "threshold")
+        return self.accumulate(state, observation.discrepancy)
 
     def _last(self, observation: Observation) -> bool:
         """Of the whole walk on MAGI-1, and of each block of frames on SkyReels-V2."""

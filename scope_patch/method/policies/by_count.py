@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...errors import UsageError
 from ...settings import Settings
@@ -14,6 +15,33 @@ INTERVALS = {"taylorseer": range(1, 21), "delta-dit": range(1, 31)}
 """Those that are tried for a target speed-up."""
 SHARE = 0.75
 """Of the blocks, where delta-dit was given no number: our choice; the paper tunes it for each model."""
+
+
+class Counting:
+    """What the two share: there is nothing to remember, the iteration's number decides."""
+
+    name: str
+    active = True
+    interval: int
+    instead = Mode.CACHE
+
+    def candidates(self) -> list[Any]:
+        """Growing intervals."""
+        return varied(self, "interval", INTERVALS[self.name])
+
+    def initial(self) -> None:
+        return None
+
+    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
+        if observation.moved or observation.forced:
+            return None, Decision(Mode.RECOMPUTE, "growth" if observation.moved else "forced")
+        if self.due(observation.iteration, observation.iterations):
+            return None, Decision(Mode.RECOMPUTE, "horizon")
+        return None, Decision(self.instead, "plan")
+
+    def due(self, iteration: int, iterations: int) -> bool:
+        """Whether this iteration is one of those that are recomputed."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -34,14 +62,10 @@ class TaylorSeerOptions:
     first: int = 0
 
 
-class TaylorSeer:
-    """TaylorSeer: recompute every N iterations, forecast by finite differences over step numbers in between.
-
-    There is nothing to remember: the iteration's number decides.
-    """
+class TaylorSeer(Counting):
+    """TaylorSeer: recompute every N iterations, forecast by finite differences over step numbers in between."""
 
     name = "taylorseer"
-    active = True
 
     def __init__(self, settings: Settings) -> None:
         self.options = options_of(settings, TaylorSeerOptions)
@@ -50,6 +74,7 @@ class TaylorSeer:
         if self.options.max_order > ORDERS:
             raise UsageError(f"max_order is {self.options.max_order}, but three points are kept: {ORDERS} at most")
         self.interval = self.options.interval
+        self.instead = Mode.PREDICT if self.options.max_order else Mode.CACHE
         self.traits = Traits(
             self_tuned=True,
             per_slot=False,
@@ -58,21 +83,10 @@ class TaylorSeer:
             by_step=True,
         )
 
-    def candidates(self) -> list[TaylorSeer]:
-        """Growing intervals."""
-        return varied(self, "interval", INTERVALS[self.name])
-
-    def initial(self) -> None:
-        return None
-
-    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
-        if observation.moved or observation.forced:
-            return None, Decision(Mode.RECOMPUTE, "growth" if observation.moved else "forced")
-        since = observation.iteration - (self.options.warmup - 1)
+    def due(self, iteration: int, iterations: int) -> bool:
+        since = iteration - (self.options.warmup - 1)
         first = self.options.first or self.interval
-        if since <= 0 or (since >= first and (since - first) % self.interval == 0):
-            return None, Decision(Mode.RECOMPUTE, "horizon")
-        return None, Decision(Mode.PREDICT if self.options.max_order else Mode.CACHE, "plan")
+        return since <= 0 or (since >= first and (since - first) % self.interval == 0)
 
 
 @dataclass(frozen=True)
@@ -88,14 +102,13 @@ class DeltaDiTOptions:
     b: float = 0.5
 
 
-class DeltaDiT:
+class DeltaDiT(Counting):
     """Delta-DiT: reuse the residual of the rear blocks in the early stage, and of the front blocks in the late one.
 
-    The other blocks run at every iteration, so a skipped forward is not for free. There is nothing to remember.
+    The other blocks run at every iteration, so a skipped forward is not for free.
     """
 
     name = "delta-dit"
-    active = True
 
     def __init__(self, settings: Settings) -> None:
         self.options = options_of(settings, DeltaDiTOptions)
@@ -112,10 +125,6 @@ class DeltaDiT:
         if size.blocks:
             self.traits = replace(self.traits, residual_work=1 - self._bypassed / size.blocks)
 
-    def candidates(self) -> list[DeltaDiT]:
-        """Growing intervals."""
-        return varied(self, "interval", INTERVALS[self.name])
-
     def span(self, iteration: int, iterations: int) -> tuple[int, int] | None:
         """Rear blocks, then front blocks."""
         if not self.size.blocks:
@@ -124,17 +133,9 @@ class DeltaDiT:
             return self.size.blocks - self._bypassed, self.size.blocks
         return 0, self._bypassed
 
-    def initial(self) -> None:
-        return None
-
-    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
-        if observation.moved or observation.forced:
-            return None, Decision(Mode.RECOMPUTE, "growth" if observation.moved else "forced")
-        turn = self._turn(observation.iterations)
-        since = observation.iteration - (turn if observation.iteration >= turn else 0)
-        if since % self.interval == 0:
-            return None, Decision(Mode.RECOMPUTE, "horizon")
-        return None, Decision(Mode.CACHE, "plan")
+    def due(self, iteration: int, iterations: int) -> bool:
+        turn = self._turn(iterations)
+        return (iteration - (turn if iteration >= turn else 0)) % self.interval == 0
 
     @property
     def _bypassed(self) -> int:

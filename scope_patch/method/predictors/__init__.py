@@ -13,7 +13,7 @@ from ... import plugins
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .points import Points
+    from .formulas import Points
 
 
 class Predictor(Protocol):

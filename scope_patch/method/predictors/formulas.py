@@ -1,11 +1,18 @@
-"""The built-in predictors: which weight each history point has, slot by slot (see `Predictor`)."""
+"""The history as predictors see it, noise levels and sizes per slot, no velocities; and the built-in predictors.
+
+All tensors are on the velocities' device, and none is read: arithmetic on them makes the host wait for nothing.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .points import Points
+from ..decision import SAME_LEVEL
 
 TRUSTED_CORRECTION = 0.3
 """A curvature term of this share of the first-order change is halved; a larger one is damped by its square."""
@@ -13,6 +20,121 @@ REACH = 3.0
 """A slope between the newest of three points is followed up to this many times the gap it was measured on."""
 OLD_SHARE = 0.3
 """Weight of momentum's older slope. The paper names a momentum predictor and gives no formula; this one is ours."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Up to three history points a slot, newest first.
+
+    Attributes:
+        levels: noise levels, float64 [points, slots] (float32 on MPS); NaN where a slot has no such point.
+        drift: ||v0 - v1|| / ||v0|| a slot, of the dtype of `levels`, [slots]; None where it was not measured.
+        curvature: ||C|| / ||v0|| a slot, C the curvature of equation 7, likewise.
+    """
+
+    levels: Tensor
+    drift: Tensor | None = None
+    curvature: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.levels.shape[0])
+
+    @cached_property
+    def first_gap(self) -> Tensor:
+        """h1 = sigma0 - sigma1; NaN where one is missing or the slot did not advance."""
+        return self._gap(0)
+
+    @cached_property
+    def second_gap(self) -> Tensor:
+        """h2 = sigma1 - sigma2; NaN also where h1 is (a second point without a first means nothing)."""
+        return torch.where(self.first_gap.isnan(), torch.nan, self._gap(1))
+
+    @cached_property
+    def per_first_gap(self) -> Tensor:
+        """1 / h1; 0 where a slot has no second point, so that its slope drops out of every sum."""
+        return (1 / self.first_gap).nan_to_num(nan=0.0)
+
+    @cached_property
+    def per_both_gaps(self) -> Tensor:
+        """2 / (h1 + h2), by which a difference of slopes is a curvature; 0 where a slot has no third point."""
+        return (2 / (self.first_gap + self.second_gap)).nan_to_num(nan=0.0)
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
+        if self.drift is None or self.curvature is None:
+            return torch.zeros_like(self.newest)
+        return (self.curvature * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
+
+    @cached_property
+    def newest(self) -> Tensor:
+        """sigma0 a slot."""
+        return self.levels[0]
+
+    @cached_property
+    def gaps(self) -> tuple[Tensor, Tensor]:
+        """(h1, h2); 0 where a slot has no such point."""
+        return self.first_gap.nan_to_num(nan=0.0), self.second_gap.nan_to_num(nan=0.0)
+
+    @cached_property
+    def faulty(self) -> Tensor:
+        """Slots whose measured sizes are not numbers, booleans [slots]."""
+        if self.drift is None or self.curvature is None:
+            return torch.zeros_like(self.newest, dtype=torch.bool)
+        return ~(self.drift + self.curvature).isfinite()
+
+    @cached_property
+    def holding(self) -> Tensor:
+        """Weights [points, slots] that repeat v0."""
+        none = torch.zeros_like(self.newest)
+        return torch.stack([torch.ones_like(none), *[none] * (len(self) - 1)])
+
+    @cached_property
+    def count(self) -> Tensor:
+        """Distinct usable points a slot, integers [slots]: 0, 1, 2 or 3."""
+        present = ~self.levels[0].isnan()
+        return present.long() + (present & ~self.first_gap.isnan()) + (present & ~self.second_gap.isnan())
+
+    @staticmethod
+    def join(parts: Sequence[Points]) -> Points:
+        """Several histories as one, slots behind slots: what is asked of each is asked of all at once."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = max(len(part) for part in parts)
+        levels = [
+            torch.nn.functional.pad(part.levels, (0, 0, 0, rows - len(part)), value=torch.nan)
+            if len(part) < rows
+            else part.levels
+            for part in parts
+        ]
+        drift = [part.drift for part in parts if part.drift is not None]
+        curvature = [part.curvature for part in parts if part.curvature is not None]
+        known = len(drift) == len(curvature) == len(parts)
+        return Points(
+            torch.cat(levels, dim=1), torch.cat(drift) if known else None, torch.cat(curvature) if known else None
+        )
+
+    def weigh(self, first: Tensor, second: Tensor | None = None) -> Tensor:
+        """Weights [points, slots] of v0 + first * D1 + second * D2; a slope that a slot does not have drops out.
+
+        Args:
+            first, second: factors of D1 = (v0 - v1) / h1 and D2 = (v1 - v2) / h2, finite, [slots].
+        """
+        if len(self) < 2:
+            return self.holding[:1]
+        p = first * self.per_first_gap
+        if len(self) < 3 or second is None:
+            rows = [1 + p, -p]
+        else:
+            q = second * (1 / self.second_gap).nan_to_num(nan=0.0)
+            rows = [1 + p, q - p, -q]
+        return torch.stack(rows)
+
+    def _gap(self, newer: int) -> Tensor:
+        if newer + 1 >= len(self):
+            return torch.full_like(self.newest, torch.nan)
+        gap = self.levels[newer] - self.levels[newer + 1]
+        return torch.where(gap.abs() > SAME_LEVEL, gap, torch.nan)
 
 
 class Auto:
@@ -51,14 +173,11 @@ class Hold:
         return points.holding[:1]
 
 
-class Last:
+class Last(Hold):
     """Repeats the last velocity and keeps no other: half the memory of `hold`, but nothing to Predict from."""
 
     name = "last"
     keeps = 1
-
-    def weights(self, target: Tensor, points: Points) -> Tensor:
-        return points.holding[:1]
 
 
 class Momentum:
