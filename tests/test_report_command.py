@@ -15,7 +15,7 @@ from reports import CHUNKS, SEGMENT, VERIFIED, report, several
 from scope_patch import cli
 from scope_patch.report.page import page
 from scope_patch.report.read import parse
-from scope_patch.report.text import text
+from scope_patch.report.summary import text
 
 NASTY = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
 CASES = {

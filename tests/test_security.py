@@ -23,7 +23,7 @@ from scope_patch.method import policies, profile
 from scope_patch.report import sink
 from scope_patch.report.page import page
 from scope_patch.report.read import read
-from scope_patch.report.text import text
+from scope_patch.report.summary import text
 
 # What the sources call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
 import subprocess
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from . import extra
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 LATENTS = (".pt", ".pth", ".safetensors")
@@ -39,6 +39,17 @@ def read(path: Path) -> Tensor:
 def is_video(tensor: Tensor) -> bool:
     """Whether `read` gave frames, and not latents."""
     return not tensor.is_floating_point()
+
+
+def extra(module: str, package: str) -> Any:
+    """The module `module` of the distribution `package`. Raises UsageError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"this needs {package}, which cannot be imported ({error}); it is in the extra `report`: "
+            'pip install -c constraints.txt -e ".[report]"'
+        ) from error
 
 
 def _read(path: Path) -> Tensor:

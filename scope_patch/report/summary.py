@@ -11,9 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .read import Report
 from .record import GenerationRecord, Run, Segment, Sums, Verified
+from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
 
 MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
+WIDTH = 100
+"""Iterations a line."""
+LEGEND = (
+    "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
+    "why: g growth, h history, m --max-skip, f forced, c context, v --verify, ! guard, . threshold or plan",
+)
 
 
 @dataclass
@@ -210,3 +218,43 @@ def _number(error: float | None, missing: str = "") -> str:
 def _span(errors: Sequence[float]) -> str:
     low, high = _number(min(errors)), _number(max(errors))
     return low if low == high else f"{low} to {high}"
+
+
+def text(report: Report) -> str:
+    """A report, readable on a terminal: the closing summary, and its timelines in letters; no newline at the end."""
+    out = lines(report.run)
+    places = {place: (line, alike[0]) for line, alike in timelines(report.run).items() for place in alike}
+    for k, generation in enumerate(report.run.generations, start=1):
+        out += ["", ", ".join([f"generation {k}", *outcome(generation)])]
+        for n, segment in enumerate(generation.segments, start=1):
+            line, first = places[k, n]
+            ended = f"; ended after {line.ran}" if line.ran < line.iterations else ""
+            out.append(f"  segment {n}: {line.iterations} iterations, {line.frames} latent frames{ended}")
+            if segment.note:
+                out.append(f"  as the host does it, because {segment.note}")
+            out += _picture(line) if first == (k, n) else ["  as generation {}, segment {}".format(*first)]
+            if segment.verified:
+                out.append(f"  {'verified':>9} {'expected':>9} {'true':>9}")
+            for iteration, expected, error, followed in verified_rows(segment):
+                out.append(f"  {iteration:>9} {expected:>9} {error:>9}  {followed}".rstrip())
+    return "\n".join([*out, "", *LEGEND] if places else out)
+
+
+def _picture(line: Timeline) -> Iterator[str]:
+    """The last latent frames at the top."""
+    rows = list(line.rows())[::-1]
+    names = [f"{low}-{high - 1}" if high - low > 1 else str(low) for (low, high), _ in rows]
+    margin = max(map(len, [*names, "why"]))
+    why = "".join(REASONS.get(reason, "?")[0] for reason in line.reasons)
+    for left in range(0, max(line.ran, 1), WIDTH):
+        part = slice(left, left + WIDTH)
+        for name, (_, row) in zip(names, rows, strict=True):
+            yield f"  {name:>{margin}} {row[part].rstrip(NOT_RUN)}"
+        yield f"  {'why':>{margin}} {why[part]}"
+        yield f"  {'':>{margin}} {_scale(left, min(line.ran - left, WIDTH))}"
+
+
+def _scale(left: int, length: int) -> str:
+    """Numbers of iterations, each below and right of its own."""
+    by = max(10, step(length, 10))
+    return "".join(f"{left + k:<{by}}" for k in range(0, max(length, 1), by)).rstrip()
