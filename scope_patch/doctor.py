@@ -75,7 +75,7 @@ def _print_hosts(repo: Path | None, registry: str | None) -> bool:
         for entry in host.videos:
             entries.setdefault(str(host.loop_of(entry)), []).append(entry.name)
         for loop, names in entries.items():
-            print(f"  loop of {', '.join(names)}: {loop}")
+            print(f"  loop of {'; '.join(names)}: {loop}")
         checks = signature.check_installed(host) if repo is None else signature.check_static(host, repo)
         for check in checks:
             print(f"  {'ok    ' if check.ok else 'FAILED'} {check.name}{': ' if check.detail else ''}{check.detail}")

@@ -100,6 +100,11 @@ def test_what_went_otherwise_is_told_of_every_generation(call, generation, words
     assert words in "".join(next(each for each in shown.iter("section") if each.get("id") == "generation-2").itertext())
 
 
+def test_an_idle_generation_is_told_beside_a_refused_one(call):
+    code, out, err = call(several({"segments": [SEGMENT]}, NOT_APPLIED, {"segments": []}))
+    assert "  2 ran unpatched: the DiT was called outside any loop; no denoise loop was entered\n" in out
+
+
 def test_where_nothing_was_applied_the_reason_is_in_the_first_line(call):
     values = several(NOT_APPLIED, status="not-applied", reasons=NOT_APPLIED["reasons"])
     code, out, err = call(values)

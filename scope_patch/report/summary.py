@@ -16,6 +16,7 @@ from .record import GenerationRecord, Run, Segment, Sums, Verified
 from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
 
 MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
+IDLE = "no denoise loop was entered"
 WIDTH = 100
 """Iterations a line."""
 LEGEND = (
@@ -139,7 +140,9 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
         errors = [each.error or "still running" for each in run.generations if not each.finished]
         yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
     refused = totals.generations - totals.applied
-    reasons = run.all_reasons or (["no denoise loop was entered"] if refused > totals.unfinished else [])
+    reasons = run.all_reasons
+    if any(each.idle for each in run.generations) or (refused > totals.unfinished and not reasons):
+        reasons = [*reasons, IDLE]
     if reasons and run.applied:
         yield f"{f'{refused} ran unpatched: ' if refused else ''}{'; '.join(reasons)}"
 
@@ -164,7 +167,7 @@ def outcome(generation: GenerationRecord) -> list[str]:
     elif reasons:
         went.append(f"unpatched in part: {reasons}")
     if not generation.segments and not reasons:
-        went.append("no denoise loop was entered")
+        went.append(IDLE)
     if not generation.finished:
         went.append(f"did not finish: {generation.error or 'still running'}")
     return went
