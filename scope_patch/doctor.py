@@ -23,7 +23,11 @@ def print_doctor(repo: str | None, registry: str | None = None) -> int:
         raise UsageError(f"--repo {repo} is not a directory; give the root of a clone")
     print(f"interpreter: {sys.executable} (Python {sys.version.split()[0]})")
     for name in ("torch", "wrapt", "packaging", "diffusers"):
-        print(f"  {name:<10} {_version(name)}")
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        print(f"  {name:<10} {version}")
     print("injection:")
     for line in injection():
         print(f"  {line}")
@@ -85,10 +89,3 @@ def _print_hosts(repo: Path | None, registry: str | None) -> bool:
     for problem in problems:
         print(f"unreadable: {problem}")
     return any_match
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"

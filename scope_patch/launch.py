@@ -68,12 +68,12 @@ def write_first_report(settings: Settings, reason: str) -> None:
     """
     if settings.report is None:
         return
-    run = Run(settings, reasons=[reason])
     try:
-        write(Path(settings.report), run)
+        write(Path(settings.report), Run(settings, reasons=[reason]))
     except OSError as error:
-        why = error.strerror
-        raise UsageError(f"--report {settings.report} cannot be written ({why}); give another path") from None
+        raise UsageError(
+            f"--report {settings.report} cannot be written ({error.strerror}); give another path"
+        ) from None
 
 
 def startable(name: str, environ: Mapping[str, str]) -> bool:
@@ -92,17 +92,15 @@ def execute(command: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         os.execvpe(command[0], list(command), dict(environ))
     except (FileNotFoundError, NotADirectoryError):
-        if shutil.which(command[0], path=environ.get("PATH")) is None:
+        if not startable(command[0], environ):
             print(f"scope_patch: command not found: {command[0]}; check its name and PATH", file=sys.stderr)
             return NOT_FOUND
-        print(f"scope_patch: cannot run {command[0]}: the interpreter in its #! line does not exist", file=sys.stderr)
+        why = "the interpreter in its #! line does not exist"
     except PermissionError:
-        print(
-            f"scope_patch: cannot run {command[0]}: not an executable file; chmod +x it, or put python in front",
-            file=sys.stderr,
-        )
+        why = "not an executable file; chmod +x it, or put python in front"
     except (OSError, ValueError) as error:
-        print(f"scope_patch: cannot run {command[0]}: {error}; put python or bash in front of it?", file=sys.stderr)
+        why = f"{error}; put python or bash in front of it?"
+    print(f"scope_patch: cannot run {command[0]}: {why}", file=sys.stderr)
     return NOT_EXECUTABLE
 
 

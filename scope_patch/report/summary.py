@@ -71,6 +71,16 @@ class Totals(Sums):
         return self.forwards_run + self.forwards_skipped
 
     @property
+    def forwards(self) -> str:
+        """DiT forwards of the host alone, and those that ran."""
+        return f"{self.forwards_baseline} → {self.forwards_run}"
+
+    @property
+    def slots(self) -> str:
+        """The same of the latent frames in them."""
+        return f"{self.slots_baseline} → {self.slots_computed}"
+
+    @property
     def rest(self) -> float:
         """Seconds outside both the DiT and our own code: text encoder, VAE, the host's solver."""
         return max(0.0, self.seconds.total - self.seconds.dit - self.seconds.overhead)
@@ -250,14 +260,10 @@ def _picture(line: Timeline) -> Iterator[str]:
     margin = max(map(len, [*names, "why"]))
     why = "".join(REASONS.get(reason, "?")[0] for reason in line.reasons)
     for left in range(0, max(line.ran, 1), WIDTH):
-        part = slice(left, left + WIDTH)
+        part, length = slice(left, left + WIDTH), min(line.ran - left, WIDTH)
+        by = max(10, step(length, 10))
+        scale = "".join(f"{left + k:<{by}}" for k in range(0, max(length, 1), by))  # each below and right of its own
         for name, (_, row) in zip(names, rows, strict=True):
             yield f"  {name:>{margin}} {row[part].rstrip(NOT_RUN)}"
         yield f"  {'why':>{margin}} {why[part]}"
-        yield f"  {'':>{margin}} {_scale(left, min(line.ran - left, WIDTH))}"
-
-
-def _scale(left: int, length: int) -> str:
-    """Numbers of iterations, each below and right of its own."""
-    by = max(10, step(length, 10))
-    return "".join(f"{left + k:<{by}}" for k in range(0, max(length, 1), by)).rstrip()
+        yield f"  {'':>{margin}} {scale.rstrip()}"
