@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from . import plugins, registry
+from . import registry
 from .errors import UsageError, unknown
 from .patch.host import PAGE, Host
 from .settings import Settings
@@ -98,10 +98,10 @@ def check_names(settings: Settings) -> None:
 
     What the predictors are needs torch, which `run` cannot afford: that is read only when nobody has the name.
     """
-    from .method import policies, predictors
+    from .method import foreign, policies, predictors
 
     policies.create(settings)  # also reads the settings of its own
-    if settings.predictor not in {**predictors.BUILT_IN, **plugins.foreign(predictors.GROUP)}:
+    if settings.predictor not in {**predictors.BUILT_IN, **foreign(predictors.GROUP)}:
         raise unknown("predictor", settings.predictor, _predictors())
 
 

@@ -36,7 +36,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.hosts"],
     ["scope_patch.method"],
     ["scope_patch.report"],
-    ["scope_patch.registry", "scope_patch.plugins"],
+    ["scope_patch.registry"],
     ["scope_patch.settings"],
     ["scope_patch.values"],
     ["scope_patch.errors"],

@@ -288,7 +288,7 @@ def plugins(monkeypatch):
     def bring(**things):
         points = [Point(name, made) for name, made in things.items()]
         monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
-        monkeypatch.setattr("scope_patch.plugins.entry_points", lambda group: points)
+        monkeypatch.setattr("scope_patch.method.entry_points", lambda group: points)
 
     return bring
 
