@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from .errors import UsageError
@@ -158,12 +159,8 @@ def _without_env(words: list[str]) -> list[str]:
     """`env A=b python x` -> `python x`; an `env` with options of its own is left alone, as `cannot be told`."""
     if not words or os.path.basename(words[0]) != "env":
         return words
-    rest = words[1:]
-    if rest[:1] == ["-S"]:
-        rest = rest[1:]
-    while rest and "=" in rest[0] and not rest[0].startswith("-"):
-        rest = rest[1:]
-    return rest
+    rest = words[2:] if words[1:2] == ["-S"] else words[1:]
+    return list(dropwhile(lambda word: "=" in word and not word.startswith("-"), rest))
 
 
 def _shebang(path: str) -> list[str]:
