@@ -9,13 +9,14 @@ import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from . import plugins, registry
+from . import registry
 from .errors import UsageError, unknown
 from .patch.host import PAGE, Host
 from .settings import Settings
@@ -47,25 +48,33 @@ def read_hosts(named: str | None = None) -> tuple[list[tuple[Host, str]], list[P
     """
     found: list[tuple[Host, str]] = []
     problems: list[Problem] = []
-    for info in sorted(pkgutil.iter_modules(registry.__path__), key=lambda info: info.name):
-        origin = f"{registry.__path__[0]}/{info.name}.py"
+    for origin, load in _sources(named):
         try:
-            module = importlib.import_module(f"scope_patch.registry.{info.name}")
-            found.append((_checked(_defined(module), found), origin))
-        except Exception as error:
+            host = load()
+            if not isinstance(host, Host):
+                kind = f"{Host.__module__}.{Host.__qualname__}"
+                raise TypeError(f"{VARIABLE} is a {type(host).__name__}, not a {kind}; {PAGE}")
+            for other, taken_by in found:
+                if other.name == host.name:
+                    raise ValueError(f"the name {host.name!r} is taken by {taken_by}")
+        except (Exception, SystemExit) as error:  # one that ends the process when it is imported ends nothing
+            if origin == named:
+                raise UsageError(f"--registry {named} cannot be used: {_reason(error)}") from error
             problems.append(Problem(origin, _reason(error)))
-    for point in entry_points(group=GROUP):
-        origin = f"{point.value} (entry point of {point.dist.name if point.dist else 'unknown'})"
-        try:
-            found.append((_checked(point.load(), found), origin))
-        except (Exception, SystemExit) as error:  # a plugin that ends the process when it is imported ends nothing
-            problems.append(Problem(origin, _reason(error)))
-    if named is not None:
-        try:
-            found.append((_checked(_defined(_module_of(named)), found), named))
-        except (Exception, SystemExit) as error:
-            raise UsageError(f"--registry {named} cannot be used: {_reason(error)}") from error
+        else:
+            found.append((host, origin))
     return found, problems
+
+
+def _sources(named: str | None) -> Iterator[tuple[str, Callable[[], object]]]:
+    """(origin, what loads the host from there); nothing is loaded yet."""
+    for info in sorted(pkgutil.iter_modules(registry.__path__), key=lambda info: info.name):
+        module = f"scope_patch.registry.{info.name}"
+        yield f"{registry.__path__[0]}/{info.name}.py", partial(_defined, importlib.import_module, module)
+    for point in entry_points(group=GROUP):
+        yield f"{point.value} (entry point of {point.dist.name if point.dist else 'unknown'})", point.load
+    if named is not None:
+        yield named, partial(_defined, _module_of, named)
 
 
 def usable_hosts(named: str | None = None) -> list[tuple[Host, str]]:
@@ -89,10 +98,10 @@ def check_names(settings: Settings) -> None:
 
     What the predictors are needs torch, which `run` cannot afford: that is read only when nobody has the name.
     """
-    from .method import policies, predictors
+    from .method import foreign, policies, predictors
 
     policies.create(settings)  # also reads the settings of its own
-    if settings.predictor not in {**predictors.BUILT_IN, **plugins.foreign(predictors.GROUP)}:
+    if settings.predictor not in {**predictors.BUILT_IN, **foreign(predictors.GROUP)}:
         raise unknown("predictor", settings.predictor, _predictors())
 
 
@@ -143,22 +152,13 @@ def _module_of(path: str) -> object:
     return module
 
 
-def _defined(module: object) -> object:
+def _defined(load: Callable[[str], object], name: str) -> object:
     """What a registry file says of its host."""
+    module = load(name)
     if not hasattr(module, VARIABLE):
         old = "ARCHITECTURE, which was read before, but " if hasattr(module, "ARCHITECTURE") else ""
         raise AttributeError(f"it defines {old}no {VARIABLE}; {PAGE}")
     return getattr(module, VARIABLE)
-
-
-def _checked(thing: object, found: list[tuple[Host, str]]) -> Host:
-    if not isinstance(thing, Host):
-        kind = f"{Host.__module__}.{Host.__qualname__}"
-        raise TypeError(f"{VARIABLE} is a {type(thing).__name__}, not a {kind}; {PAGE}")
-    for other, origin in found:
-        if other.name == thing.name:
-            raise ValueError(f"the name {thing.name!r} is taken by {origin}")
-    return thing
 
 
 def _reason(error: BaseException) -> str:

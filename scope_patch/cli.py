@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from . import compare, launch
+from . import catalogue, launch, outlook, report
 from .errors import UsageError
-from .outlook import magi, skyreels
-from .report import command as reporting
 from .settings import NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
 from .values import switch
 
@@ -38,23 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(options, command)
         if command:
             raise UsageError(f"{options.action} takes no command behind `--`; did you mean `run`?")
-        if options.action == "list":
-            from .catalogue import print_list
-
-            return print_list(_registry(options))
-        if options.action == "plan":
-            from .outlook import run
-
-            return run(options)
         if options.action == "compare":
-            from .compare.command import run
+            from . import compare  # torch with it
 
-            return run(options)
+            return compare.run(options)
+        if options.action == "plan":
+            return outlook.run(options)
         if options.action == "report":
-            return reporting.run(options)
+            return report.run(options)
+        # A registry file that the user names, by an option or else by a variable.
+        registry = options.registry or os.environ.get(variable("registry")) or None
+        if options.action == "list":
+            return catalogue.print_list(registry)
         from .doctor import print_doctor
 
-        return print_doctor(options.repo, _registry(options))
+        return print_doctor(options.repo, registry)
     except UsageError as error:
         print(f"scope_patch: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -94,13 +91,28 @@ def parser() -> argparse.ArgumentParser:
         running.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     plan = command("plan", help="decisions, forwards and FLOPs of a run, before it and without weights")
     hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
-    for name, add in (("skyreels-v2", skyreels), ("skyreels-v2-diffusers", skyreels), ("magi-1", magi)):
+    for name, add in (
+        ("skyreels-v2", outlook.skyreels),
+        ("skyreels-v2-diffusers", outlook.skyreels),
+        ("magi-1", outlook.magi),
+    ):
         host = hosts.add_parser(name, allow_abbrev=False)
         add(host)
         _add_settings(host, "plan")
         host.add_argument("--json", action="store_true", help="for programs")
-    compare.add_arguments(command("compare", help="how near an output came to a reference: PSNR, SSIM, LPIPS"))
-    reporting.add_arguments(command("report", help="what a run did, as text, page or figure"))
+    compared = command("compare", help="how near an output came to a reference: PSNR, SSIM, LPIPS")
+    compared.add_argument("reference", type=Path, metavar="REFERENCE", help="a video, a folder of PNG, or latents")
+    compared.add_argument("output", type=Path, metavar="OUTPUT", help="the same kind, length and size")
+    compared.add_argument("--json", action="store_true", help="for programs")
+    compared.add_argument("--strip", type=Path, metavar="FILE.png", help="draw frames and their differences")
+    compared.add_argument("--strip-frames", type=int, default=8, metavar="N", help="columns of the strip (default: 8)")
+    compared.add_argument("--gain", type=float, default=4.0, metavar="X", help="differences times X (default: 4)")
+    words = "LPIPS on AlexNet (default: where its weights are installed)"
+    compared.add_argument("--lpips", action=argparse.BooleanOptionalAction, default=None, help=words)
+    told = command("report", help="what a run did, as text, page or figure")
+    told.add_argument("run_json", metavar="RUN.json", help="what `run --report RUN.json` wrote")
+    told.add_argument("--html", metavar="FILE", help="one page, with everything in it")
+    told.add_argument("--png", metavar="FILE", help="the timelines as a figure (needs matplotlib)")
     _add_settings(command("list", help="known hosts, policies and predictors, with their origin"), "list")
     doctor = command("doctor", help="what matches here, which check failed, can injection work")
     doctor.add_argument("--repo", metavar="DIR", help="look at this clone, reading its files without importing them")
@@ -130,13 +142,7 @@ def _version() -> str:
         return "scope-patch (a checkout that is not installed)"
 
 
-def _registry(options: argparse.Namespace) -> str | None:
-    """The registry file that the user names, by an option or else by SCOPE_PATCH_REGISTRY."""
-    return options.registry or os.environ.get(variable("registry")) or None
-
-
 def _run(options: argparse.Namespace, command: list[str]) -> int:
-    from .catalogue import check_names, triggers
     from .method.profile import read
 
     if not command:
@@ -144,7 +150,7 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         raise UsageError(f"no command to run; write it behind `--`: {form}")
     off = switched_off(os.environ)
     settings, origins = resolve_with_origins({name: getattr(options, name, None) for name in NAMES}, os.environ)
-    check_names(settings)
+    catalogue.check_names(settings)
     if settings.profile is not None:
         read(settings.profile)
     for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
@@ -152,7 +158,11 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
             launch.check_path(flag(name), path)
     interpreter = launch.interpreter_of(command, os.environ)
     obstacle = "SCOPE_PATCH=0 switches everything off" if off else interpreter.obstacle()
-    environ = dict(os.environ) if off else launch.child_environment(settings, os.environ, triggers(settings.registry))
+    environ = (
+        dict(os.environ)
+        if off
+        else launch.child_environment(settings, os.environ, catalogue.triggers(settings.registry))
+    )
     if options.dry_run or switch(os.environ.get("SCOPE_PATCH_DRY_RUN") or False, "SCOPE_PATCH_DRY_RUN"):
         print(launch.describe(settings, origins, command, environ, interpreter, obstacle))
         return 0

@@ -15,7 +15,7 @@ from .settings import Settings, switched_off
 
 
 def print_doctor(repo: str | None, registry: str | None = None) -> int:
-    """Print everything; 0 when at least one architecture passes all its checks, else 1.
+    """Print everything; 0 when at least one host passes all its checks, else 1.
 
     Raises UsageError when `repo` is no directory, or `registry` no registry file.
     """
@@ -23,11 +23,15 @@ def print_doctor(repo: str | None, registry: str | None = None) -> int:
         raise UsageError(f"--repo {repo} is not a directory; give the root of a clone")
     print(f"interpreter: {sys.executable} (Python {sys.version.split()[0]})")
     for name in ("torch", "wrapt", "packaging", "diffusers"):
-        print(f"  {name:<10} {_version(name)}")
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        print(f"  {name:<10} {version}")
     print("injection:")
     for line in injection():
         print(f"  {line}")
-    return 0 if _architectures(None if repo is None else Path(repo), registry) else 1
+    return 0 if _print_hosts(None if repo is None else Path(repo), registry) else 1
 
 
 def injection() -> list[str]:
@@ -62,15 +66,21 @@ def _probe() -> bool:
     return answer.stdout.split()[-1:] == ["True"]
 
 
-def _architectures(repo: Path | None, registry: str | None) -> bool:
+def _print_hosts(repo: Path | None, registry: str | None) -> bool:
+    """Every host with its loops and its checks; whether one of them passes all."""
     from .catalogue import read_hosts
     from .patch import signature
 
     any_match = False
     found, problems = read_hosts(registry)
-    for architecture, origin in found:
-        print(f"{architecture.name}: {architecture.title} ({origin})")
-        checks = signature.check_installed(architecture) if repo is None else signature.check_static(architecture, repo)
+    for host, origin in found:
+        print(f"{host.name}: {host.title} ({origin})")
+        entries: dict[str, list[str]] = {}
+        for entry in host.videos:
+            entries.setdefault(str(host.loop_of(entry)), []).append(entry.name)
+        for loop, names in entries.items():
+            print(f"  loop of {'; '.join(names)}: {loop}")
+        checks = signature.check_installed(host) if repo is None else signature.check_static(host, repo)
         for check in checks:
             print(f"  {'ok    ' if check.ok else 'FAILED'} {check.name}{': ' if check.detail else ''}{check.detail}")
         failed = sum(not check.ok for check in checks)
@@ -79,10 +89,3 @@ def _architectures(repo: Path | None, registry: str | None) -> bool:
     for problem in problems:
         print(f"unreadable: {problem}")
     return any_match
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from .errors import UsageError
@@ -68,12 +69,12 @@ def write_first_report(settings: Settings, reason: str) -> None:
     """
     if settings.report is None:
         return
-    run = Run(settings, reasons=[reason])
     try:
-        write(Path(settings.report), run)
+        write(Path(settings.report), Run(settings, reasons=[reason]))
     except OSError as error:
-        why = error.strerror
-        raise UsageError(f"--report {settings.report} cannot be written ({why}); give another path") from None
+        raise UsageError(
+            f"--report {settings.report} cannot be written ({error.strerror}); give another path"
+        ) from None
 
 
 def startable(name: str, environ: Mapping[str, str]) -> bool:
@@ -92,17 +93,15 @@ def execute(command: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         os.execvpe(command[0], list(command), dict(environ))
     except (FileNotFoundError, NotADirectoryError):
-        if shutil.which(command[0], path=environ.get("PATH")) is None:
+        if not startable(command[0], environ):
             print(f"scope_patch: command not found: {command[0]}; check its name and PATH", file=sys.stderr)
             return NOT_FOUND
-        print(f"scope_patch: cannot run {command[0]}: the interpreter in its #! line does not exist", file=sys.stderr)
+        why = "the interpreter in its #! line does not exist"
     except PermissionError:
-        print(
-            f"scope_patch: cannot run {command[0]}: not an executable file; chmod +x it, or put python in front",
-            file=sys.stderr,
-        )
+        why = "not an executable file; chmod +x it, or put python in front"
     except (OSError, ValueError) as error:
-        print(f"scope_patch: cannot run {command[0]}: {error}; put python or bash in front of it?", file=sys.stderr)
+        why = f"{error}; put python or bash in front of it?"
+    print(f"scope_patch: cannot run {command[0]}: {why}", file=sys.stderr)
     return NOT_EXECUTABLE
 
 
@@ -160,12 +159,8 @@ def _without_env(words: list[str]) -> list[str]:
     """`env A=b python x` -> `python x`; an `env` with options of its own is left alone, as `cannot be told`."""
     if not words or os.path.basename(words[0]) != "env":
         return words
-    rest = words[1:]
-    if rest[:1] == ["-S"]:
-        rest = rest[1:]
-    while rest and "=" in rest[0] and not rest[0].startswith("-"):
-        rest = rest[1:]
-    return rest
+    rest = words[2:] if words[1:2] == ["-S"] else words[1:]
+    return list(dropwhile(lambda word: "=" in word and not word.startswith("-"), rest))
 
 
 def _shebang(path: str) -> list[str]:

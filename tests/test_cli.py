@@ -130,6 +130,8 @@ def test_doctor_on_this_interpreter(call: Call) -> None:
     assert sys.executable in out
     assert "tried: a child of this Python reads our sitecustomize" in out
     assert "skyreels-v2-diffusers" in out
+    assert "  loop of text to video; image to video: a clock: `step` of " in out
+    assert "  loop of chunk-wise: called steps: every call of forward_velocity " in out
     assert "  -> matches" in out
 
 

@@ -23,7 +23,7 @@ LAYERS: list[list[str]] = [
     ["scope_patch.hosts"],
     ["scope_patch.method"],
     ["scope_patch.report"],
-    ["scope_patch.settings", "scope_patch.plugins", "scope_patch.registry"],
+    ["scope_patch.settings", "scope_patch.registry"],
     ["scope_patch.values", "scope_patch.errors"],
 ]
 HOSTS = {"diffusers", "transformers", "skyreels_v2_infer", "inference", "longcat_video", "xfuser"}

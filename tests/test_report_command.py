@@ -15,7 +15,7 @@ from reports import CHUNKS, SEGMENT, VERIFIED, report, several
 from scope_patch import cli
 from scope_patch.report.page import page
 from scope_patch.report.read import parse
-from scope_patch.report.text import text
+from scope_patch.report.summary import text
 
 NASTY = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
 CASES = {
@@ -98,6 +98,11 @@ def test_what_went_otherwise_is_told_of_every_generation(call, generation, words
     rows = ["".join(row.itertext()) for row in shown.iter("tr")]
     assert any(row.strip().startswith("2") and words in row for row in rows)
     assert words in "".join(next(each for each in shown.iter("section") if each.get("id") == "generation-2").itertext())
+
+
+def test_an_idle_generation_is_told_beside_a_refused_one(call):
+    code, out, err = call(several({"segments": [SEGMENT]}, NOT_APPLIED, {"segments": []}))
+    assert "  2 ran unpatched: the DiT was called outside any loop; no denoise loop was entered\n" in out
 
 
 def test_where_nothing_was_applied_the_reason_is_in_the_first_line(call):

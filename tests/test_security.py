@@ -23,7 +23,7 @@ from scope_patch.method import policies, profile
 from scope_patch.report import sink
 from scope_patch.report.page import page
 from scope_patch.report.read import read
-from scope_patch.report.text import text
+from scope_patch.report.summary import text
 
 # What the sources call
 
@@ -288,7 +288,7 @@ def plugins(monkeypatch):
     def bring(**things):
         points = [Point(name, made) for name, made in things.items()]
         monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
-        monkeypatch.setattr("scope_patch.plugins.entry_points", lambda group: points)
+        monkeypatch.setattr("scope_patch.method.entry_points", lambda group: points)
 
     return bring
 

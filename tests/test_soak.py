@@ -150,7 +150,7 @@ def finished(number):
 def test_a_report_of_a_server_keeps_the_first_and_the_last_and_counts_all(tmp_path):
     from scope_patch.report import summary
     from scope_patch.report.read import read
-    from scope_patch.report.text import text
+    from scope_patch.report.summary import text
 
     run, sizes = Run(Settings(), hosts=["a host"]), []
     for number in range(1000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import product
 
 import pytest
 from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline
@@ -85,10 +86,10 @@ def test_counts_in_the_grid_are_those_of_the_report(segment):
 def test_areas_cover_every_cell_once(segment):
     (made,) = drawn(report(segment))
     grid = {(i, frame): [] for i in range(made.iterations) for frame in range(made.frames)}
-    for state, left, right, low, high in made.areas():
-        for i in range(left, right):
-            for frame in range(low, high):
-                grid[i, frame].append(state)
+    for state, boxes in made.boxes.items():
+        for left, right, low, high in boxes:
+            for cell in product(range(left, right), range(low, high)):
+                grid[cell].append(state)
     assert all(states == [made.columns[i][frame]] for (i, frame), states in grid.items())
 
 

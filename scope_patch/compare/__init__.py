@@ -1,37 +1,179 @@
 """`compare`: how near an output came to its reference. PSNR, SSIM, LPIPS, failures, a strip of pictures.
 
-Works on files alone: nothing here knows a model, a method or a host. This file imports no torch: `run` builds the
-options too. What else is needed is in the extra `report` and is imported where it is used.
+Two paths in; a table or JSON, and perhaps a strip, out. Works on files alone: nothing here knows a model, a method or a
+host. What it needs beside torch is in the extra `report` and is imported where it is used.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import json
+import math
+import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..errors import UsageError
+from . import lpips, metrics
+from .read import extra, is_video, read
+
+_COLUMNS = {
+    "psnr": ("PSNR dB", 2),
+    "ssim": ("SSIM", 4),
+    "lpips": ("LPIPS (alex)", 4),
+    "relative_l2": ("relative L2", 5),
+}
+"""Of the table: name and digits of a metric."""
+_WIDEST, _NARROWEST = 320, 96  # pixels of one picture in the strip
+_LABEL, _GAP = 14, 2
+_GROUND, _INK = (40, 40, 40), (230, 230, 230)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="a video, a folder of PNG, or latents")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the same kind, length and size")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--strip", type=Path, metavar="FILE.png", help="draw frames and their differences")
-    parser.add_argument("--strip-frames", type=int, default=8, metavar="N", help="columns of the strip (default: 8)")
-    parser.add_argument("--gain", type=float, default=4.0, metavar="X", help="differences times X (default: 4)")
-    words = "LPIPS on AlexNet (default: where its weights are installed)"
-    parser.add_argument("--lpips", action=argparse.BooleanOptionalAction, default=None, help=words)
+@dataclass
+class Comparison:
+    """Two files: REFERENCE and OUTPUT, by these names, with what is in them and what failed in it.
+
+    In `total` and for every frame in `frames`, by metric; None: not defined here. `remarks` say what is missing.
+    """
+
+    paths: dict[str, Path]
+    tensors: dict[str, Tensor]
+    failures: dict[str, dict[str, str]]
+    total: dict[str, float | None] = field(default_factory=dict)
+    frames: dict[str, list[float]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
-def extra(module: str, package: str) -> Any:
-    """The module `module` of the distribution `package`. Raises UsageError where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"this needs {package}, which cannot be imported ({error}); it is in the extra `report`: "
-            'pip install -c constraints.txt -e ".[report]"'
-        ) from error
+def run(options: argparse.Namespace) -> int:
+    """Print how near OUTPUT came to REFERENCE. Raises UsageError for files and options that cannot be used."""
+    strip: Path | None = options.strip
+    if options.strip_frames < 1 or not options.gain > 0:
+        raise UsageError("--strip-frames is 1 or more, and --gain more than 0")
+    # Told before the minutes that the metrics may take.
+    if strip is not None and (strip.suffix.lower() != ".png" or not strip.parent.is_dir()):
+        raise UsageError(f"the strip cannot be {strip}: give a name that ends in .png, in a folder that is there")
+    comparison = compare(options.reference, options.output, options.lpips)
+    if strip is not None:
+        reference, output = comparison.tensors.values()
+        image = draw(reference, output, options.strip_frames, options.gain)
+        try:
+            image.save(strip)
+        except OSError as error:
+            raise UsageError(f"the strip cannot be written ({error}); give another path") from error
+    print(json.dumps(as_dict(comparison), allow_nan=False) if options.json else "\n".join(lines(comparison)))
+    return 0
+
+
+def compare(reference: Path, output: Path, with_lpips: bool | None = None) -> Comparison:
+    """All metrics of two videos, or of two files of latents. `with_lpips`: None gives LPIPS where it can be given.
+
+    Raises UsageError for what cannot be read, different kinds, lengths or sizes, and where LPIPS is asked for and
+    cannot be given.
+    """
+    paths = {"reference": reference, "output": output}
+    tensors = {name: read(path) for name, path in paths.items()}
+    a, b = tensors.values()
+    metrics.check(a, b, (reference, output))
+    result = Comparison(paths, tensors, {name: metrics.failures(tensor) for name, tensor in tensors.items()})
+    if not is_video(a):
+        if with_lpips:
+            raise UsageError("LPIPS looks at pictures, and these are latents: leave out --lpips, or decode them first")
+        result.total = {"psnr": metrics.latent_psnr(a, b), "relative_l2": metrics.relative_error(a, b)}
+        if None in result.total.values():
+            result.remarks.append("what is not given is not defined: values not finite, or a constant reference")
+        return result
+    distance = None if with_lpips is False else _lpips(result, asked=bool(with_lpips))
+    result.frames = metrics.per_frame(a, b)
+    result.total = {"psnr": metrics.psnr(a, b), "ssim": statistics.fmean(result.frames["ssim"])}
+    if distance is not None:
+        result.frames["lpips"] = distance(a, b).tolist()
+        result.total["lpips"] = statistics.fmean(result.frames["lpips"])
+    return result
+
+
+def _lpips(result: Comparison, asked: bool) -> lpips.Lpips | None:
+    """LPIPS, where it can be given; else a remark says why not, or, where it was asked for, a UsageError."""
+    distance = lpips.load()
+    if distance is None:
+        obstacle = f"LPIPS is not given: its weights are not installed; to get them: {lpips.INSTALL}"
+    elif min(result.tensors["reference"].shape[1:3]) < lpips.SMALLEST:
+        obstacle = f"LPIPS is not given: it needs frames of {lpips.SMALLEST} x {lpips.SMALLEST} pixels or more"
+    else:
+        return distance
+    if asked:
+        raise UsageError(obstacle)
+    result.remarks.append(obstacle)
+    return None
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """For programs. JSON has no infinity: the PSNR of what is equal is the text "inf", which Python's float() reads."""
+    sides = {
+        name: {
+            "path": str(comparison.paths[name]),
+            "kind": "video" if is_video(tensor) else "latents",
+            "shape": list(tensor.shape),
+            "failures": comparison.failures[name],
+        }
+        for name, tensor in comparison.tensors.items()
+    }
+    return {
+        **sides,
+        "total": {name: _plain(value) for name, value in comparison.total.items()},
+        "frames": {name: [_plain(value) for value in values] for name, values in comparison.frames.items()},
+        "remarks": comparison.remarks,
+    }
+
+
+def _plain(value: float | None) -> float | str | None:
+    return "inf" if value == math.inf else value
+
+
+def lines(comparison: Comparison) -> list[str]:
+    """A table: in total first, then a line a frame."""
+    table = [f"{name}: {comparison.paths[name]}, {metrics.shown(each)}" for name, each in comparison.tensors.items()]
+    for name, failures in comparison.failures.items():
+        table += [f"FAILURE in the {name}: {kind}: {what}" for kind, what in failures.items()]
+    table += [f"remark: {remark}" for remark in comparison.remarks]
+    columns = [_COLUMNS[name] for name in comparison.total]
+    table.append(f"{'':10}" + "".join(f"{title:>14}" for title, _ in columns))
+    frames = enumerate(zip(*comparison.frames.values(), strict=True))
+    for label, values in [("in total", comparison.total.values()), *((f"frame {k}", each) for k, each in frames)]:
+        cells = zip(values, columns, strict=True)
+        row = ["-" if value is None else f"{value:.{digits}f}" for value, (_, digits) in cells]
+        table.append(f"{label:10}" + "".join(f"{cell:>14}" for cell in row))
+    return table
+
+
+def draw(reference: Tensor, video: Tensor, frames: int = 8, gain: float = 4.0) -> Any:
+    """A Pillow image of three labelled rows: reference, output, |difference| x gain.
+
+    Videos are uint8 [F, H, W, 3]; at most `frames` columns, from the first frame to the last. Raises UsageError.
+    """
+    metrics.check(reference, video)
+    if not is_video(reference):
+        raise UsageError(f"a strip shows frames, and these are {metrics.shown(reference)}; decode them first")
+    images, pens = extra("PIL.Image", "pillow"), extra("PIL.ImageDraw", "pillow")
+    picked = torch.linspace(0, len(reference) - 1, min(frames, len(reference))).round().long()
+    a, b = reference[picked], video[picked]
+    difference = ((a.float() - b.float()).abs() * gain).round().clamp(0, 255).to(torch.uint8)
+    # Small pictures are enlarged by a whole factor so that labels fit, large ones made smaller.
+    height, width = reference.shape[1:3]
+    scale = -(-_NARROWEST // width) if width < _NARROWEST else min(1, _WIDEST / width)
+    size = round(width * scale), max(1, round(height * scale))
+    line = size[1] + _LABEL + _GAP
+    sheet = images.new("RGB", (len(picked) * (size[0] + _GAP), 3 * line), _GROUND)
+    pen = pens.Draw(sheet)
+    rows = {"reference": a, "output": b, f"|difference| x {gain:g}": difference}
+    for row, (label, pictures) in enumerate(rows.items()):
+        for column, picture in enumerate(pictures):
+            left, top = column * (size[0] + _GAP), row * line
+            words = label if column == 0 else f"frame {picked[column]}" if row == 0 else ""
+            pen.text((left + 2, top), words, fill=_INK)
+            how = images.Resampling.NEAREST if scale > 1 else images.Resampling.BOX
+            sheet.paste(images.fromarray(picture.cpu().numpy()).resize(size, how), (left, top + _LABEL))
+    return sheet

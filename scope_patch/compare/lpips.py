@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from . import extra
 from .metrics import check_frames
+from .read import extra
 
 VARIABLE = "SCOPE_PATCH_LPIPS"
 FOLDER = "~/.cache/scope_patch/lpips"

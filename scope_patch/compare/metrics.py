@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from . import extra
+from .read import extra
 
 PEAK = 255.0  # the range of 8-bit frames
 WINDOW = 7  # pixels a side, scikit-image's default

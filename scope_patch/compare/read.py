@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
 import subprocess
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from . import extra
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 LATENTS = (".pt", ".pth", ".safetensors")
@@ -41,12 +41,24 @@ def is_video(tensor: Tensor) -> bool:
     return not tensor.is_floating_point()
 
 
+def extra(module: str, package: str) -> Any:
+    """The module `module` of the distribution `package`. Raises UsageError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"this needs {package}, which cannot be imported ({error}); it is in the extra `report`: "
+            'pip install -c constraints.txt -e ".[report]"'
+        ) from error
+
+
 def _read(path: Path) -> Tensor:
     if not path.exists():
         raise UsageError(f"there is no {path}; give {_KINDS}")
     ending = path.suffix.lower()
     if path.is_dir():
-        pngs = sorted((each for each in path.iterdir() if each.suffix.lower() == ".png"), key=_by_number)
+        pngs = [each for each in path.iterdir() if each.suffix.lower() == ".png"]
+        pngs.sort(key=lambda each: [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", each.name)])
         if not pngs:
             raise UsageError(f"the folder {path} has no .png in it; a video is its frames as PNG, one file a frame")
         return _stack((frame for each in pngs for frame in _pictures(each, "PNG")), *pngs)
@@ -57,11 +69,6 @@ def _read(path: Path) -> Tensor:
     if ending in LATENTS:
         return _latents(path)
     raise UsageError(f"{path} ends in {ending or 'nothing'}, which is no kind that is read here; give {_KINDS}")
-
-
-def _by_number(path: Path) -> list[Any]:
-    """Names by their numbers, where they have some: frame_2 before frame_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
 def _pictures(path: Path, kind: str) -> Iterator[Tensor]:

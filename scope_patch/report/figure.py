@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from .read import Report
 from .summary import MODES, Totals
-from .timeline import LOOKS, MARKS, NOT_RUN, Timeline, step, timelines
+from .timeline import LOOKS, MARKS, NOT_RUN, Timeline, ticks, timelines
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -76,32 +76,28 @@ def _draw(axis: Axes, line: Timeline, longest: int, name: str) -> None:
     from matplotlib.patches import Rectangle
 
     across = axis.get_xaxis_transform()  # x counts iterations, y is a share of the height
-    for state in sorted(line.states - {NOT_RUN}):
-        boxes = [
-            Rectangle((left, low), right - left, high - low)
-            for each, left, right, low, high in line.areas()
-            if each == state
-        ]
-        axis.add_collection(PatchCollection(boxes, **_paint(state)))
-    for mode in sorted(set(line.modes)):
-        boxes = [Rectangle((i, 1.03), 1, 0.09) for i, each in enumerate(line.modes) if each == mode]
-        strip = PatchCollection(boxes, **_paint(mode), transform=across, clip_on=False)
+    for state, boxes in sorted(line.boxes.items()):
+        if state != NOT_RUN:
+            shapes = [Rectangle((left, low), right - left, high - low) for left, right, low, high in boxes]
+            axis.add_collection(PatchCollection(shapes, **_paint(state)))
+    for mode, at in line.strip.items():
+        shapes = [Rectangle((i, 1.03), 1, 0.09) for i in at]
+        strip = PatchCollection(shapes, **_paint(mode), transform=across, clip_on=False)
         axis.add_collection(strip, autolim=False)
     for heights in reversed(line.ends):
         for colour, width in (("white", 2.4), (INK, 1.0)):
             axis.step(range(line.ran + 1), [*heights, heights[-1]], where="post", color=colour, linewidth=width)
     for reason, (mark, _) in MARKS.items():
-        at = [i + 0.5 for i in line.places(reason)]
-        axis.plot(at, [-0.055] * len(at), mark, color=INK, markersize=2.2, transform=across, clip_on=False)
+        middles = [i + 0.5 for i in line.places(reason)]
+        axis.plot(middles, [-0.055] * len(middles), mark, color=INK, markersize=2.2, transform=across, clip_on=False)
     if line.ran < line.iterations:
         axis.axvline(line.ran, color=SOFT, linewidth=0.7, linestyle=(0, (4, 3)))
         if line.iterations - line.ran > 0.12 * longest:
             middle = ((line.ran + line.iterations) / 2, line.frames / 2)
             axis.text(*middle, LOOKS[NOT_RUN].name, ha="center", va="center", color=SOFT)
     axis.set(xlim=(0, longest), ylim=(0, line.frames), ylabel="latent frame")
-    ticks = range(0, line.iterations, step(longest, 14))
-    axis.set_xticks([i + 0.5 for i in ticks], [str(i) for i in ticks])
-    frames = range(0, line.frames, step(line.frames, 6))
+    iterations, frames = ticks(line.iterations, 14, longest), ticks(line.frames, 6, line.frames)
+    axis.set_xticks([i + 0.5 for i in iterations], [str(i) for i in iterations])
     axis.set_yticks([frame + 0.5 for frame in frames], [str(frame) for frame in frames])
     axis.tick_params(axis="x", length=0, pad=9)
     axis.spines[["top", "right"]].set_visible(False)
@@ -119,8 +115,7 @@ def _paint(state: str) -> dict[str, Any]:
 def _title(figure: Figure, report: Report, high: float, left_out: int) -> None:
     totals = Totals.of(report.run.generations, report.run.omitted)
     title = ": ".join(filter(None, [", ".join(report.run.hosts) or "no host", totals.less_work]))
-    below = f"DiT forwards {totals.forwards_baseline} → {totals.forwards_run}, "
-    below += f"latent frames {totals.slots_baseline} → {totals.slots_computed}; iterations: "
+    below = f"DiT forwards {totals.forwards}, latent frames {totals.slots}; iterations: "
     below += ", ".join(f"{totals.modes[mode]} {word}" for mode, word in MODES.items())
     below += f"; {left_out} more timelines are not shown" if left_out else ""
     figure.text(0.01, 1 - 0.07 / high, title, fontsize=9.5, fontweight="bold", va="top", color=INK)
@@ -132,7 +127,7 @@ def _legend(figure: Figure, lines: Sequence[Timeline]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    states = set().union(*(line.states for line in lines)) - {NOT_RUN}
+    states = {state for line in lines for state in line.boxes} - {NOT_RUN}
     keys: list[Artist] = [
         Patch(**{**_paint(state), "linewidth": 0.4, "edgecolor": STROKES.get(state, SOFT)}, label=look.name)
         for state, look in LOOKS.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -13,7 +12,7 @@ from ..errors import UsageError
 from .read import Report
 from .record import Verified
 from .summary import Totals, notes, outcome, verified, verified_rows
-from .timeline import LOOKS, MARKS, REASONS, Timeline, step, timelines
+from .timeline import LOOKS, MARKS, REASONS, Timeline, ticks, timelines
 
 WIDTH, LEFT, RIGHT = 1000, 62, 10
 """Of every picture, in its own units; the template knows them too."""
@@ -43,10 +42,10 @@ def page(report: Report) -> str:
         run=run,
         totals=totals,
         generations=generations,
-        states={state for line in lines for state in line.states.union(line.modes)},
+        states={state for line in lines for state in (*line.boxes, *line.modes)},
         reasons={reason for line in lines for reason in line.reasons},
         notes=list(notes(run, totals)),
-        **{each.__name__: each for each in (Errors, Grid, dumps, outcome, step, verified, verified_rows)},
+        **{each.__name__: each for each in (Errors, Grid, dumps, outcome, ticks, verified, verified_rows)},
         LOOKS=LOOKS,
         MARKS=MARKS,
         REASONS=REASONS,
@@ -80,14 +79,14 @@ class Grid(Across):
 
     def cells(self) -> dict[str, str]:
         """A path for every state."""
-        paths: dict[str, str] = defaultdict(str)
-        for state, left, right, low, high in self.line.areas():
-            paths[state] += self._box(left, right, self.y(high), self.y(low))
-        return paths
+        return {
+            state: "".join(self._box(left, right, self.y(high), self.y(low)) for left, right, low, high in boxes)
+            for state, boxes in self.line.boxes.items()
+        }
 
-    def strip(self, mode: str) -> str:
-        """A path for the iterations that were decided so as a whole."""
-        return "".join(self._box(i, i + 1, "5", "21") for i, each in enumerate(self.line.modes) if each == mode)
+    def strip(self) -> dict[str, str]:
+        """A path for every mode that iterations were decided for as a whole."""
+        return {mode: "".join(self._box(i, i + 1, "5", "21") for i in at) for mode, at in self.line.strip.items()}
 
     def _box(self, left: int, right: int, top: str, bottom: str) -> str:
         """Absolute corners, rounded alike in neighbours, so that no gap opens between them."""

@@ -131,6 +131,11 @@ class GenerationRecord:
         """Whether it ran under our decisions: its numbers count."""
         return self.applied and bool(self.segments)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it came to its end without any denoise loop, and nothing says why."""
+        return self.finished and not self.segments and not self.reasons
+
     def guard(self, name: str, times: int = 1) -> None:
         """A decision could not be carried out, for this reason."""
         self.guards[name] = self.guards.get(name, 0) + times

@@ -16,6 +16,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ..settings import LAUNCHER
 from . import summary
 from .record import Run
 
@@ -101,5 +102,5 @@ def _is_rank_zero() -> bool:
 
 def _is_command() -> bool:
     """Whether this process is the very one that `run` became (exec keeps the process id), or there was no `run`."""
-    launcher = os.environ.get("_SCOPE_PATCH_LAUNCHER", "")
+    launcher = os.environ.get(LAUNCHER, "")
     return not launcher or launcher.split(":", 1)[0] == str(os.getpid())

@@ -11,9 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .read import Report
 from .record import GenerationRecord, Run, Segment, Sums, Verified
+from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
 
 MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
+IDLE = "no denoise loop was entered"
+WIDTH = 100
+"""Iterations a line."""
+LEGEND = (
+    "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
+    "why: g growth, h history, m --max-skip, f forced, c context, v --verify, ! guard, . threshold or plan",
+)
 
 
 @dataclass
@@ -60,6 +69,16 @@ class Totals(Sums):
     def forwards_baseline(self) -> int:
         """DiT forwards of the host alone."""
         return self.forwards_run + self.forwards_skipped
+
+    @property
+    def forwards(self) -> str:
+        """DiT forwards of the host alone, and those that ran."""
+        return f"{self.forwards_baseline} → {self.forwards_run}"
+
+    @property
+    def slots(self) -> str:
+        """The same of the latent frames in them."""
+        return f"{self.slots_baseline} → {self.slots_computed}"
 
     @property
     def rest(self) -> float:
@@ -131,7 +150,9 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
         errors = [each.error or "still running" for each in run.generations if not each.finished]
         yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
     refused = totals.generations - totals.applied
-    reasons = run.all_reasons or (["no denoise loop was entered"] if refused > totals.unfinished else [])
+    reasons = run.all_reasons
+    if any(each.idle for each in run.generations) or (refused > totals.unfinished and not reasons):
+        reasons = [*reasons, IDLE]
     if reasons and run.applied:
         yield f"{f'{refused} ran unpatched: ' if refused else ''}{'; '.join(reasons)}"
 
@@ -156,7 +177,7 @@ def outcome(generation: GenerationRecord) -> list[str]:
     elif reasons:
         went.append(f"unpatched in part: {reasons}")
     if not generation.segments and not reasons:
-        went.append("no denoise loop was entered")
+        went.append(IDLE)
     if not generation.finished:
         went.append(f"did not finish: {generation.error or 'still running'}")
     return went
@@ -210,3 +231,39 @@ def _number(error: float | None, missing: str = "") -> str:
 def _span(errors: Sequence[float]) -> str:
     low, high = _number(min(errors)), _number(max(errors))
     return low if low == high else f"{low} to {high}"
+
+
+def text(report: Report) -> str:
+    """A report, readable on a terminal: the closing summary, and its timelines in letters; no newline at the end."""
+    out = lines(report.run)
+    places = {place: (line, alike[0]) for line, alike in timelines(report.run).items() for place in alike}
+    for k, generation in enumerate(report.run.generations, start=1):
+        out += ["", ", ".join([f"generation {k}", *outcome(generation)])]
+        for n, segment in enumerate(generation.segments, start=1):
+            line, first = places[k, n]
+            ended = f"; ended after {line.ran}" if line.ran < line.iterations else ""
+            out.append(f"  segment {n}: {line.iterations} iterations, {line.frames} latent frames{ended}")
+            if segment.note:
+                out.append(f"  as the host does it, because {segment.note}")
+            out += _picture(line) if first == (k, n) else ["  as generation {}, segment {}".format(*first)]
+            if segment.verified:
+                out.append(f"  {'verified':>9} {'expected':>9} {'true':>9}")
+            for iteration, expected, error, followed in verified_rows(segment):
+                out.append(f"  {iteration:>9} {expected:>9} {error:>9}  {followed}".rstrip())
+    return "\n".join([*out, "", *LEGEND] if places else out)
+
+
+def _picture(line: Timeline) -> Iterator[str]:
+    """The last latent frames at the top."""
+    rows = list(line.rows())[::-1]
+    names = [f"{low}-{high - 1}" if high - low > 1 else str(low) for (low, high), _ in rows]
+    margin = max(map(len, [*names, "why"]))
+    why = "".join(REASONS.get(reason, "?")[0] for reason in line.reasons)
+    for left in range(0, max(line.ran, 1), WIDTH):
+        part, length = slice(left, left + WIDTH), min(line.ran - left, WIDTH)
+        by = max(10, step(length, 10))
+        scale = "".join(f"{left + k:<{by}}" for k in range(0, max(length, 1), by))  # each below and right of its own
+        for name, (_, row) in zip(names, rows, strict=True):
+            yield f"  {name:>{margin}} {row[part].rstrip(NOT_RUN)}"
+        yield f"  {'why':>{margin}} {why[part]}"
+        yield f"  {'':>{margin}} {scale.rstrip()}"

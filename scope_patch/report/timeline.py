@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import count, groupby
 from typing import NamedTuple
 
 from .record import Run, Segment
@@ -89,11 +89,6 @@ class Timeline:
         """Iterations that were decided."""
         return len(self.modes)
 
-    @cached_property
-    def states(self) -> set[str]:
-        """Every state that occurs."""
-        return set().union(*self.columns)
-
     @property
     def ends(self) -> list[list[int]]:
         """Start and end of the interval under way, where they are no line along the bottom."""
@@ -110,20 +105,27 @@ class Timeline:
             frames = [frame for frame, _ in group]
             yield (frames[0], frames[-1] + 1), row
 
-    def areas(self) -> Iterator[tuple[str, int, int, int, int]]:
-        """The grid in rectangles that cover each cell once: state, iterations [left, right), frames [low, high)."""
+    @cached_property
+    def boxes(self) -> dict[str, list[tuple[int, int, int, int]]]:
+        """By state, rectangles that cover each cell once: iterations [left, right), latent frames [low, high)."""
+        boxes: dict[str, list[tuple[int, int, int, int]]] = {}
         for (low, high), row in self.rows():
-            left = 0
-            for state, group in groupby(row):
-                right = left + len(list(group))
-                yield state, left, right, low, high
-                left = right
+            for state, group in groupby(range(len(row)), key=row.__getitem__):
+                iterations = list(group)
+                boxes.setdefault(state, []).append((iterations[0], iterations[-1] + 1, low, high))
+        return boxes
+
+    @property
+    def strip(self) -> dict[str, list[int]]:
+        """By mode, the iterations that were decided so as a whole."""
+        return {mode: [i for i, each in enumerate(self.modes) if each == mode] for mode in sorted(set(self.modes))}
 
 
 def timeline(segment: Segment) -> Timeline:
     """The timeline of a segment that `read` has checked, or that a run has made."""
     frames = segment.frames or max((end for _, end in segment.intervals), default=0)
-    active = [_covered(bounds) for bounds in segment.active or segment.intervals]
+    ranges = [zip(bounds[::2], bounds[1::2], strict=True) for bounds in segment.active or segment.intervals]
+    active = [{frame for low, high in row for frame in range(low, high)} for row in ranges]
     # The iteration at which each latent frame starts; 0 for those that never do: they are given.
     first = {frame: i for i in reversed(range(len(segment.active))) for frame in active[i]}
     stairs, columns = [], []
@@ -162,16 +164,12 @@ def timelines(run: Run) -> dict[Timeline, list[tuple[int, int]]]:
     return alike
 
 
-def _covered(bounds: list[int] | Interval) -> set[int]:
-    """The latent frames inside bounds [start, end, start, end, ...]."""
-    return {frame for k in range(0, len(bounds), 2) for frame in range(bounds[k], bounds[k + 1])}
+def ticks(end: int, most: int, scale: int) -> range:
+    """From 0 on and below `end`, so that `scale` has at most `most` of them."""
+    return range(0, end, step(scale, most))
 
 
 def step(length: float, most: int) -> int:
     """The distance of ticks, 1, 2 or 5 times a power of ten, so that there are at most `most` of them (at least 1)."""
-    size = 1
-    while True:
-        for factor in (1, 2, 5):
-            if length / (size * factor) <= most:
-                return size * factor
-        size *= 10
+    sizes: Iterator[int] = (factor * 10**power for power in count() for factor in (1, 2, 5))
+    return next(size for size in sizes if length / size <= most)

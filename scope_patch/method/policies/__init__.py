@@ -6,9 +6,9 @@ tensors and asks for nothing but the observation, so that a plan made ahead and 
 
 from __future__ import annotations
 
-from ... import plugins
 from ...errors import UsageError
 from ...settings import Settings
+from .. import describe, find
 from ..decision import Policy
 from .by_change import FlowCache, Never, Scope, TeaCache
 from .by_count import DeltaDiT, TaylorSeer
@@ -27,7 +27,7 @@ GROUP = "scope_patch.policies"
 
 def names() -> dict[str, str]:
     """Every known policy with the first line of its docstring."""
-    return plugins.describe(BUILT_IN, GROUP)
+    return describe(BUILT_IN, GROUP)
 
 
 def create(settings: Settings, size: Size | None = None) -> Policy:
@@ -38,7 +38,7 @@ def create(settings: Settings, size: Size | None = None) -> Policy:
 
     Raises UsageError for a name nobody registered, and for settings that mean nothing to the policy.
     """
-    policy: Policy = plugins.find(settings.policy_name, BUILT_IN, GROUP, "policy")(settings)
+    policy: Policy = find(settings.policy_name, BUILT_IN, GROUP, "policy")(settings)
     if traits(policy).self_tuned:
         if settings.thresholds is not None:
             raise UsageError(f"policy {policy.name} has no use for --cache-threshold and --predict-threshold")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ... import plugins
+from .. import describe, find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +57,10 @@ def built_in() -> dict[str, type[Predictor]]:
 
 def names() -> dict[str, str]:
     """Every known predictor with the first line of its docstring."""
-    return plugins.describe(built_in(), GROUP)
+    return describe(built_in(), GROUP)
 
 
 def create(name: str) -> Predictor:
     """The predictor of that name. Raises UsageError for a name nobody registered."""
-    predictor: Predictor = plugins.find(name, built_in(), GROUP, "predictor")()
+    predictor: Predictor = find(name, built_in(), GROUP, "predictor")()
     return predictor
