@@ -209,7 +209,7 @@ def interrupt(subject: Subject, case: str) -> None:
     options, usual = dict(subject.cases[case]), predicted(subject, case)
 
     def interrupted(pipe: Any) -> torch.Tensor:
-        hook = at_forward(subject.model(pipe), 3, lambda: setattr(pipe, "_interrupt", True))
+        hook = at_forward(subject.model(pipe), 2, lambda: setattr(pipe, "_interrupt", True))
         try:
             return subject.generate(pipe, SEED, **options)
         finally:

@@ -96,7 +96,7 @@ def _one(host, model, folder, options, decided, ranges):
 
 def features(host, model):
     """How far the feature of the saved weights is from a run's: {case: largest relative difference}."""
-    from scope_patch.outlook.jobs import known_architecture
+    from scope_patch.outlook.jobs import known_host
     from scope_patch.outlook.signal import Checkpoint, condition
 
     found = {}
@@ -109,7 +109,7 @@ def features(host, model):
             engine = model.engine_config
             checkpoint = Checkpoint.find(folder, ("inference_weight",))
             ours = condition(
-                known_architecture("magi-1"), checkpoint, steps, engine.shortcut_mode, distill=engine.distill
+                known_host("magi-1"), checkpoint, steps, engine.shortcut_mode, distill=engine.distill
             )
             difference = (ours(times) - theirs(times)).abs().max() / theirs(times).abs().max()
             found[f"cfg {cfg}, {steps} steps"] = float(difference)
@@ -120,10 +120,10 @@ def _theirs(host, model, options):
     """The feature as a run asks the registry for it, and the timesteps of a chunk."""
     from inference.pipeline import video_generate
 
-    from scope_patch.outlook.jobs import known_architecture
+    from scope_patch.outlook.jobs import known_host
 
     caption, mask, prefix = host.features(options, model, 0)
     given = video_generate.extract_feature_for_inference(model, prefix, caption, mask)
     transport = video_generate.SampleTransport(model, [given], "cuda:0")
-    feature = known_architecture("magi-1").stepwise.feature(transport, 0, model)
+    feature = known_host("magi-1").stepwise.feature(transport, 0, model)
     return feature, torch.tensor(transport.ts[0].tolist(), dtype=torch.float64)
