@@ -108,9 +108,7 @@ def features(host, model):
             theirs, times = _theirs(host, model, options)
             engine = model.engine_config
             checkpoint = Checkpoint.find(folder, ("inference_weight",))
-            ours = condition(
-                known_host("magi-1"), checkpoint, steps, engine.shortcut_mode, distill=engine.distill
-            )
+            ours = condition(known_host("magi-1"), checkpoint, steps, engine.shortcut_mode, distill=engine.distill)
             difference = (ours(times) - theirs(times)).abs().max() / theirs(times).abs().max()
             found[f"cfg {cfg}, {steps} steps"] = float(difference)
     return found

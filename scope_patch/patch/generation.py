@@ -349,9 +349,10 @@ class Generation:
         self.stopwatch.close()
         if error is None and self.request.calibration is not None and self.record.applied:
             self._write_profile(self.request.calibration)
-        if error is None and not self.off and not self.started and self.strays:
+        calls = self.strays + self.record.forwards_run
+        if error is None and not self.off and calls and self.loop.idle(self):
             raise NotApplied(
-                f"bound but idle: the DiT was called {self.strays} times, and the denoise loop was never seen to begin "
+                f"bound but idle: the DiT was called {calls} times, and the denoise loop was never seen to go on "
                 f"(the file says it is {self.loop}); see `Bound but idle` in docs/patching.md"
             )
 

@@ -61,6 +61,10 @@ class Loop:
         """Whether a forward that comes now may be a denoise step's."""
         return generation.session is not None
 
+    def idle(self, generation: Generation) -> bool:
+        """Whether a generation that is over never told where its loop was."""
+        return not generation.started
+
     def locate(self, generation: Generation, call: ForwardCall) -> Session | None:
         """The section that a forward belongs to, at its present iteration; None: none, it is the host's own."""
         return generation.session
@@ -118,10 +122,14 @@ def scheduler_table(scheduler: Any, slots: int) -> Table:
 
 @dataclass(eq=False)
 class Ticks:
-    """Where a generation's clock stands. Attributes: clock, the object itself; steps, those that it was told of."""
+    """Where a generation's clock stands.
+
+    Attributes: clock, the object itself; steps, those of the section that it was told of; heard, it was told of any.
+    """
 
     clock: Any
     steps: int = 0
+    heard: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,9 @@ class Clock(Loop):
             generation.session.enter(ticks.steps)
         return generation.session
 
+    def idle(self, generation: Generation) -> bool:
+        return not (isinstance(generation.place, Ticks) and generation.place.heard)
+
     def looks(self, schedule: Schedule) -> set[int]:
         return {0, 1}
 
@@ -208,6 +219,7 @@ class Clock(Loop):
         if what == self.begins:
             generation.end_section()
         elif generation.session is not None:
+            ticks.heard = True
             ticks.steps += 1
             if ticks.steps >= len(generation.session):
                 generation.end_section()
@@ -324,6 +336,7 @@ class Called(Loop):
     table: Callable[[Any, int], Table]
     mentions: tuple[str, ...] = ()
     reads: Sequence[tuple[str, tuple[str, ...]]] = ()
+    ranks = (1, 2)
 
     def __str__(self) -> str:
         return f"called steps: every call of {self.method} is one, and its {' and '.join(self.position)} say which"
