@@ -9,17 +9,6 @@ POSITION = ("infer_idx", "cur_denoise_step")
 TRANSFORMER = "inference.model.dit.dit_model"
 
 
-def refuse(transport, model, arguments):
-    """Only the forms of guidance whose forwards we have read."""
-    number = model.runtime_config.cfg_number
-    return "" if number in (1, 3) else f"cfg_number {number} is unknown to us (1 and 3 are known)"
-
-
-def extra(arguments):
-    """The forward over the prefix of a video, which only fills the cache."""
-    return "prefix" if arguments.get("extract_prefix_video_feature") else ""
-
-
 HOST = Host(
     name="magi-1",
     title="MAGI-1, chunk-wise (official repository)",
@@ -49,8 +38,8 @@ HOST = Host(
     facts=(Fact(TRANSFORMER, "VideoDiTModel", "t_embedder", "TimestepEmbedder"),),
     versions={"torch": ">=2.4"},
     model=magi.find_model,
-    refuse=refuse,
-    extra=extra,
+    refuse=magi.refuse,
+    extra=magi.extra,
     narrow=magi.narrow,
     work=magi.work,
     moving=True,

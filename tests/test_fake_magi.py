@@ -154,14 +154,14 @@ def test_unknown_guidance_runs_unpatched_and_says_so_once(caplog):
         try:
             assert torch.equal(tiny.generate(model), expected)
         finally:
-            from scope_patch.registry import magi_1
+            from scope_patch.hosts import magi
 
-            object.__setattr__(known, "refuse", magi_1.refuse)
+            object.__setattr__(known, "refuse", magi.refuse)
     assert run.report["status"] == "not-applied" and run.report["reasons"] == ["of a test"]
     assert caplog.text.count("of a test") == 1
     assert vars(model.runtime_config) == refuse
     model.runtime_config.cfg_number = 2
-    assert "cfg_number 2" in magi_1.refuse(None, model, {})
+    assert "cfg_number 2" in magi.refuse(None, model, {})
 
 
 @pytest.mark.parametrize("seam", ["serve", "observe", "enter"])

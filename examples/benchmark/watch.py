@@ -75,7 +75,7 @@ def no_waiting() -> Iterator[list[int]]:
 
     def strictly(self, generation, *arguments, **more):
         session = generation.session if generation is not None else None
-        planned = session is not None and session.decider is not None
+        planned = session is not None and session.plan is not None
         watched[0] += planned
         torch.cuda.set_sync_debug_mode("error" if planned else "default")
         try:

@@ -221,6 +221,17 @@ def transport_table(transport: Any, section: int) -> Table:
     return window_table(rows, transport.chunk_width)
 
 
+def refuse(transport: Any, model: Any, arguments: Mapping[str, Any]) -> str:
+    """Only the forms of guidance whose forwards we have read."""
+    number = model.runtime_config.cfg_number
+    return "" if number in (1, 3) else f"cfg_number {number} is unknown to us (1 and 3 are known)"
+
+
+def extra(arguments: Mapping[str, Any]) -> str:
+    """The forward over the prefix of a video, which only fills the cache."""
+    return "prefix" if arguments.get("extract_prefix_video_feature") else ""
+
+
 def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
     """The same forward for the call's chunks [first, last) only; chunks do not see younger ones and lose nothing."""
     chunks, width = arguments["denoising_range_num"], arguments["chunk_width"]
