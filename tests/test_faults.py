@@ -206,7 +206,7 @@ def test_a_narrowed_forward_gives_the_host_what_was_computed(where, monkeypatch,
 
     def fail(pending, *args):
         if pending.arguments is not None and not failed:
-            failed.append(pending.lead + pending.slots[1] - pending.slots[0])
+            failed.append(pending.clean_prefix + pending.slots[1] - pending.slots[0])
             raise ValueError("ours")
         return work(pending, *args)
 

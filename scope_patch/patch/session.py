@@ -159,9 +159,9 @@ class Session:
             return None, None
         self._called = True
         slots = self.layout.slots(call.latents)
-        interval, lead = schedule.intervals[iteration], schedule.clean_prefix(iteration)
+        interval, prefix = schedule.intervals[iteration], schedule.clean_prefix(iteration)
         per_slot = call.timestep.dim() == 2
-        if slots != interval[1] - interval[0] + lead or (per_slot and call.timestep.shape[1] != slots):
+        if slots != interval[1] - interval[0] + prefix or (per_slot and call.timestep.shape[1] != slots):
             self.record.guard("shape")
             return None, None
         branch = self.branches.find(call.condition)
@@ -197,7 +197,7 @@ class Session:
         if self.schedule is None or not self._keep:
             return
         velocity = velocity_of(output)
-        frames = self.layout.frames * (pending.slots[1] - pending.slots[0] + pending.lead)
+        frames = self.layout.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
         batch, height, width = pending.size
         if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
             wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
@@ -283,17 +283,17 @@ class Session:
     ) -> tuple[Any, PendingForward | None]:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         assert self.schedule is not None and self.iteration is not None
-        lead, last = self.schedule.clean_prefix(self.iteration), verdict.forwarded[1]
+        prefix, last = self.schedule.clean_prefix(self.iteration), verdict.forwarded[1]
         size = (call.latents.shape[0], *call.latents.shape[3:])
-        whole_forward = PendingForward(branch, self.iteration, interval, size, lead)
+        whole_forward = PendingForward(branch, self.iteration, interval, size, prefix)
         if self._bypass is not None:
             return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
         if verdict.instead is not None:
-            given = (interval, lead, interval[0], self.layout, self._forecast, verdict.instead)
+            given = (interval, prefix, interval[0], self.layout, self._forecast, verdict.instead)
             whole_forward.predicted = assemble_velocity(call, branch, *given)
         if last == interval[1]:
             return None, whole_forward
-        whole = assemble_velocity(call, branch, interval, lead, last, self.layout, self._forecast, verdict)
+        whole = assemble_velocity(call, branch, interval, prefix, last, self.layout, self._forecast, verdict)
         if whole is None:
             self.record.guard("branch")
             self._strangers += 1
@@ -304,12 +304,12 @@ class Session:
                 )
             return None, whole_forward
         self._strangers = 0
-        if last == interval[0] and not lead:
+        if last == interval[0] and not prefix:
             return like_output(whole, branch.output_type), None
         if self.host.narrow is None:
             raise NotImplementedError("this host's forwards cannot be narrowed")
-        arguments = self.host.narrow(call.arguments, 0, last - interval[0] + lead)
-        return None, PendingForward(branch, self.iteration, verdict.forwarded, size, lead, whole, arguments)
+        arguments = self.host.narrow(call.arguments, 0, last - interval[0] + prefix)
+        return None, PendingForward(branch, self.iteration, verdict.forwarded, size, prefix, whole, arguments)
 
 
 def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> None:

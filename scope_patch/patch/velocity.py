@@ -127,7 +127,7 @@ class PendingForward:
     Attributes:
         slots: what it computes velocities of.
         size: (batch, height, width) of the latents.
-        lead: clean slots in front of them that it computes too, of which nothing is kept.
+        clean_prefix: clean slots in front of them that it computes too, of which nothing is kept.
         whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
             forward. None where the forward's own output is what the host gets.
         arguments: what it runs with in that case.
@@ -139,7 +139,7 @@ class PendingForward:
     iteration: int
     slots: Interval
     size: tuple[int, ...]
-    lead: int = 0
+    clean_prefix: int = 0
     whole: Tensor | None = None
     arguments: dict[str, Any] | None = None
     standin: StandIn | None = None
@@ -155,16 +155,16 @@ def assemble_velocity(
     call: ForwardCall,
     branch: Branch,
     interval: Interval,
-    lead: int,
+    clean_prefix: int,
     last: int,
     layout: Layout,
     forecast: Forecast | None,
     verdict: StepDecision,
 ) -> Tensor | None:
-    """A velocity in the host's layout, over the lead and the interval; None where the branch lacks a history.
+    """A velocity in the host's layout, over the clean prefix and the interval; None where the branch lacks a history.
 
     Args:
-        last: slots before it (and the lead) will be computed; what stands in their places means nothing.
+        last: slots before it (and the clean prefix) will be computed; what stands in their places means nothing.
     """
     expected = layout.unpack(call.latents).shape
     pieces = []
@@ -179,7 +179,7 @@ def assemble_velocity(
                 return None  # another batch or picture size
             predicted = verdict.mode_of(part.interval[0]) is Mode.PREDICT
             pieces.append(forecast.predict(part) if predicted else forecast.hold(part))
-        missing = interval[1] - interval[0] + lead - sum(piece.shape[FRAME_AXIS] for piece in pieces)
+        missing = interval[1] - interval[0] + clean_prefix - sum(piece.shape[FRAME_AXIS] for piece in pieces)
         if missing:
             batch, channels, _, *size = pieces[0].shape
             pieces.insert(0, pieces[0].new_zeros(batch, channels, missing, *size))
@@ -194,7 +194,7 @@ def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Sched
     """
     assert pending.whole is not None
     first = (pending.slots[0] - schedule.intervals[pending.iteration][0]) * layout.frames
-    frames = (pending.slots[1] - pending.slots[0] + pending.lead) * layout.frames
+    frames = (pending.slots[1] - pending.slots[0] + pending.clean_prefix) * layout.frames
     place = pending.whole.narrow(FRAME_AXIS, first, frames)
     if place.shape != velocity.shape:
         raise ValueError(f"a velocity is {tuple(velocity.shape)}, expected {tuple(place.shape)}")
@@ -208,6 +208,6 @@ def keep_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule,
     for part in pending.branch.parts(schedule.intervals[pending.iteration]):
         start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
         if start < end:
-            own = computed.narrow(FRAME_AXIS, pending.lead + start - pending.slots[0], end - start)
+            own = computed.narrow(FRAME_AXIS, pending.clean_prefix + start - pending.slots[0], end - start)
             levels = schedule.levels(pending.iteration, (start, end), own.device)
             part.history.record((start, end), levels, own)
