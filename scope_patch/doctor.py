@@ -67,7 +67,7 @@ def _probe() -> bool:
 
 
 def _print_hosts(repo: Path | None, registry: str | None) -> bool:
-    """Every host with its loops and its checks; whether one of them passes all."""
+    """Every host with its loops and checks; whether one passes all: that of the file, where one is named."""
     from .catalogue import read_hosts
     from .patch import signature
 
@@ -85,7 +85,7 @@ def _print_hosts(repo: Path | None, registry: str | None) -> bool:
             print(f"  {'ok    ' if check.ok else 'FAILED'} {check.name}{': ' if check.detail else ''}{check.detail}")
         failed = sum(not check.ok for check in checks)
         print(f"  -> {'matches' if not failed else f'does not match: {failed} of {len(checks)} checks failed'}")
-        any_match = any_match or (bool(checks) and not failed)
+        any_match |= bool(checks) and not failed and registry in (None, origin)
     for problem in problems:
         print(f"unreadable: {problem}")
     return any_match

@@ -150,6 +150,26 @@ def test_bound_but_idle_is_told_and_strict_raises(file):
         pipe()
 
 
+def test_another_network_beside_is_counted_in_a_remark(file):
+    expected, made, generation = both(file(PLAIN.replace('"Pipeline"', '"Two"')), pipelines.Two(), policy="never")
+    assert torch.equal(made, expected) and generation["forwards"]["run"] == 6
+    assert "6 forwards went to another network" in generation["remarks"][-1]
+
+
+def test_a_timestep_for_every_token_is_refused(file):
+    pipe, expected = pipelines.Tokens(), pipelines.Tokens()()
+    text = PLAIN.replace('"Pipeline"', '"Tokens"')
+    with scope_patch.patched(pipe, registry=file(text), target_speedup=3) as run:
+        assert torch.equal(pipe(), expected)
+    assert "timestep has 12 entries for 3 latent frames" in run.report["reasons"][0]
+    with (
+        scope_patch.patched(pipe, registry=file(text), target_speedup=3, strict=True) as run,
+        pytest.raises(NotApplied, match="12 entries"),
+    ):
+        pipe()
+    assert run.report["status"] == "not-applied" and "12 entries" in run.report["reasons"][0]
+
+
 def test_a_network_that_runs_outside_of_any_loop_is_idle(file):
     """The clock is made by the loop, and is another one than the file says."""
     wrong = LOCAL.replace('"Euler"', '"Other"')
@@ -171,6 +191,10 @@ def test_a_network_that_runs_outside_of_any_loop_is_idle(file):
         ('HOST = host("Pipeline", None)', "`loop` of Pipeline is not said"),
         ('HOST = host("Pipeline", Clock(step=""))', "a Clock without `step`"),
         ('HOST = host("Pipeline", Clock(begins=""))', "a Clock without `begins`"),
+        (
+            "from dataclasses import replace\nHOST = replace(host('Pipeline', Clock()), triggers='toy_host')",
+            "tuple of package",
+        ),
         ("from dataclasses import replace\nHOST = replace(host('Pipeline', Clock()), videos=())", "names no entry"),
     ],
 )

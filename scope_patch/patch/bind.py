@@ -184,8 +184,11 @@ class Binding:
         return None
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
-        generation = self.guard(None, lambda: self._live(self._current.of_model(unwrap(model))))
+        generation = self.guard(None, lambda: self._live(self._current.innermost))
         if generation is None or generation.inside:
+            return wrapped(*args, **kwargs)
+        if unwrap(model) is not generation.model:
+            generation.elsewhere += 1
             return wrapped(*args, **kwargs)
         served = self.guard(generation, lambda: self._serve(generation, args, kwargs))
         if served is None:
@@ -206,8 +209,8 @@ class Binding:
     ) -> tuple[Session, Any, PendingForward | None] | None:
         """The section of a forward, and what it makes of it; None where it is the host's own."""
         dit, loop = self.host.dit, generation.loop
+        generation.calls += 1
         if not loop.awaits(generation):
-            generation.strays += 1
             return None
         call = bind_call(self._parameters[dit.owner, dit.method], dit, loop.ranks, args, kwargs)
         why = self.host.extra(call.arguments)

@@ -95,11 +95,6 @@ class Current:
         found = self.innermost
         return found if found is not None and found.pipeline is pipeline else None
 
-    def of_model(self, model: Any) -> Generation | None:
-        """The innermost generation, if this is its DiT."""
-        found = self.innermost
-        return found if found is not None and found.model is model else None
-
     @property
     def _under_way(self) -> tuple[Stretch, ...]:
         return tuple(each for each in self._stretches.get() if each.under_way)

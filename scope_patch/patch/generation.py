@@ -67,7 +67,8 @@ class Generation:
         session: the section that the next forward belongs to, if any.
         started: its loop has begun. The same pipeline called before that is a part of it; called then (by a callback of
             the host), it is another generation.
-        strays: calls of the DiT that belonged to no section.
+        calls: of the DiT, whatever became of them.
+        elsewhere: calls of another network of its class.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
         off: it runs unpatched from now on.
     """
@@ -102,7 +103,7 @@ class Generation:
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
         self.started = self.inside = self.off = False
-        self.strays = 0
+        self.calls = self.elsewhere = 0
         self._early = 0  # slots of forwards that a section has not begun for yet, of which it will be told
         if host.moving and self.settings.widths is not None:
             record.remark(NO_WIDTHS)
@@ -349,10 +350,15 @@ class Generation:
         self.stopwatch.close()
         if error is None and self.request.calibration is not None and self.record.applied:
             self._write_profile(self.request.calibration)
-        calls = self.strays + self.record.forwards_run
-        if error is None and not self.off and calls and self.loop.idle(self):
+        if self.elsewhere:
+            self.record.remark(
+                f"{self.elsewhere} forwards went to another network than the accelerated one: they all ran, and "
+                "are in none of these counts"
+            )
+        decided = any(segment.modes for segment in self.record.segments)
+        if error is None and not self.off and self.calls and (self.loop.idle(self) or not decided):
             raise NotApplied(
-                f"bound but idle: the DiT was called {calls} times, and the denoise loop was never seen to go on "
+                f"bound but idle: the DiT was called {self.calls} times, and the denoise loop was never seen to go on "
                 f"(the file says it is {self.loop}); see `Bound but idle` in docs/patching.md"
             )
 

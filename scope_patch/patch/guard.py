@@ -57,6 +57,9 @@ class Guard:
             return work()
         except NotApplied as reason:
             if self._strict(generation, request) and not quiet:
+                with suppress(Exception):  # so that the report says it, too, and not that nothing happened
+                    if generation is not None:
+                        generation.switch_off(str(reason))
                 raise
             self._refuse(generation, reason)
         except Exception as error:

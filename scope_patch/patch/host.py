@@ -165,6 +165,10 @@ class Host:
     feature: Callable[[Any, int, Any], Callable[[Any], Any]] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.triggers, str) or not self.triggers:
+            raise ValueError(
+                f"{self.name}: `triggers` is {self.triggers!r}, but must be a tuple of package names; {PAGE}"
+            )
         if not self.videos:
             raise ValueError(f"{self.name}: `videos` names no entry where a video is made; {PAGE}")
         for entry in self.videos:

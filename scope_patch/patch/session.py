@@ -160,10 +160,13 @@ class Session:
         self._called = True
         slots = self.layout.slots(call.latents)
         interval, prefix = schedule.intervals[iteration], schedule.clean_prefix(iteration)
-        per_slot = call.timestep.dim() == 2
-        if slots != interval[1] - interval[0] + prefix or (per_slot and call.timestep.shape[1] != slots):
+        if slots != interval[1] - interval[0] + prefix:
             self.record.guard("shape")
             return None, None
+        if call.timestep.dim() == 2 and call.timestep.shape[1] != slots:
+            raise NotApplied(
+                f"the DiT's timestep has {call.timestep.shape[1]} entries for {slots} latent frames or chunks"
+            )
         branch = self.branches.find(call.condition)
         if branch is None:
             self.record.remark(LOST)

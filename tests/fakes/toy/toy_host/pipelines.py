@@ -61,3 +61,33 @@ class Walked(Pipeline):
     def one(self, video, step):
         t = self.table(video)[step]
         self.latents = self.latents - 0.08 * self.transformer(self.latents, torch.tensor([float(t)]), self.text)
+
+
+class Tokens(Pipeline):
+    """Every token has a timestep of its own."""
+
+    @torch.no_grad()
+    def __call__(self):
+        latents, text = torch.randn(1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4)
+        self.scheduler.set_timesteps(12)
+        for t in self.scheduler.timesteps:
+            velocity = self.transformer(latents, t.expand(1, 12), text)
+            latents = self.scheduler.step(velocity, t, latents)
+        return latents
+
+
+class Two(Pipeline):
+    """Another network takes over half-way."""
+
+    def __init__(self):
+        super().__init__()
+        self.transformer_2 = ToyDiT()
+
+    @torch.no_grad()
+    def __call__(self):
+        latents, text = torch.randn(1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4)
+        self.scheduler.set_timesteps(12)
+        for i, t in enumerate(self.scheduler.timesteps):
+            network = self.transformer if i < 6 else self.transformer_2
+            latents = self.scheduler.step(network(latents, t.expand(1), text), t, latents)
+        return latents
