@@ -240,9 +240,9 @@ OFFICIAL = [
     ),
     # Its intervals
     intervals("intervals as lists", "refused: (start, end) pairs", "[list(pair) for pair in intervals]"),
-    intervals("intervals as a tensor", "refused: not a list", "torch.tensor(intervals)"),
-    intervals("intervals as an array", "refused: not a list", "torch.tensor(intervals).numpy()"),
-    intervals("intervals as a tuple", "refused: not a list", "tuple(intervals)"),
+    intervals("intervals as a tensor", "refused: a Tensor, expected a list", "torch.tensor(intervals)"),
+    intervals("intervals as an array", "refused: a ndarray, expected a list", "torch.tensor(intervals).numpy()"),
+    intervals("intervals as a tuple", "refused: a tuple, expected a list", "tuple(intervals)"),
     intervals("intervals of tensors", "handled", "[tuple(torch.tensor(pair)) for pair in intervals]"),
     intervals("intervals one too many", "refused: not a list of", "[*intervals, intervals[-1]]"),
     # How the loop reads them

@@ -8,7 +8,6 @@ Attention is plain PyTorch on a CPU, so that the counter sees its two matrix pro
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -172,7 +171,7 @@ def walks(rng, tries=150):
     from inference.pipeline.video_generate import init_t
 
     from scope_patch.hosts import window as chunkwise
-    from scope_patch.registry import magi_1
+    from scope_patch.hosts.magi import transport_table
 
     bad, modes = [], ("8,16,16", "16,16,8")
     for steps in range(1, 130):
@@ -192,7 +191,7 @@ def walks(rng, tries=150):
             rng.choice([-1, 1, 3]),
             rng.choice([1, 3]),
         )
-        if unequal_walk(transport(*options, rng.choice(modes)), magi_1.rows):
+        if unequal_walk(transport(*options, rng.choice(modes)), transport_table):
             bad.append(options)
     return {"tried": tries, "bad": bad}
 
@@ -219,7 +218,7 @@ def transport(frames, prefix, window, steps, ranges, clean, cfg, mode):
     return made
 
 
-def unequal_walk(made, registry_rows):
+def unequal_walk(made, table_of):
     """Whether our rows differ from `forward_velocity`'s arguments, or contexts change elsewhere than the registry's."""
     from scope_patch.hosts import window as chunkwise
 
@@ -247,17 +246,14 @@ def unequal_walk(made, registry_rows):
         prefix = made.generate_kvrange_for_prefix_video(0, offset) // 24
         if prefix.tolist() != list(map(list, chunkwise.prefix_kv_ranges(offset, **seen))):
             return True
-    known = registry_rows(made, 0)
-    if [dataclasses.replace(row, context=None) for row in known] != [
-        dataclasses.replace(row, context=None) for row in rows
-    ]:
-        return True
-    return turns(known) != turns(rows)
+    known, ours = table_of(made, 0), chunkwise.window_table(rows, 6)
+    same = known.intervals == ours.intervals and list(known.clean_prefixes) == list(ours.clean_prefixes)
+    return not same or not torch.equal(known.timesteps, ours.timesteps) or turns(known) != turns(ours)
 
 
-def turns(rows):
+def turns(table):
     """Where the context changes."""
-    return [before.context != after.context for before, after in itertools.pairwise(rows)]
+    return [before != after for before, after in itertools.pairwise(table.contexts)]
 
 
 if __name__ == "__main__":

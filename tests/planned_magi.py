@@ -123,5 +123,5 @@ def _theirs(host, model, options):
     caption, mask, prefix = host.features(options, model, 0)
     given = video_generate.extract_feature_for_inference(model, prefix, caption, mask)
     transport = video_generate.SampleTransport(model, [given], "cuda:0")
-    feature = known_host("magi-1").stepwise.feature(transport, 0, model)
+    feature = known_host("magi-1").feature(transport, 0, model)
     return feature, torch.tensor(transport.ts[0].tolist(), dtype=torch.float64)

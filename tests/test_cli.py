@@ -87,7 +87,7 @@ def test_dry_run_shows_everything_and_runs_nothing(call: Call, tmp_path: Path) -
     assert f"command:     touch {touched}" in out
     assert "scope_patch/bootstrap" in out
     assert "interpreter: cannot be told" in out
-    assert "injection:   can work; armed by an import of inference.model.dit, skyreels_v2_infer, diffusers" in out
+    assert "injection:   can work; armed by an import of diffusers, longcat_video, inference.model.dit, " in out
 
 
 def test_dry_run_by_environment_and_a_flag_that_keeps_us_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_list_names_everything_with_its_origin(call: Call) -> None:
     assert code == 0
     for word in ("skyreels-v2 ", "skyreels-v2-diffusers", "armed by diffusers", "registry/skyreels_v2.py"):
         assert word in out
-    for word in ("scope ", "never ", "taylor2 ", "auto ", "policies/scope.py", "predictors/formulas.py"):
+    for word in ("scope ", "never ", "taylor2 ", "auto ", "policies/by_change.py", "predictors/formulas.py"):
         assert word in out
 
 

@@ -217,7 +217,7 @@ def test_a_folder_of_another_model_or_none_at_all(official, tmp_path, monkeypatc
         ({"weights": tmp_path / "nowhere"}, "there is no such folder or file"),
         ({"weights": official}, "are of 24 channels, --model needs 1536"),
         ({"weights": official, "model": "14B"}, "are of 24 channels, --model 14B has 5120"),
-        ({"signal": "latent"}, "there is no signal 'latent'; known: expected, timestep"),
+        ({"signal": "latent"}, "signal 'latent' is gone, because every decision is made before the first forward"),
     ):
         said, error = planned.plan("skyreels-v2", **SHORT, **options)
         assert said is None and complaint in error and error.count("\n") == 1

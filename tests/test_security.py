@@ -303,12 +303,12 @@ def mine(**more):
 
 def test_a_plugin_that_is_broken_is_skipped_and_named_and_the_others_work(plugins):
     plugins(
-        raises=ValueError, exits=SystemExit, wrong="an architecture", taken=mine(name="skyreels-v2"), mine=mine(),
+        raises=ValueError, exits=SystemExit, wrong="a host", taken=mine(name="skyreels-v2"), mine=mine(),
         again=mine(title="another one"),
     )  # fmt: skip
     found, problems = catalogue.read_hosts()
-    assert {architecture.name for architecture, _ in found} == {
-        "magi-1", "skyreels-v2", "skyreels-v2-diffusers", "mine",
+    assert {host.name for host, _ in found} == {
+        "framepack-diffusers", "longcat-video", "magi-1", "skyreels-v2", "skyreels-v2-diffusers", "mine",
     }  # fmt: skip
     told = {problem.origin.split()[0]: problem.reason for problem in problems}
     assert told.keys() == {f"plugin:{name}" for name in ("raises", "exits", "wrong", "taken", "again")}

@@ -61,7 +61,7 @@ def containers():
     } | {
         f"{name}: {part}": len(getattr(binding, part))
         for name, binding in scope_patch.patch.hooks.bindings().items()
-        for part in ("scopes", "bound", "refused", "_parameters")
+        for part in ("requests", "bound", "refused", "_parameters")
     }
 
 
