@@ -12,8 +12,9 @@ BEGIN, END = "<!-- map -->\n", "<!-- end of map -->\n"
 
 def files() -> list[Path]:
     """Every file of the package and of the registry that holds something."""
-    found = [path for folder in ("registry", "scope_patch") for path in sorted((ROOT / folder).rglob("*"))]
-    return [path for path in found if path.is_file() and path.suffix in (".py", ".jinja")]
+    found = [path for folder in ("registry", "scope_patch") for path in (ROOT / folder).rglob("*")]
+    kept = [path for path in found if path.is_file() and path.suffix in (".py", ".jinja")]
+    return sorted(kept, key=lambda path: (path.parent, path.name))
 
 
 def described(path: Path) -> str:
