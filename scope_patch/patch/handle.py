@@ -70,7 +70,11 @@ def apply(target: Any, **settings: Any) -> Handle:
     binding.guard.broken = False
     binding.agreements.forgive()
     reasons = attach_ready(binding, strict=False)
-    if not binding.bound:
+    # A pipeline needs its own entry; a DiT, any.
+    own = {entry.name for entry in binding.host.videos if _is_a(target, entry.module, entry.owner)}
+    if not binding.bound & (own or binding.bound):
+        if not binding.requests:
+            binding.detach()
         raise NotApplied("; ".join(reasons) or f"no entry of {binding.host.name} is imported as a whole")
     tell = None if resolved.report is None else partial(write_or_warn, Path(resolved.report), run)
     request = Request.of(run, target, tell)
@@ -92,10 +96,15 @@ def patched(target: Any, **settings: Any) -> Iterator[Run]:
 def _binding_of(target: Any, registry: str | None) -> Binding:
     model = unwrap(target)
     for binding in bindings(registry).values():
-        owners = [(entry.module, entry.owner) for entry in binding.host.videos]
-        for module, name in [*owners, (binding.host.dit.module, binding.host.dit.owner)]:
-            owner = getattr(sys.modules.get(module), name, None)
-            if isinstance(owner, type) and isinstance(model, owner):
-                return binding
+        dit = binding.host.dit
+        entries = any(_is_a(model, entry.module, entry.owner) for entry in binding.host.videos)
+        if entries or _is_a(model, dit.module, dit.owner):
+            return binding
     known = ", ".join(bindings())
     raise NotApplied(f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known host ({known})")
+
+
+def _is_a(thing: Any, module: str, name: str) -> bool:
+    """Whether it is of the class of that name, as far as its module is imported."""
+    owner = getattr(sys.modules.get(module), name, None)
+    return isinstance(owner, type) and isinstance(thing, owner)
