@@ -30,8 +30,7 @@ from .seams import FORWARD, READ, VIDEO, Seam, Wrapper
 from .session import Session
 from .signature import check_live, failures
 from .timing import Mark, Stopwatch
-from .velocity import PendingForward
-from .velocity import bind as bind_call
+from .velocity import PendingForward, forward_call
 
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
@@ -83,9 +82,9 @@ class Binding:
         for entry in self._ledger.restore():
             logger.info("%s.%s was patched on top of us: switched off in place", entry.owner.__name__, entry.name)
 
-    def arguments(self, seam: Seam, args: Any, kwargs: Any) -> dict[str, Any]:
-        """A call's arguments by the seam's own parameter names."""
-        return {**dict(zip(self._parameters[seam.owner, seam.attribute], args, strict=False)), **kwargs}
+    def arguments(self, owner: str, method: str, args: Any, kwargs: Any) -> dict[str, Any]:
+        """A call's arguments by the method's own parameter names; much faster than `inspect.Signature.bind`."""
+        return {**dict(zip(self._parameters[owner, method], args, strict=False)), **kwargs}
 
     def _wrapper(self, seam: Seam, loop: Loop) -> Wrapper:
         if seam.role == VIDEO:
@@ -135,7 +134,7 @@ class Binding:
         request = next((each for each in [*self.requests][::-1] if each.covers(pipeline, model)), None)
         if request is None:
             return (None,)
-        arguments = self.arguments(seam, args, kwargs)
+        arguments = self.arguments(seam.owner, seam.attribute, args, kwargs)
         return (self.guard(None, lambda: self._open(request, loop, pipeline, arguments), request),)
 
     def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: Mapping[str, Any]) -> Generation:
@@ -212,7 +211,7 @@ class Binding:
         generation.calls += 1
         if not loop.awaits(generation):
             return None
-        call = bind_call(self._parameters[dit.owner, dit.method], dit, loop.ranks, args, kwargs)
+        call = forward_call(self.arguments(dit.owner, dit.method, args, kwargs), dit, loop.ranks)
         why = self.host.extra(call.arguments)
         if why:
             generation.extra(why, call)

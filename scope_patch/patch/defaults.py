@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-FRAME_AXIS = 2
 PATCH = (1, 2, 2)
 
 

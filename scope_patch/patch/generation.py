@@ -118,8 +118,7 @@ class Generation:
         Raises NotApplied where it must run unpatched.
         """
         self.started = True
-        if key in self.sections:
-            self.end_section(key)
+        self.end_section(key)
         if self._agreement is None and self.policy.active:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
             self._agreement = self._agreements.of(self._sharing, self.settings.rank_timeout)
@@ -127,7 +126,6 @@ class Generation:
         reason = self.host.refuse(self.pipeline, self.model, self._arguments) or self._obstacle()
         if reason:
             raise NotApplied(reason)
-        verification = self.verification(key)
         session = Session(
             self.host,
             self.model,
@@ -141,7 +139,7 @@ class Generation:
             memory=self.memory,
             bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
             agree=self.agree,
-            verification=verification,
+            verification=self.verification(key),
             looks=self.loop.looks,
         )
         self.agree(f"{what} under {self.settings.fingerprint}")

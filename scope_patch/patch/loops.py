@@ -347,7 +347,7 @@ class Called(Loop):
         return (step, *read)
 
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        step = partial(self._begun, lambda: binding.arguments(seam, args, kwargs))
+        step = partial(self._begun, lambda: binding.arguments(seam.owner, seam.attribute, args, kwargs))
         generation = binding.on_loop(step, of=instance)
         try:
             return wrapped(*args, **kwargs)

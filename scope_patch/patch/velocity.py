@@ -5,7 +5,7 @@ We keep velocities as [batch, channels, slots, height, width], whatever a slot i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +44,14 @@ class ForwardCall:
         return int(self.latents.shape[FRAME_AXIS])
 
 
-def bind(parameters: Sequence[str], dit: Dit, ranks: tuple[int, ...], args: Any, kwargs: Any) -> ForwardCall:
-    """Bind a call to the forward's parameter names (without self), much faster than `inspect.Signature.bind`.
+def forward_call(arguments: Mapping[str, Any], dit: Dit, ranks: tuple[int, ...]) -> ForwardCall:
+    """A call of the DiT by what its arguments, by parameter name, mean.
 
     Args:
         ranks: dimensions that the timestep may have.
 
     Raises NotApplied where it is no call of a video DiT; what else may be wrong with it, the host will say itself.
     """
-    arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
     latents, timestep = arguments.get(dit.latents), arguments.get(dit.timestep)
     if not isinstance(latents, Tensor) or latents.dim() != 5:
         raise NotApplied(f"the DiT's {dit.latents} is no [batch, channels, latent frames, height, width] tensor")
