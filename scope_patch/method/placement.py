@@ -14,8 +14,9 @@ from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
 
-SHARE_FLOOR = 0.02
-AMPLIFICATION = 1.5
+SHARE_FLOOR = 0.01
+SATURATION = 1.0
+AMPLIFICATION = 1.3
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
 An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
@@ -48,33 +49,60 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     iterations, slots = mask.shape
     following = torch.cat([mask[1:] & mask[:-1], mask.new_zeros(1, slots)])
     to = torch.where(following, torch.cat([levels[1:], levels[-1:]]), 0.0)
-    slope, curvature = (interpolate(profile.levels, row, levels) for row in (profile.slope, profile.curvature))
+    distances = Distances(profile, levels)
     grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -AMPLIFICATION
     weight = grows * (levels - to).abs() * mask
     entry = _entries(schedule)
     out = torch.full((iterations, most, most + 2), torch.inf, dtype=torch.float64)
-    row = torch.arange(iterations)
+    row, slot = torch.arange(iterations)[:, None], torch.arange(slots)
     for skips in range(1, most + 1):
         newest = row - skips
-        h = (levels - levels[newest.clamp(min=0)]).abs()
-        known = (newest[:, None] >= entry) | ~mask
-        usable = known.all(dim=1) & (newest >= 0)
+        usable = ((newest >= entry) | ~mask).all(dim=1) & (newest[:, 0] >= 0)
         for gap in range(most + 2):
             second = newest - gap
-            h1 = (levels[newest.clamp(min=0)] - levels[second.clamp(min=0)]).abs()
-            delta = miss(slope, curvature, h, torch.where(second[:, None] >= entry, h1, 0.0))
+            two = (second >= entry) & (gap > 0)
+            delta = distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
             out[:, skips - 1, gap] = torch.where(usable, (weight * delta).sum(dim=1), torch.inf)
     return out
 
 
-def miss(slope: Tensor, curvature: Tensor, h: Tensor, h1: Tensor) -> Tensor:
-    """What is missed, relative to the velocity, by extrapolating over h from two velocities h1 apart.
+class Distances:
+    """What predictions over a table of noise levels [iterations, slots] miss, relative to the velocity.
 
-    Args:
-        h1: 0 where there is one velocity, which is repeated.
+    From sigma_0 to sigma a velocity changes by g = integral of the profile's slope; where that is much it cannot go on
+    at that rate, so what holding it misses is taken to be g / (1 + g). Of following it from two points, sigma_1 the
+    older, the miss is larger by s = integral of curvature / (2 slope) from sigma_1 on: curvature h (h + h1) / 2 over
+    slope h, on a short way. What predictors make of the two (`formulas.Auto`) misses g s / sqrt(1 + s^2) of them.
     """
-    held = slope * h
-    return torch.where(h1 > 0, torch.minimum(held, curvature * h * (h + h1) / 2), held)
+
+    def __init__(self, profile: Profile, levels: Tensor) -> None:
+        grid = torch.tensor(profile.levels, dtype=torch.float64)
+        slope, curvature = (torch.tensor(row, dtype=torch.float64) for row in (profile.slope, profile.curvature))
+        bending = curvature / (2 * slope).clamp(min=SHARE_FLOOR)
+        self._change, self._bend = (_integral(grid, rate, levels) for rate in (slope, bending))
+
+    def miss(self, slots: Tensor, at: Tensor, newest: Tensor, second: Tensor, two: Tensor) -> Tensor:
+        """Of the slots, at the iterations `at`, from velocities of the iterations `newest` and, where `two`, `second`.
+
+        All of them broadcast against each other.
+        """
+        change = (self._change[at, slots] - self._change[newest, slots]).abs()
+        held = change / (1 + SATURATION * change)
+        bend = (self._bend[at, slots] - self._bend[second, slots]).abs()
+        return torch.where(two, held * bend / (1 + bend.square()).sqrt(), held)
+
+
+def _integral(grid: Tensor, rate: Tensor, at: Tensor) -> Tensor:
+    """Of a rate given on a grid, linear in between and constant beyond, up to the levels `at`, from any common level."""
+    if len(grid) == 1:
+        return rate * at
+    whole = torch.cat([rate.new_zeros(1), ((grid[1:] - grid[:-1]) * (rate[1:] + rate[:-1]) / 2).cumsum(0)])
+    upper = torch.searchsorted(grid, at.contiguous()).clamp(1, len(grid) - 1)
+    first, last = grid[upper - 1], grid[upper]
+    inside = at.clamp(grid[0], grid[-1])
+    local = torch.lerp(rate[upper - 1], rate[upper], (inside - first) / (last - first))
+    beyond = torch.where(at < inside, rate[0], rate[-1]) * (at - inside)
+    return whole[upper - 1] + (inside - first) * (rate[upper - 1] + local) / 2 + beyond
 
 
 def _entries(schedule: Schedule) -> Tensor:
@@ -83,16 +111,6 @@ def _entries(schedule: Schedule) -> Tensor:
     start, end = torch.tensor(schedule.intervals).reshape(-1, 2, 1).unbind(dim=1)
     inside = (start <= slot) & (slot < end)
     return torch.where(inside.any(dim=0), inside.long().argmax(dim=0), len(schedule))
-
-
-def interpolate(levels: tuple[float, ...], values: tuple[float, ...], at: Tensor) -> Tensor:
-    """Linear between noise levels, constant beyond them."""
-    x, y = (torch.tensor(row, dtype=torch.float64) for row in (levels, values))
-    if len(x) == 1:
-        return torch.full_like(at, float(y[0]))
-    upper = torch.searchsorted(x, at.contiguous()).clamp(1, len(x) - 1)
-    share = ((at - x[upper - 1]) / (x[upper] - x[upper - 1])).clamp(0, 1)
-    return torch.lerp(y[upper - 1], y[upper], share)
 
 
 class Placed:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KIND = "scope_patch profile"
 SCHEMA = 1
-FLOOR, ROUGHNESS = 0.1, 7.0
+FLOOR, ROUGHNESS = 0.05, 6.0
 """What stands in for measurements: the least share of the signal, and the bend in units of the change squared (5 to 10
 on the demo model at all noise levels but the last)."""
 DIGITS = 6

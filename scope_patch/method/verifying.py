@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .decision import Decision, Mode, StepDecision
-from .placement import interpolate, miss
+from .placement import Distances
 from .profile import Profile
 from .schedule import Interval, Schedule
 
@@ -103,7 +103,7 @@ class Expectation:
     """
 
     def __init__(self, schedule: Schedule, profile: Profile) -> None:
-        self._schedule, self._profile = schedule, profile
+        self._schedule, self._distances = schedule, Distances(profile, schedule.noise_levels)
         self._computed: dict[int, list[int]] = {}
         self._before: int | None = None
 
@@ -123,14 +123,10 @@ class Expectation:
         known = [self._computed.get(slot, []) for slot in slots]
         if not slots or not all(known):
             return None
-        levels = self._schedule.noise_levels
-        now, table = levels[iteration, slots], [levels[[each[k] for each in known], slots] for k in (0, -1)]
+        newest, older = (torch.tensor([each[k] for each in known]) for k in (0, -1))
         predicted = torch.tensor([skipped.mode_of(slot) is Mode.PREDICT for slot in slots])
-        gaps = torch.where(predicted, (table[0] - table[1]).abs(), 0.0)  # one velocity, or one repeated: no gap
-        slope, curvature = (
-            interpolate(self._profile.levels, row, now) for row in (self._profile.slope, self._profile.curvature)
-        )
-        return math.sqrt(float(miss(slope, curvature, (now - table[0]).abs(), gaps).square().mean()))
+        at, two = torch.tensor(iteration), predicted & (newest != older)
+        return math.sqrt(float(self._distances.miss(torch.tensor(slots), at, newest, older, two).square().mean()))
 
     def _enter(self, iteration: int) -> None:
         if self._before is not None and self._schedule.context_changed(iteration, self._before):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..decision import SAME_LEVEL
+from ..profile import FLOOR
 
-TRUSTED_CORRECTION = 0.3
-"""A curvature term of this share of the first-order change is halved; a larger one is damped by its square."""
-REACH = 3.0
-"""A slope between the newest of three points is followed up to this many times the gap it was measured on."""
+STRAIGHT, BENT = 0.8, 0.5
+"""How far, in `log_share`, two points are followed; beyond, what bends is as large as the slope. Measured with
+`examples/studies/extrapolation.py`."""
 OLD_SHARE = 0.3
 """Weight of momentum's older slope. The paper names a momentum predictor and gives no formula; this one is ours."""
 
@@ -137,30 +137,40 @@ class Points:
         return torch.where(gap.abs() > SAME_LEVEL, gap, torch.nan)
 
 
-class Auto:
-    """Second order with a curvature damped where it disagrees with the slope, and a bounded reach; best measured.
+def log_share(level: Tensor) -> Tensor:
+    """Of a noise level sigma: -log(1 - sigma + FLOOR), in which velocities change at about one rate everywhere.
 
-    Second order alone is the best predictor where velocities are smooth and the horizon short, and worse than hold
-    where they are noisy (bf16) or the horizon long (its curvature was measured on a short gap). What tells the two
-    apart is how much the curvature would correct the first-order change: smooth velocities are corrected a little,
-    noise a lot. Measured with `examples/studies/predictors.py`; see docs/demo.md.
+    A sample x = (1 - sigma) data + sigma noise tells of the data what its share 1 - sigma allows.
+    """
+    return -torch.log(1 - level + FLOOR)
+
+
+class Auto:
+    """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a^2 h (h + h1) C / 2.
+
+    Near by a is 1; far away, where velocities have bent by as much as they changed, it is nothing, whatever the number of
+    steps: a = (1 + s^2 / 2)^-2, s = ||C|| |h + h1| / (2 ||D1||), the share of the slope that is bent away. s is the larger
+    of what the three points say and of what is assumed at that distance in `log_share`: what they say alone differs
+    between CFG branches, and guidance enlarges differences. Of two points only the distance is known; between those at
+    which a slot starts velocities bend less, hence the square. Measured with `examples/studies/extrapolation.py`.
     """
 
     name = "auto"
     keeps = 3
 
     def weights(self, target: Tensor, points: Points) -> Tensor:
+        if len(points) < 2:
+            return points.holding
         h = target - points.newest
-        # With two points the slope is all there is: right after growth, at high noise, where velocities change little.
-        ratio = (h * points.per_first_gap).abs()
-        reach = torch.where((points.count >= 3) & (ratio > REACH), h * (REACH / ratio), h)
+        beyond = h + points.gaps[0]  # h + h1
+        far = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
+        assumed, measured = (far / BENT).square(), (beyond * points.disagreement / 2).abs()
+        bent = torch.where(points.count >= 3, torch.maximum(assumed, measured), (far / STRAIGHT).square())
+        share = (1 + bent.square() / 2) ** -2
         if len(points) < 3:
-            return points.weigh(reach)
-        beyond = h + points.gaps[0]  # h + h1: the curvature term is h (h + h1) C / 2
-        # Of the first-order term h D1, the curvature term is the share |h + h1| ||C|| / (2 ||D1||).
-        share = beyond * points.disagreement * (0.5 / TRUSTED_CORRECTION)
-        bend = h * beyond * points.per_both_gaps * (0.5 / (1 + share * share))
-        return points.weigh(reach + bend, -bend)
+            return points.weigh(h * share)
+        second = h * beyond * points.per_both_gaps * share.square() / 2
+        return points.weigh(h * share + second, -second)
 
 
 class Hold:
