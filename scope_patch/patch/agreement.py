@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ..errors import NotApplied
+
 YES, NO = "yes", "no"
 SHORTEST, LONGEST, GROWTH = 0.0001, 0.05, 1.5
 """Seconds between two looks at the store, and how they grow. Its own waiting cannot be interrupted, and warns."""
@@ -112,12 +114,21 @@ class Agreements:
         self._newest: dict[tuple[int, ...], RankAgreement] = {}
 
     def of(self, ranks: Sequence[int], timeout: float) -> RankAgreement | None:
-        """The agreement of a new generation; None where the DiT is one rank's alone."""
+        """The agreement of a new generation; None where the DiT is one rank's alone.
+
+        Raises NotApplied where ranks share it and have no way to agree.
+        """
         if len(ranks) < 2:
             return None
         members = tuple(sorted(ranks))
         name = f"scope_patch/{self._host}/{'-'.join(map(str, members))}"
-        made = RankAgreement(_default_store(), name, len(members), timeout)
+        try:
+            made = RankAgreement(_default_store(), name, len(members), timeout)
+        except (RuntimeError, ValueError) as error:
+            raise NotApplied(
+                f"ranks {', '.join(map(str, members))} share the model, and the store of their process group, through "
+                f"which they would agree, does not answer ({error}); keep the group until the last video is made"
+            ) from error
         if members in self._newest and self._newest[members].over:
             made.leave()
         self._newest[members] = made

@@ -1,0 +1,94 @@
+"""A DiT whose weights two ranks share, by torch's own ways; a script for torchrun, started by tests/test_ranks_sharded.py.
+
+    torchrun ... ranks_sharded.py OUT HOST:CASE,CASE... HOST:...     one JSON file a rank: host -> case -> what it saw
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from diffusers import DiffusionPipeline
+from hosts import fake_pipeline, generate, tiny_pipeline
+from ranks import Warnings, counted, run_case
+from torch.distributed.device_mesh import init_device_mesh
+
+
+class Shared:
+    """A pipeline whose DiT is shared by `share`: in place, or by what that returns."""
+
+    def __init__(self, make, share):
+        self.pipe = self.model = make()
+        network = self.pipe.transformer
+        self.pipe.transformer = share(network) or network
+        self.forwards = counted(network.patch_embedding)
+
+    def generate(self):
+        if isinstance(self.pipe, DiffusionPipeline):
+            return generate(self.pipe)
+        torch.manual_seed(7)
+        return self.pipe("a disc")
+
+
+def tiny():
+    return tiny_pipeline(inject_sample_info=False)
+
+
+def fsdp2(network):
+    from torch.distributed.fsdp import fully_shard
+
+    for module in [*network.blocks, network]:
+        fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
+
+
+def fsdp1(orig):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    def share(network):
+        policy = ModuleWrapPolicy({type(network.blocks[0])})
+        return FullyShardedDataParallel(network, auto_wrap_policy=policy, use_orig_params=orig, device_id=torch.device("cpu"))
+
+    return share
+
+
+def tensor_parallel(network):
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    plan = {"ffn.net.0.proj": ColwiseParallel(), "ffn.net.2": RowwiseParallel()}
+    for block in network.blocks:
+        parallelize_module(block, init_device_mesh("cpu", (2,)), plan)
+
+
+HOSTS = {
+    "fsdp2": (tiny, fsdp2),
+    "fsdp1": (tiny, fsdp1(True)),
+    "fsdp1 flat": (fake_pipeline, fsdp1(False)),  # diffusers' DiT looks for parameters where there are none then
+    "tensor": (tiny, tensor_parallel),
+    "alone": (tiny, lambda network: None),
+}
+
+
+def main(out, *jobs):
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=40))
+    warnings, found = Warnings(), {}
+    for job in jobs:
+        name, _, cases = job.partition(":")
+        host = Shared(*HOSTS[name])
+        found[name] = {}
+        for case in cases.split(","):
+            found[name][case] = run_case(host, case, warnings)
+            dist.barrier()
+    Path(out, f"{dist.get_rank()}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    os.environ.setdefault("RANK", "0")
+    main(*sys.argv[1:])
