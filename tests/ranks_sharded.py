@@ -1,6 +1,6 @@
-"""A DiT whose weights two ranks share, by torch's own ways; a script for torchrun, started by tests/test_ranks_sharded.py.
+"""A DiT whose weights two ranks share, in torch's own ways; a script for torchrun (tests/test_ranks_sharded.py).
 
-    torchrun ... ranks_sharded.py OUT HOST:CASE,CASE... HOST:...     one JSON file a rank: host -> case -> what it saw
+torchrun ... ranks_sharded.py OUT HOST:CASE,CASE... HOST:...     one JSON file a rank: host -> case -> what it saw
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from diffusers import DiffusionPipeline
 from hosts import fake_pipeline, generate, tiny_pipeline
-from ranks import Warnings, counted, run_case
+from ranks import PREDICT, Warnings, counted, run_case, seen
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.debug import CommDebugMode
+
+import scope_patch
+from scope_patch.patch import generation
+from scope_patch.patch.signal import SignalError
 
 
 class Shared:
@@ -52,7 +58,9 @@ def fsdp1(orig):
 
     def share(network):
         policy = ModuleWrapPolicy({type(network.blocks[0])})
-        return FullyShardedDataParallel(network, auto_wrap_policy=policy, use_orig_params=orig, device_id=torch.device("cpu"))
+        return FullyShardedDataParallel(
+            network, auto_wrap_policy=policy, use_orig_params=orig, device_id=torch.device("cpu")
+        )
 
     return share
 
@@ -74,6 +82,29 @@ HOSTS = {
 }
 
 
+def run(host, case, warnings):
+    """See tests/test_ranks_sharded.py for what the cases are."""
+    if case == "residual":
+        with scope_patch.patched(host.model, **PREDICT, level="residual") as run:
+            return seen(host, warnings, run)
+    if case == "gathers":  # collectives of an unpatched generation and of a patched one
+        with CommDebugMode() as unpatched:
+            seen(host, warnings)
+        with CommDebugMode() as patched, scope_patch.patched(host.model, **PREDICT) as run:
+            told = seen(host, warnings, run)
+        return {**told, "gathers": [unpatched.get_total_counts(), patched.get_total_counts()]}
+    if case == "parted":  # one rank cannot read the signal, and would decide otherwise
+        with scope_patch.patched(host.model, cache_threshold=0.02, predict_threshold=0.3, rank_timeout=5.0) as run:
+            if dist.get_rank() == 0:
+                return seen(host, warnings, run)
+            with mock.patch.object(generation, "slice_signal", side_effect=SignalError("on this rank only")):
+                return seen(host, warnings, run)
+    if case == "uneven":  # each rank makes videos of its own, and one makes more
+        with scope_patch.patched(host.model, **PREDICT, strict=True) as run:
+            return [seen(host, warnings, run) for _ in range(1 + dist.get_rank())]
+    return run_case(host, case, warnings)
+
+
 def main(out, *jobs):
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=40))
     warnings, found = Warnings(), {}
@@ -82,7 +113,7 @@ def main(out, *jobs):
         host = Shared(*HOSTS[name])
         found[name] = {}
         for case in cases.split(","):
-            found[name][case] = run_case(host, case, warnings)
+            found[name][case] = run(host, case, warnings)
             dist.barrier()
     Path(out, f"{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
