@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from hosts import ALWAYS_PREDICT, fake_pipeline, generate, tiny_pipeline
+from hosts import ALWAYS_PREDICT
+from ranks_sharded import HOSTS, make_video
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -24,8 +25,8 @@ from scope_patch.patch.sharing import Sharing, sharing
 
 SCRIPT = Path(__file__).with_name("ranks_sharded.py")
 JOBS = {
-    "fsdp2": ("unpatched", "gathers", "plain", "absent 1", "other settings", "fails Session serve 15 0", "residual"),
-    "fsdp1": ("unpatched", "gathers", "plain", "fails Session serve 15 1", "fails Session serve 5 0", "residual"),
+    "fsdp2": ("unpatched", "gathers", "plain", "absent 1", "other settings", "fails Session serve 25 0", "residual"),
+    "fsdp1": ("unpatched", "gathers", "plain", "fails Session serve 25 1", "residual"),
     "fsdp1 flat": ("unpatched", "plain"),
     "tensor": ("unpatched", "parted", "plain", "residual"),
     "alone": ("uneven",),
@@ -47,55 +48,54 @@ def found(run_python, tmp_path_factory):
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != "alone"])
 def test_ranks_that_share_weights_skip_alike_or_not_at_all(name, found):
-    expected = found[0][name]["unpatched"]
+    unpatched = found[0][name]["unpatched"]
     for case in JOBS[name]:
         one, other = (rank[name][case] for rank in found)
         assert one["latents"] == other["latents"] and one["forwards"] == other["forwards"], case
         for rank in (one, other):
-            for each in (rank, rank.get("again", rank)):
-                assert each["seconds"] < expected["seconds"] + 10, "nobody waits much longer than --rank-timeout"
-            if case == "unpatched":
-                continue
-            if case.startswith(REFUSED):
-                assert (rank["latents"], rank["forwards"]) == (expected["latents"], expected["forwards"]), case
-            if case.startswith("fails"):
-                assert (rank["forwards"] < expected["forwards"]) == ("serve 15" in case), (
-                    "some were left out until then"
-                )
-                assert rank["again"]["latents"] == expected["latents"]
-            if case == "plain":
-                assert rank["forwards"] == rank["reported"]["run"] < expected["forwards"] and not rank["reasons"]
+            assert max(rank["seconds"], rank.get("again", rank)["seconds"]) < 30, "gloo would wait for 40"
+            check(case, rank, unpatched, refused=case.startswith(REFUSED) or (name, case) == ("tensor", "residual"))
+
+
+def check(case, rank, unpatched, refused):
+    """What one rank saw of a case."""
+    if refused:
+        exact = 1e-6 if case == "parted" else 0  # latent frames that had not begun were left out until then
+        assert rank["latents"] == pytest.approx(unpatched["latents"], rel=exact, abs=0), case
+        assert rank["forwards"] == unpatched["forwards"] and (rank["reasons"] or rank["reported"] is None), case
+    elif case != "unpatched":
+        assert rank["latents"] != pytest.approx(unpatched["latents"], rel=1e-3), "something was left out"
+        assert (rank["forwards"] < unpatched["forwards"]) == (case != "residual"), case
+        assert bool(rank["reasons"]) == case.startswith("fails"), case
+    if "again" in rank:  # the generation after one that went wrong
+        assert rank["again"]["latents"] == unpatched["latents"]
 
 
 def test_what_they_make_is_what_one_process_makes(found):
-    for names, pipe in (
-        (("fsdp2", "fsdp1", "tensor"), tiny_pipeline(inject_sample_info=False)),
-        (("fsdp1 flat",), fake_pipeline()),
-    ):
+    for names in (("fsdp2", "fsdp1", "tensor"), ("fsdp1 flat",)):
+        pipe = HOSTS[names[0]][0]()
         for case, policy in (("unpatched", {"policy": "never"}), ("plain", {})):
             with scope_patch.patched(pipe, **ALWAYS_PREDICT, **policy, strict=True) as run:
-                torch.manual_seed(7)
-                made = (generate(pipe) if names[0] == "fsdp2" else pipe("a disc")).double()
+                made = make_video(pipe).double()
+            (segment,) = run.report["generations"][0]["segments"]
             sums = [float(made.sum()), float(made.square().sum()), float(made.abs().sum())]
-            for name in names:
-                assert found[0][name][case]["latents"] == pytest.approx(sums, rel=1e-5), (name, case)
-            if case == "plain":
-                modes = [segment["modes"] for segment in run.report["generations"][0]["segments"]]
-                assert all(found[0][name]["plain"]["modes"] == modes for name in names)
+            for told in (found[0][name][case] for name in names):
+                assert told["latents"] == pytest.approx(sums, rel=1e-5), case
+                assert case == "unpatched" or told["modes"] == [segment["modes"]]
 
 
-def test_a_skipped_forward_gathers_nothing(found):
+@pytest.mark.parametrize("name", ["fsdp2", "fsdp1"])
+def test_a_skipped_forward_gathers_nothing(name, found):
     """We stand in front of FSDP's own hooks: what is not called is not put together."""
-    for name in ("fsdp2", "fsdp1"):
-        told = found[0][name]["gathers"]
-        unpatched, patched = told["gathers"]
-        assert unpatched >= 48 and patched == unpatched * told["forwards"] // 48
+    told = found[0][name]["gathers"]
+    unpatched, patched = told["gathers"]
+    assert unpatched in (64, 65) and patched == told["forwards"] * 2, "two blocks a forward, and once the rest"
 
 
 def test_ranks_that_have_a_dit_each_do_not_wait_for_one_another(found):
     assert [len(rank["alone"]["uneven"]) for rank in found] == [1, 2]
     for told in (each for rank in found for each in rank["alone"]["uneven"]):
-        assert not told["reasons"] and told["forwards"] == 22 and told["seconds"] < 5
+        assert not told["reasons"] and told["forwards"] < 32
 
 
 # How sharing is seen: this process is rank 0 of a job of four, of which the others are not there.
