@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
+import threading
 import types
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from hosts import ALWAYS_PREDICT
+from hosts import ALWAYS_PREDICT, fake_pipeline
 from ranks_sharded import HOSTS, make_video
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -21,6 +23,7 @@ import scope_patch
 from scope_patch.errors import NotApplied
 from scope_patch.patch.agreement import Agreements
 from scope_patch.patch.compiled import unwrap
+from scope_patch.patch.generation import Generation
 from scope_patch.patch.sharing import Sharing, sharing
 
 SCRIPT = Path(__file__).with_name("ranks_sharded.py")
@@ -67,6 +70,7 @@ def check(case, rank, unpatched, refused):
         assert rank["latents"] != pytest.approx(unpatched["latents"], rel=1e-3), "something was left out"
         assert (rank["forwards"] < unpatched["forwards"]) == (case != "residual"), case
         assert bool(rank["reasons"]) == case.startswith("fails"), case
+        assert rank["forwards"] == rank["reported"]["run"] or case == "residual", case
     if "again" in rank:  # the generation after one that went wrong
         assert rank["again"]["latents"] == unpatched["latents"]
 
@@ -334,6 +338,52 @@ def test_xfuser_says_which_ranks_where_nothing_else_does(job, monkeypatch):
     fake.get_data_parallel_world_size = lambda: 1  # something else beside it: guidance, stages
     assert of(replaced("host.distributed.xdit_context_parallel")).ranks == ALL
     assert of(ALONE["nothing"]) == Sharing()
+
+
+def test_parts_are_counted_as_the_whole_or_not_at_all(job):
+    """FLOPs by parameters, where the host has no cost model of its own."""
+
+    def work(change):
+        model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])})
+        model.dim = 8
+        told = sharing(change(model["blocks"][0]) or model)
+        host = types.SimpleNamespace(
+            cost=None, moving=False, name="a-model", dit=types.SimpleNamespace(blocks="blocks")
+        )
+        asked = types.SimpleNamespace(host=host, model=model, _sharing=told)
+        call = types.SimpleNamespace(latents=torch.zeros(1, 4, 5, 4, 4))
+        counted, unit = Generation._work(asked, call, None, 0)
+        return counted(0, (0, 5)), unit
+
+    whole = work(lambda block: None)
+    assert whole[1] == "flops" and work(lambda block: fsdp2(block, init_device_mesh("cpu", (4,)))) == whole
+    assert work(marked) == (5.0, "latent frames")
+    assert work(lambda block: fsdp1(block)) == (5.0, "latent frames")
+
+
+def test_a_host_that_raises_on_one_rank_does_not_keep_the_others_waiting(monkeypatch):
+    """Ranks are threads here. The others go on to where the host itself waits for that rank."""
+    store, seconds = dist.HashStore(), 60
+    monkeypatch.setattr("scope_patch.patch.agreement._default_store", lambda: store)
+    monkeypatch.setattr("scope_patch.patch.generation.sharing", lambda *_: Sharing(PAIR, "as a test says"))
+    pipes = [fake_pipeline(), fake_pipeline()]
+    pipes[1].transformer.fail_at = 20
+
+    def generate(rank):
+        with contextlib.suppress(RuntimeError):
+            pipes[rank]("a disc")
+
+    options = {**ALWAYS_PREDICT, "rank_timeout": seconds}
+    with scope_patch.patched(pipes[0], **options) as run, scope_patch.patched(pipes[1], **options):
+        threads = [threading.Thread(target=generate, args=(rank,), daemon=True) for rank in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=seconds / 2)
+        assert not any(thread.is_alive() for thread in threads)
+    (reason,) = run.report["generations"][0]["reasons"]
+    assert "the 2 ranks that share the model (as a test says) did not agree" in reason
+    assert run.report["generations"][0]["forwards"]["skipped"] > 0
 
 
 def test_wrappers_are_looked_through(job):
