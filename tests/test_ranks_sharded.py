@@ -220,6 +220,21 @@ def of_kind(module):
     return change
 
 
+def coded(where, *groups):
+    """Its class uses a module of its package that keeps groups: itself, by name, or by a function of it."""
+
+    def change(model):
+        network, parallel = (types.ModuleType(f"some_host.{name}") for name in ("network", "parallel"))
+        made = written_in("some_host.parallel")
+        kept = {"itself": vars(network), "a module": vars(parallel), "a function": made.__globals__}[where]
+        kept.update({str(ranks): dist.new_group(list(ranks)) for ranks in groups})
+        vars(network).update({"a module": {"parallel": parallel}, "a function": {"made": made}}.get(where, {}))
+        sys.modules["some_host.network"] = network
+        made_of("some_host.network")(model)
+
+    return change
+
+
 def freed(model):
     model[0].weight.untyped_storage().resize_(0)
 
@@ -283,6 +298,10 @@ TOKENS = {
     "an engine's layer": (made_of("xfuser.layers"), ALL),
     "numbers of a kind nobody knows": (of_kind("somebody.sharded"), ALL),
     "numbers that were taken away": (freed, ALL),
+    "a group that its code keeps": (coded("itself", (0, 1)), PAIR),
+    "a group in a module that its code uses": (coded("a module", (0, 1)), PAIR),
+    "a group behind a function that its code uses": (coded("a function", (0, 1)), PAIR),
+    "groups of its code that cross": (coded("a module", (0, 1), (0, 2)), ALL),
     "diffusers, a mesh": (lambda model: placed(_mesh=grid("ring", "ulysses"))(model), ALL),
     "diffusers, a part of a mesh": (lambda model: placed(_flattened_mesh=grid("dp", "cp")["cp"])(model), PAIR),
     "diffusers, no mesh that we find": (placed(), ALL),
@@ -300,6 +319,7 @@ ALONE = {
     "a compiled forward": lambda model: setattr(model[0], "forward", torch.compile(model[0].forward, backend="eager")),
     "weights on disk": lambda model: model.to("meta") and None,
     "a group of one": holding(lambda: dist.new_group([0])),
+    "a group of one that its code keeps": coded("a module", (0,)),
 }
 """What is found where each rank has its own, in a job of several."""
 
@@ -314,6 +334,12 @@ def test_who_shares_it_is_seen(job, name, tokens):
         assert told.scattered and told.uncounted == ("FSDP2" not in name)
 
 
+@pytest.fixture(autouse=True)
+def no_code_is_left():
+    yield
+    sys.modules.pop("some_host.network", None)
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_a_dit_of_its_own_is_nobody_elses(job, name):
     assert of(ALONE[name]) == Sharing()
@@ -321,6 +347,9 @@ def test_a_dit_of_its_own_is_nobody_elses(job, name):
 
 def test_ranks_that_the_host_names_come_on_top(job):
     assert sharing(network(), (0, 2)).ranks == (0, 2) and sharing(network(), (0,)) == Sharing()
+    model = network()
+    coded("itself", (0, 1))(model)
+    assert sharing(model, (0, 2)).ranks == (0, 2), "it says so itself; nothing is guessed"
     model = network()
     fsdp2(model, grid("replicas", "shards"))
     assert sharing(model, (0, 2)).ranks == ALL, "pipeline stages of shards: the groups cross"

@@ -201,7 +201,8 @@ class Generation:
     @cached_property
     def _sharing(self) -> Sharing:
         """How ranks share the DiT, as it was when the loop began."""
-        return sharing(self.host.model(self.pipeline), self.host.ranks(self.pipeline))
+        own = None if self.host.ranks is None else self.host.ranks(self.pipeline)
+        return sharing(self.host.model(self.pipeline), own)
 
     @property
     def _bypasses(self) -> bool:

@@ -10,9 +10,10 @@ Imports neither torch nor a host before it is asked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 PRIVATE = {
@@ -72,20 +73,21 @@ class Sharing:
         return bool(self.parts - {"DTensor", "FSDP2"})
 
 
-def sharing(model: Any, more: Sequence[int] = ()) -> Sharing:
+def sharing(model: Any, more: Sequence[int] | None = None) -> Sharing:
     """What shows at this moment; the same on all ranks that share it.
 
     Args:
         model: the DiT, within whatever wraps it.
-        more: ranks that share it in a way that does not show on it.
+        more: the ranks that its own code shares it among; None: nobody says, and the groups are looked for that modules
+            of this code keep.
     """
     import torch.distributed as dist
 
-    signs = [Sign("by the host's own groups", tuple(more))] if len(more) > 1 else []
+    signs = [Sign("by the host's own groups", tuple(more))] if more else []
     everyone: tuple[int, ...] = ()
     if dist.is_available() and dist.is_initialized():
         everyone = tuple(range(dist.get_world_size()))
-        signs += dict.fromkeys(_signs(model, dist))
+        signs += dict.fromkeys([*_signs(model, dist), *(_of_code(model, dist) if more is None else ())])
     parts = frozenset(sign.part for sign in signs if sign.part)
     if any(sign.part and not sign.loose for sign in signs):
         signs = [sign for sign in signs if not sign.loose]
@@ -126,11 +128,7 @@ def _of_module(module: Any, unnamed: tuple[int, ...] | None, dist: Any) -> Itera
     for source in own:
         if _engine(source):
             yield Sign(f"{kind} is made by {source}", unnamed, tokens=not _torch(source), loose=_torch(source))
-    for value in vars(module).values():
-        if isinstance(value, dist.ProcessGroup):
-            yield Sign(f"{kind} holds a process group", _members(value, dist))
-        elif isinstance(value, dist.device_mesh.DeviceMesh):
-            yield Sign(f"{kind} holds a device mesh", tuple(value.mesh.flatten().tolist()))
+    yield from (Sign(f"{kind} holds a process group", ranks) for ranks in _groups(vars(module), dist))
     parallel = getattr(module, "_parallel_config", None)
     for name in ("context_parallel_config", "tensor_parallel_config"):
         config = getattr(parallel, name, None)
@@ -178,6 +176,31 @@ def _freed(parameter: Any) -> bool:
         return True
     plain = type(parameter).__name__ == "Parameter" and parameter.device.type != "meta"
     return plain and parameter.untyped_storage().size() == 0
+
+
+def _of_code(model: Any, dist: Any) -> Iterator[Sign]:
+    """Of the modules that its classes are written in, and of those of the same package that these use."""
+    sources = {base.__module__ for module in model.modules() for base in type(module).__mro__}
+    for source in sorted(sources):
+        package = source.partition(".")[0]
+        names = {} if package in PRIVATE else vars(sys.modules.get(source, object))
+        used = {id(names): names}
+        for value in [*names.values()]:
+            found = value.__globals__ if isinstance(value, FunctionType) else None
+            found = vars(value) if isinstance(value, ModuleType) else found
+            if found is not None and str(found.get("__name__")).partition(".")[0] == package:
+                used[id(found)] = found
+        for found in used.values():
+            yield from (Sign(f"{found.get('__name__')} keeps a process group", each) for each in _groups(found, dist))
+
+
+def _groups(held: Mapping[str, Any], dist: Any) -> Iterator[tuple[int, ...]]:
+    """The ranks of every process group and device mesh among some values."""
+    for value in [*held.values()]:
+        if isinstance(value, dist.ProcessGroup):
+            yield _members(value, dist)
+        elif isinstance(value, dist.device_mesh.DeviceMesh):
+            yield tuple(value.mesh.flatten().tolist())
 
 
 def _members(group: Any, dist: Any) -> tuple[int, ...]:
