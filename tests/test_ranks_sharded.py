@@ -396,23 +396,30 @@ def test_a_host_that_raises_on_one_rank_does_not_keep_the_others_waiting(monkeyp
     monkeypatch.setattr("scope_patch.patch.agreement._default_store", lambda: store)
     monkeypatch.setattr("scope_patch.patch.generation.sharing", lambda *_: Sharing(PAIR, "as a test says"))
     pipes = [fake_pipeline(), fake_pipeline()]
-    pipes[1].transformer.fail_at = 20
 
     def generate(rank):
         with contextlib.suppress(RuntimeError):
             pipes[rank]("a disc")
 
-    options = {**ALWAYS_PREDICT, "rank_timeout": seconds}
-    with scope_patch.patched(pipes[0], **options) as run, scope_patch.patched(pipes[1], **options):
+    def generate_both(*fail):
+        for pipe, at in zip(pipes, fail, strict=True):
+            pipe.transformer.fail_at = None if at is None else pipe.transformer.calls + at
         threads = [threading.Thread(target=generate, args=(rank,), daemon=True) for rank in (0, 1)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(timeout=seconds / 2)
         assert not any(thread.is_alive() for thread in threads)
-    (reason,) = run.report["generations"][0]["reasons"]
-    assert "the 2 ranks that share the model (as a test says) did not agree" in reason
-    assert run.report["generations"][0]["forwards"]["skipped"] > 0
+        return run.report["generations"][-1]
+
+    options = {**ALWAYS_PREDICT, "rank_timeout": seconds}
+    with scope_patch.patched(pipes[0], **options) as run, scope_patch.patched(pipes[1], **options):
+        assert not generate_both(15, 15)["finished"]
+        told = generate_both(None, None)
+        assert not told["reasons"] and told["forwards"]["skipped"], "all raised: that was no refusal"
+        told = generate_both(None, 15)
+        assert "the 2 ranks that share the model (as a test says) did not agree" in told["reasons"][0]
+        assert told["forwards"]["skipped"] and told["finished"]
 
 
 def test_wrappers_are_looked_through(job):

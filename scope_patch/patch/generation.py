@@ -254,7 +254,10 @@ class Generation:
         if resolved.remark:
             self.record.remark(resolved.remark)
         # Alike by construction, unless a rank could not read what another could: then one would wait in a forward.
-        decided = [(each.mode, each.forwarded, each.instead is None) for each in resolved.plan.verdicts]
+        decided = [
+            (each.forwarded, each.instead is None, [(slots, one.mode) for slots, one in each.decisions.items()])
+            for each in resolved.plan.verdicts
+        ]
         self.agree(f"plan {hashlib.sha256(repr(decided).encode()).hexdigest()[:8]}")
         return resolved.plan.verdicts
 
@@ -277,9 +280,9 @@ class Generation:
         dit = self.host.dit
         width = max(end - start for start, end in schedule.baseline)
         try:
-            # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
             if self._sharing.scattered:
-                raise SignalError(f"the model's weights lie in parts on {len(self._sharing.ranks)} ranks")
+                raise SignalError(f"the model's weights lie in parts ({self._sharing.why})")
+            # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
             with _tracing:
                 slices = _slices.setdefault(self.model, {})
                 known = slices.get(of)
@@ -350,7 +353,8 @@ class Generation:
         self.session = None
         release(self.model, self)
         if error is not None and self._agreement is not None:
-            self._agreement.leave()  # else the others would wait here, and not in the host's own collective
+            # Else the others would wait here, and not in the host's own collective. All may raise, and do well later.
+            self._agreement.leave(refused=False)
         if error is None and any(each is not None and not each.compared for each in self._verifications.values()):
             self.record.remark(f"no skipped step was verified: fewer than {self.settings.verify} were skipped")
         if isinstance(error, GeneratorExit):

@@ -183,7 +183,7 @@ def _of_code(model: Any, dist: Any) -> Iterator[Sign]:
     sources = {base.__module__ for module in model.modules() for base in type(module).__mro__}
     for source in sorted(sources):
         package = source.partition(".")[0]
-        names = {} if package in PRIVATE else vars(sys.modules.get(source, object))
+        names = {} if package in PRIVATE or source not in sys.modules else vars(sys.modules[source])
         used = {id(names): names}
         for value in [*names.values()]:
             found = value.__globals__ if isinstance(value, FunctionType) else None
