@@ -101,12 +101,6 @@ def run(host, case, warnings):
     if case == "residual":
         with scope_patch.patched(host.model, **PREDICT, level="residual") as run:
             return seen(host, warnings, run)
-    if case == "gathers":  # collectives of an unpatched generation and of a patched one
-        with Collectives() as unpatched:
-            seen(host, warnings)
-        with Collectives() as patched, scope_patch.patched(host.model, **PREDICT) as run:
-            told = seen(host, warnings, run)
-        return {**told, "gathers": [unpatched.count, patched.count]}
     if case == "parted":  # one rank cannot read the signal, and would decide otherwise
         with scope_patch.patched(host.model, cache_threshold=0.02, predict_threshold=0.3, rank_timeout=5.0) as run:
             if dist.get_rank() == 0:
@@ -116,7 +110,9 @@ def run(host, case, warnings):
     if case == "uneven":  # each rank makes videos of its own, and one makes more
         with scope_patch.patched(host.model, **PREDICT, strict=True) as run:
             return [seen(host, warnings, run) for _ in range(1 + dist.get_rank())]
-    return run_case(host, case, warnings)
+    with Collectives() as collectives:
+        told = run_case(host, case, warnings)
+    return {**told, "collectives": collectives.count}
 
 
 def main(out, *jobs):
