@@ -20,12 +20,6 @@ def refuse(pipeline, model, arguments):
     return ""
 
 
-def bypass(pipeline):
-    """Sequence parallelism gives every rank the same part of the tokens, which is not slot by slot."""
-    forward = getattr(vars(pipeline.transformer).get("forward"), "__name__", "")
-    return "use_usp splits the tokens among ranks" if forward == "usp_dit_forward" else ""
-
-
 HOST = Host(
     name="skyreels-v2",
     title="SkyReels-V2, diffusion forcing and synchronous (official repository)",
@@ -54,6 +48,6 @@ HOST = Host(
     versions={"torch": ">=2.4"},
     refuse=refuse,
     cost=official_cost,
-    bypass=bypass,
+    bypass=lambda pipeline: "",
     independent=lambda model: bool(model.flag_causal_attention),
 )

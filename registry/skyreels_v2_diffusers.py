@@ -22,12 +22,6 @@ def entry(module, owner, title, loop):
     return Entry(module, owner, bases=("DiffusionPipeline",), title=title, loop=loop)
 
 
-def bypass(pipeline):
-    """Context parallelism splits the tokens among ranks where the blocks begin."""
-    config = getattr(pipeline.transformer, "_parallel_config", None)
-    return "context parallelism splits the tokens among ranks" if config else ""
-
-
 HOST = Host(
     name="skyreels-v2-diffusers",
     title="SkyReels-V2, diffusion forcing and synchronous (diffusers)",
@@ -53,6 +47,6 @@ HOST = Host(
     ),
     versions={"torch": ">=2.4", "diffusers": ">=0.35"},
     cost=diffusers_cost,
-    bypass=bypass,
+    bypass=lambda pipeline: "",
     independent=lambda model: model.config.num_frame_per_block > 1,
 )

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import time
 import types
 from pathlib import Path
 from unittest import mock
@@ -153,12 +154,13 @@ class Warnings(logging.Handler):
 
 def seen(host, warnings, run=None):
     """One generation: what came out, what ran, what was told."""
-    before, told = host.forwards(), len(warnings.told)
+    before, told, begun = host.forwards(), len(warnings.told), time.monotonic()
     latents = host.generate().double()
     generation = None if run is None or not run.report["generations"] else run.report["generations"][-1]
     return {
         "latents": [float(latents.sum()), float(latents.square().sum()), float(latents.abs().sum())],
         "forwards": host.forwards() - before,
+        "seconds": time.monotonic() - begun,
         "modes": None if generation is None else [segment["modes"] for segment in generation["segments"]],
         "reported": None if generation is None else generation["forwards"],
         "reasons": None if generation is None else generation["reasons"],

@@ -106,6 +106,33 @@ def test_a_forward_that_fills_a_cache_runs_is_counted_and_no_history_point(file)
     assert generation["segments"][0]["slots_computed"] == 1 + 4 * 3
 
 
+def test_wrappers_are_looked_through_and_belong_to_nobody(file):
+    """The network in a wrapper is called once, and another one in a wrapper of that class is not ours to count."""
+
+    class Around(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.module = inner
+
+        def forward(self, *args, **kwargs):
+            return self.module(*args, **kwargs)
+
+    class Beside(scheduler.Euler):
+        other = Around(torch.nn.Linear(1, 1))
+
+        def step(self, *args):
+            self.other(torch.ones(1))
+            return super().step(*args)
+
+    pipe = pipelines.Pipeline(Beside())
+    pipe.transformer = Around(pipe.transformer)
+    expected, made, generation = both(file(PLAIN), pipe, lambda pipe: pipe(fill=True), policy="never")
+    assert torch.equal(made, expected) and not generation["remarks"]
+    assert generation["forced"] == {"fill": 1} and generation["forwards"]["run"] == 13
+    _, _, generation = both(file(PLAIN), pipe, target_speedup=3)
+    assert generation["forwards"] == {"baseline": 12, "run": 4, "skipped": 8}
+
+
 @pytest.mark.parametrize(("made", "words"), [(scheduler.Heun, "2 times a step"), (scheduler.Rising, "do not fall")])
 def test_a_clock_whose_table_is_none_is_refused(file, made, words):
     pipe = pipelines.Pipeline(made())

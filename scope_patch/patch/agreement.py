@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ..errors import NotApplied
+
 YES, NO = "yes", "no"
 SHORTEST, LONGEST, GROWTH = 0.0001, 0.05, 1.5
 """Seconds between two looks at the store, and how they grow. Its own waiting cannot be interrupted, and warns."""
@@ -34,6 +36,10 @@ class RankAgreement:
         ranks: how many there are.
         timeout: seconds that the first agreement may take.
 
+    Attributes:
+        over: nothing is left out any more.
+        refused: because a rank would not, which ends it for the generations that follow, too.
+
     Raises RuntimeError where the store does not answer.
     """
 
@@ -45,7 +51,7 @@ class RankAgreement:
         self._name = f"{name}/{self._round}"
         self._number = 0
         self._last: Sequence[str] = ()
-        self.over = False
+        self.over = self.refused = False
 
     def agree(self, what: str) -> bool:
         """Whether all ranks have come to the same point and go on.
@@ -71,14 +77,18 @@ class RankAgreement:
         if self._number == 1:
             self._settled()
             self._timeout *= PATIENCE
-        self.over = not agreed
+        self.over = self.refused = not agreed
         return agreed
 
-    def leave(self) -> None:
-        """This rank leaves nothing out any more; neither will the others, from their next agreement on."""
+    def leave(self, refused: bool = True) -> None:
+        """This rank leaves nothing out any more; neither will the others, from their next agreement on.
+
+        Args:
+            refused: nor will it in the next generation.
+        """
         if self.over:
             return
-        self.over = True
+        self.over, self.refused = True, refused
         with suppress(RuntimeError):
             self._store.compare_set(f"{self._name}/{self._number + 1}", "", NO)
         self._settled()
@@ -112,13 +122,22 @@ class Agreements:
         self._newest: dict[tuple[int, ...], RankAgreement] = {}
 
     def of(self, ranks: Sequence[int], timeout: float) -> RankAgreement | None:
-        """The agreement of a new generation; None where the DiT is one rank's alone."""
+        """The agreement of a new generation; None where the DiT is one rank's alone.
+
+        Raises NotApplied where ranks share it and have no way to agree.
+        """
         if len(ranks) < 2:
             return None
         members = tuple(sorted(ranks))
         name = f"scope_patch/{self._host}/{'-'.join(map(str, members))}"
-        made = RankAgreement(_default_store(), name, len(members), timeout)
-        if members in self._newest and self._newest[members].over:
+        try:
+            made = RankAgreement(_default_store(), name, len(members), timeout)
+        except (RuntimeError, ValueError) as error:
+            raise NotApplied(
+                f"ranks {', '.join(map(str, members))} share the model, and the store of their process group, through "
+                f"which they would agree, does not answer ({error}); keep the group until the last video is made"
+            ) from error
+        if members in self._newest and self._newest[members].refused:
             made.leave()
         self._newest[members] = made
         return made

@@ -186,12 +186,15 @@ class Binding:
         generation = self.guard(None, lambda: self._live(self._current.innermost))
         if generation is None or generation.inside:
             return wrapped(*args, **kwargs)
-        if unwrap(model) is not generation.model:
-            generation.elsewhere += 1
+        if self.guard(generation, lambda: self._elsewhere(generation, model)) is not False:
             return wrapped(*args, **kwargs)
         served = self.guard(generation, lambda: self._serve(generation, args, kwargs))
         if served is None:
-            return wrapped(*args, **kwargs)
+            generation.inside = True
+            try:
+                return wrapped(*args, **kwargs)
+            finally:
+                generation.inside = False
         session, output, pending = served
         if output is not None:
             return output
@@ -202,6 +205,14 @@ class Binding:
         # MAGI-1 (no other host is narrowed) it writes the same keys and values to the same places, and others behind.
         whole = self.guard(generation, lambda: session.complete(pending, narrowed))
         return wrapped(*args, **kwargs) if whole is None else whole
+
+    def _elsewhere(self, generation: Generation, model: Any) -> bool:
+        """Whether it is not the accelerated one that is called. Wrappers are classes of other networks, too."""
+        found, dit = unwrap(model), self.host.dit
+        if found is generation.model:
+            return False
+        generation.elsewhere += isinstance(found, getattr(sys.modules[dit.module], dit.owner))
+        return True
 
     def _serve(
         self, generation: Generation, args: Any, kwargs: Any

@@ -1,4 +1,4 @@
-"""Around `torch.compile`: the model inside its wrapper, and how many widths of latents it stands."""
+"""Around `torch.compile`, FSDP, DDP: the model inside its wrappers; and how many widths a compiled one stands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 
 from ..settings import Settings
 
+WRAPPED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
+"""What wrappers call their only child."""
 SPARE = 2
 """Compilations that are left to the host: a shorter last segment, another batch."""
 
@@ -59,5 +61,10 @@ def _static(made: Any, config: Any) -> bool:
 
 
 def unwrap(model: Any) -> Any:
-    """The module inside `torch.compile`'s wrapper; anything else is itself."""
-    return getattr(model, "_orig_mod", model)
+    """The module inside wrappers: `torch.compile`'s, FSDP's, DDP's. Anything else is itself."""
+    while isinstance(model, nn.Module) and len(model._modules) == 1:
+        ((name, inner),) = model._modules.items()
+        if name not in WRAPPED:
+            break
+        model = inner
+    return model

@@ -5,7 +5,6 @@ Imports neither torch nor a host.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -18,28 +17,6 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     if getattr(model, "is_cache_enabled", False):
         return "a diffusers cache is enabled on the transformer; call disable_cache() first, or run without scope_patch"
     return ""
-
-
-def ranks(pipeline: Any) -> Sequence[int]:
-    """The ranks of the mesh that diffusers' context or tensor parallelism runs over; or of xfuser's (`use_usp`).
-
-    With that every rank of the sequence-parallel group has a part of the tokens; official repositories take all ranks.
-    """
-    if getattr(pipeline, "sp_size", 1) > 1:
-        xfuser = sys.modules.get("xfuser.core.distributed")
-        if xfuser is not None:
-            group: Sequence[int] = xfuser.get_sp_group().ranks
-            return group
-        import torch.distributed as dist
-
-        return range(dist.get_world_size())
-    config = getattr(getattr(pipeline, "transformer", None), "_parallel_config", None)
-    for name in ("context_parallel_config", "tensor_parallel_config"):
-        mesh = getattr(getattr(config, name, None), "_mesh", None)
-        if mesh is not None:
-            found: list[int] = mesh.mesh.flatten().tolist()
-            return found
-    return ()
 
 
 def size(model: Any, blocks: str) -> tuple[int, int]:

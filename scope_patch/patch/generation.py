@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -33,6 +34,7 @@ from .current import Request
 from .host import NO_WIDTHS, Host
 from .loops import Loop
 from .session import LOST, Session
+from .sharing import Sharing, sharing
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 from .timing import Stopwatch
 from .velocity import ForwardCall
@@ -121,7 +123,7 @@ class Generation:
         self.end_section(key)
         if self._agreement is None and self.policy.active:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
-            self._agreement = self._agreements.of(self._sharing, self.settings.rank_timeout)
+            self._agreement = self._agreements.of(self._sharing.ranks, self.settings.rank_timeout)
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.host.refuse(self.pipeline, self.model, self._arguments) or self._obstacle()
         if reason:
@@ -175,9 +177,9 @@ class Generation:
         if self._agreement is None or self._agreement.agree(what):
             return
         raise NotApplied(
-            "the ranks that share the model did not agree to leave anything out, so all run unpatched: one of them is "
-            "not patched, has other settings, has failed, or took longer than "
-            f"{self.settings.rank_timeout:g} s (--rank-timeout)"
+            f"the {len(self._sharing.ranks)} ranks that share the model ({self._sharing.why}) did not agree to leave "
+            "anything out, so all run unpatched: one of them is not patched, has other settings, has failed, or took "
+            f"longer than {self.settings.rank_timeout:g} s (--rank-timeout)"
         )
 
     def switch_off(self, reason: str) -> None:
@@ -196,10 +198,11 @@ class Generation:
         for session in self.sections.values():
             session.forget()
 
-    @property
-    def _sharing(self) -> Sequence[int]:
-        """The ranks that share the DiT."""
-        return self.host.ranks(self.pipeline)
+    @cached_property
+    def _sharing(self) -> Sharing:
+        """How ranks share the DiT, as it was when the loop began."""
+        own = None if self.host.ranks is None else self.host.ranks(self.pipeline)
+        return sharing(self.host.model(self.pipeline), own)
 
     @property
     def _bypasses(self) -> bool:
@@ -207,13 +210,17 @@ class Generation:
 
     def _obstacle(self) -> str:
         """Why what was asked for cannot be had, or ""."""
-        if self.request.calibration is not None and self.host.moving and len(self._sharing) > 1:
+        if self.request.calibration is not None and self.host.moving and self._sharing.ranks:
             # a rank that is not the last sees no velocities
             return "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
         if not self._bypasses:
             return ""
-        compiled = self.host.model(self.pipeline) is not self.model or getattr(self.model, "_compiled_call_impl", None)
+        compiled = hasattr(self.host.model(self.pipeline), "_orig_mod") or getattr(
+            self.model, "_compiled_call_impl", None
+        )
         reason = "the model is compiled" if compiled else self.host.bypass(self.pipeline)
+        if not reason and self._sharing.tokens:
+            reason = f"its tokens may be split among ranks ({self._sharing.why})"
         if reason:
             return f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
         return "" if claim(self.model, self) else SHARED
@@ -246,6 +253,12 @@ class Generation:
         self.record.planned.append(planned)
         if resolved.remark:
             self.record.remark(resolved.remark)
+        # Alike by construction, unless a rank could not read what another could: then one would wait in a forward.
+        decided = [
+            (each.forwarded, each.instead is None, [(slots, one.mode) for slots, one in each.decisions.items()])
+            for each in resolved.plan.verdicts
+        ]
+        self.agree(f"plan {hashlib.sha256(repr(decided).encode()).hexdigest()[:8]}")
         return resolved.plan.verdicts
 
     def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature | None:
@@ -267,6 +280,8 @@ class Generation:
         dit = self.host.dit
         width = max(end - start for start, end in schedule.baseline)
         try:
+            if self._sharing.scattered:
+                raise SignalError(f"the model's weights lie in parts ({self._sharing.why})")
             # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
             with _tracing:
                 slices = _slices.setdefault(self.model, {})
@@ -286,6 +301,8 @@ class Generation:
             if self.host.cost is not None:
                 return cache(self.host.cost(self.pipeline, call.arguments, schedule, key)), "flops"
             if not self.host.moving:
+                if self._sharing.uncounted:
+                    raise ValueError("the parameters lie in parts here, so that nobody can count them")
                 return cache(defaults.cost(self.model, self.host.dit.blocks, call.latents.shape)), "flops"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.info("%s: work is counted in latent frames: %r", self.host.name, error)
@@ -303,7 +320,7 @@ class Generation:
     def _verification(self) -> Verification | None:
         if not self.settings.verify:
             return None
-        reason = self.method.unverifiable(max(1, len(self._sharing)))
+        reason = self.method.unverifiable(max(1, len(self._sharing.ranks)))
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None
@@ -335,6 +352,9 @@ class Generation:
         self.sections.clear()
         self.session = None
         release(self.model, self)
+        if error is not None and self._agreement is not None:
+            # Else the others would wait here, and not in the host's own collective. All may raise, and do well later.
+            self._agreement.leave(refused=False)
         if error is None and any(each is not None and not each.compared for each in self._verifications.values()):
             self.record.remark(f"no skipped step was verified: fewer than {self.settings.verify} were skipped")
         if isinstance(error, GeneratorExit):

@@ -124,8 +124,9 @@ class Host:
             one after the other with the hidden states first, and return them; tokens are slot by slot.
         size: (DiT, name of its blocks) -> (channels, blocks); (0, 0) where that is not known.
         cost: (pipeline, first forward arguments, schedule, section) -> the FLOPs of forwarding slots at an iteration.
-        ranks: pipeline -> the global ranks that share its DiT, in whatever way: one must not skip a forward that
-            another one enters. Empty, or one, where each rank has a DiT of its own.
+        ranks: pipeline -> the global ranks that the host's own code shares its DiT among, by groups that it keeps for
+            itself. Empty: none. None: it does not say, and groups are looked for. What wraps or replaces parts of the
+            DiT (FSDP, `use_usp`) is seen on every host (`sharing`).
         presets: name -> speed-up of the DiT's work that is aimed at.
         preset_limit: the highest predict threshold that a preset may take to get there; a target that the user names
             has no such limit.
@@ -157,7 +158,7 @@ class Host:
     bypass: Callable[[Any], str] = lambda pipeline: "its blocks are called in a way that we do not know"
     size: Callable[[Any, str], tuple[int, int]] = defaults.size
     cost: Callable[[Any, Mapping[str, Any], Any, int], Cost] | None = None
-    ranks: Callable[[Any], Sequence[int]] = defaults.ranks
+    ranks: Callable[[Any], Sequence[int]] | None = None
     presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
     preset_limit: float = math.inf
     placement: str = "error"
