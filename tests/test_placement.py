@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,16 +29,22 @@ def magi(steps, chunks, window):
     return Schedule.of(window_table(rows(chunks, window, steps, timesteps(steps)), 6))
 
 
-def at(profile, sigma):
-    """(change, bend) by linear interpolation."""
-    pairs = list(zip(profile.levels, profile.slope, profile.curvature, strict=True))
-    if sigma <= pairs[0][0] or sigma >= pairs[-1][0]:
-        return pairs[0 if sigma <= pairs[0][0] else -1][1:]
-    for low, high in itertools.pairwise(pairs):
-        if sigma <= high[0]:
-            share = (sigma - low[0]) / (high[0] - low[0])
-            return tuple(a + share * (b - a) for a, b in zip(low[1:], high[1:], strict=True))
-    raise AssertionError
+def way(profile, of, low, high):
+    """Integral from one noise level to another of a rate by noise level, constant beyond the profile's levels."""
+    low, high = sorted((low, high))
+    points = sorted({low, high, *(level for level in profile.levels if low < level < high)})
+    rates = numpy.interp(points, profile.levels, [of(*pair) for pair in zip(profile.slope, profile.curvature, strict=True)])
+    return sum((b - a) * (r + q) / 2 for (a, b), (r, q) in zip(itertools.pairwise(points), itertools.pairwise(rates), strict=True))
+
+
+def miss(profile, sigma, newest, older=None):
+    """What a prediction at sigma misses, by the formula of docs/placement.md."""
+    change = way(profile, lambda slope, curvature: slope, sigma, newest)
+    held = change / (1 + change)
+    if older is None or older == newest:
+        return held
+    bent = way(profile, lambda slope, curvature: curvature / max(2 * slope, SHARE_FLOOR), sigma, older)
+    return held * bent / math.sqrt(1 + bent**2)
 
 
 def slow_error(schedule, profile, recomputed):
@@ -58,13 +65,8 @@ def slow_error(schedule, profile, recomputed):
             sigma = float(schedule.noise_levels[i, slot])
             on = i < last and bool(schedule.mask[i + 1, slot])
             step = abs(sigma - (float(schedule.noise_levels[i + 1, slot]) if on else 0.0))
-            h = abs(sigma - float(schedule.noise_levels[mine[0], slot]))
-            change, bend = at(profile, sigma)
-            delta = change * h
-            if len(mine) > 1 and len(past) > 1 and mine[1] == past[1]:
-                h1 = abs(float(schedule.noise_levels[mine[0], slot] - schedule.noise_levels[mine[1], slot]))
-                if h1 > 0:
-                    delta = min(delta, bend * h * (h + h1) / 2)
+            known = [float(schedule.noise_levels[k, slot]) for k in mine[:2]]
+            delta = miss(profile, sigma, *(known if len(past) > 1 and mine[1:2] == past[1:2] else known[:1]))
             total += max(1 - sigma + SHARE_FLOOR, SHARE_FLOOR) ** -AMPLIFICATION * step * delta
     return total
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scope_patch.errors import UsageError
 from scope_patch.method import predictors
 from scope_patch.method.history import BranchHistory
-from scope_patch.method.predictors.formulas import Points
+from scope_patch.method.predictors.formulas import Points, log_share
 
 ORDERS = {"hold": 0, "momentum": 1, "taylor1": 1, "taylor2": 2}
 NAMES = [*ORDERS, "auto"]
@@ -67,6 +67,8 @@ def test_weights_sum_to_one_and_do_not_depend_on_the_origin(name, drawn, shift):
     sizes = torch.ones(SLOTS, dtype=torch.float64)
     weights = predictor.weights(target, Points(levels, sizes, sizes))
     assert torch.allclose(weights.sum(0), torch.ones(SLOTS, dtype=torch.float64), atol=1e-9)
+    if name == "auto":  # it knows how fast velocities change at a noise level
+        return
     moved = predictor.weights(target + shift, Points(levels + shift, sizes, sizes))
     assert torch.allclose(weights, moved, rtol=1e-5, atol=1e-5)
 
@@ -132,6 +134,37 @@ def test_second_order_falls_back_to_first_on_two_points():
     first = predictors.create("taylor1").weights(target, Points(levels))
     assert torch.allclose(weights[:2, 1], first[:, 1]) and weights[2, 1] == 0
     assert not torch.allclose(weights[:2, 0], first[:, 0])
+
+
+@given(gap=st.floats(1e-3, 0.02), newest=st.floats(0.1, 0.9), slope=st.floats(0.01, 1), bend=st.floats(0, 1))
+def test_auto_follows_a_near_curve_and_repeats_what_is_far(gap, newest, slope, bend):
+    """Between the second order and holding: the former at a distance of nothing, the latter at 1 and more."""
+    levels = torch.tensor([[newest], [newest + gap], [newest + 2 * gap]], dtype=torch.float64)
+    sizes = torch.tensor([slope * gap], dtype=torch.float64), torch.tensor([bend * slope], dtype=torch.float64)
+    auto, second = predictors.create("auto"), predictors.create("taylor2")
+    for points in (Points(levels, *sizes), Points(levels[:2], *sizes)):
+        for share in (0.0, 0.5, 0.99):
+            target = torch.tensor([newest * (1 - share)], dtype=torch.float64)
+            change = auto.weights(target, points)[0] - 1
+            assert 0 <= change <= second.weights(target, points)[0] - 1 + 1e-12
+            if share == 0.99 and float(log_share(levels[1]) - log_share(target)) > 1:
+                assert change < 0.12 * (second.weights(target, points)[0] - 1)
+        near = torch.tensor([newest - gap / 100], dtype=torch.float64)
+        if float(log_share(levels[1]) - log_share(near)) < 0.05:
+            assert torch.allclose(auto.weights(near, points), second.weights(near, points), rtol=1e-2)
+
+
+def test_auto_takes_the_same_share_of_every_branch_where_sizes_say_little():
+    """Guidance enlarges differences between branches: measured curvatures count only where they exceed what is assumed."""
+    levels = torch.tensor([[0.5], [0.6], [0.7]], dtype=torch.float64)
+    weights = [
+        predictors.create("auto").weights(
+            torch.tensor([0.2], dtype=torch.float64),
+            Points(levels, torch.tensor([drift], dtype=torch.float64), torch.tensor([0.1], dtype=torch.float64)),
+        )
+        for drift in (0.2, 0.3)
+    ]
+    assert torch.equal(*weights)
 
 
 def test_unknown_name_suggests_the_nearest():

@@ -79,16 +79,18 @@ class Distances:
         grid = torch.tensor(profile.levels, dtype=torch.float64)
         slope, curvature = (torch.tensor(row, dtype=torch.float64) for row in (profile.slope, profile.curvature))
         bending = curvature / (2 * slope).clamp(min=SHARE_FLOOR)
+        self._levels = levels
         self._change, self._bend = (_integral(grid, rate, levels) for rate in (slope, bending))
 
     def miss(self, slots: Tensor, at: Tensor, newest: Tensor, second: Tensor, two: Tensor) -> Tensor:
         """Of the slots, at the iterations `at`, from velocities of the iterations `newest` and, where `two`, `second`.
 
-        All of them broadcast against each other.
+        All of them broadcast against each other. A slot that did not advance between the two has one velocity.
         """
         change = (self._change[at, slots] - self._change[newest, slots]).abs()
         held = change / (1 + SATURATION * change)
         bend = (self._bend[at, slots] - self._bend[second, slots]).abs()
+        two = two & (self._levels[newest, slots] != self._levels[second, slots])
         return torch.where(two, held * bend / (1 + bend.square()).sqrt(), held)
 
 

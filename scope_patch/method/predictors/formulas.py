@@ -142,7 +142,7 @@ def log_share(level: Tensor) -> Tensor:
 
     A sample x = (1 - sigma) data + sigma noise tells of the data what its share 1 - sigma allows.
     """
-    return -torch.log(1 - level + FLOOR)
+    return -torch.log((1 - level).clamp(min=0) + FLOOR)
 
 
 class Auto:
