@@ -56,16 +56,14 @@ class Sink:
             if ended is not None and ended.pid in (None, self._process):
                 self._untold.begin(ended)
             report = self.run.settings.report
-            place = self.job.scratch if report is None else Path(report)
-            if place is None:
-                return
             try:
-                if report is None:
-                    place.parent.mkdir(mode=0o700, exist_ok=True)
+                place = self.job.scratch() if report is None else Path(report)
+                if place is None:
+                    return
                 add(place, self.job, self.part)
             except (OSError, UsageError) as error:
                 if not self._warned:
-                    logger.warning("the report could not be written to %s (%s); no video is affected", place, error)
+                    logger.warning("the report could not be written to %s (%s); no video is affected", report, error)
                 self._warned = True
             else:
                 self._untold = Run(self.run.settings)
@@ -137,11 +135,11 @@ def speak_at_exit(settings: Settings) -> None:
     """
     if Job.here().speaker is not None:
         return
+    job, process = Job.here().speaking(), os.getpid()
     if settings.report is not None:
         os.environ[variable("report")] = settings.report  # of children, wherever they work
-    job, process = Job.here().speaking(), os.getpid()
-    with suppress(OSError):  # it is said when there is something to lose
-        begin(Run(settings), job.id)
+        with suppress(OSError, UsageError):  # it is said when there is something to lose
+            add(Path(settings.report), job, Run(settings).report)
     before = stamp(settings.report)
     atexit.register(lambda: speak(before, True) if os.getpid() == process else None)
 
