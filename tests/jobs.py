@@ -1,7 +1,4 @@
-"""Jobs of several processes that make videos with the fake host; tests/test_jobs.py runs them and reads their report.
-
-python jobs.py CASE ...
-"""
+"""Jobs of several processes that make videos with the fake host: a script that tests/test_jobs.py runs."""
 
 import multiprocessing
 import os
@@ -12,7 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 if "auto" in sys.argv:
-    pass
+    import scope_patch.auto  # noqa: F401 - before torch, as its users have it
 import torch
 from hosts import ALWAYS_PREDICT, fake_pipeline
 
@@ -91,6 +88,16 @@ def main(case, way="", path=""):
         video(pipe)
         if child:
             os.waitpid(child, 0)
+    elif case == "asked":  # of us, in the midst of a job that has been told of us
+        import scope_patch
+
+        pipe = fake_pipeline()
+        with scope_patch.patched(pipe, **ALWAYS_PREDICT):
+            video(pipe)
+        if os.fork():
+            os.wait()
+        else:
+            applied(None)
     elif case == "idle":
         several(context, int, [()])
 

@@ -131,10 +131,18 @@ def test_a_script_that_imports_auto(job, way):
 def test_children_that_apply_by_themselves_make_one_report(job, tmp_path):
     """Whatever else they are, they are children of one process, which knows nothing of us."""
     path = tmp_path / "run.json"
-    command = [sys.executable, str(SCRIPT), "applied", "spawn", str(path)]
+    command = [sys.executable, str(SCRIPT), "applied", "fork", str(path)]
     subprocess.run(command, env=clean_environ(PYTHONPATH=FAKES), timeout=120, check=True)
     generations = json.loads(path.read_text())["generations"]
     assert len(generations) == 4 and len({each["pid"] for each in generations}) == 2
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_what_a_script_asks_for_by_itself_is_the_jobs_too(job, report):
+    done = job("asked", report=report)
+    assert "3 generations, policy" in done.said[0] and len(done.said) == 1
+    if report:
+        assert len(set(done.processes)) == 2 and done.report["status"] == "applied"
 
 
 def test_a_script_behind_bash_is_told_so_far(job):
@@ -150,6 +158,7 @@ def test_a_job_in_which_nothing_was_done_says_it_once_and_for_all_its_processes(
     assert (done.report["status"], done.report["reasons"]) == ("not-applied", [NOTHING_SEEN])
 
 
+@LONG
 def test_torchrun_with_a_video_a_rank(job):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT)]
     done = job(command=[*command, "forked"])

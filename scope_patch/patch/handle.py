@@ -12,7 +12,7 @@ from ..errors import NotApplied
 from ..method import policies, predictors
 from ..method.profile import read
 from ..report.record import Run
-from ..report.sink import Sink
+from ..report.sink import sink_of
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .compiled import unwrap
@@ -75,7 +75,7 @@ def apply(target: Any, **settings: Any) -> Handle:
             binding.detach()
         raise NotApplied("; ".join(reasons) or f"no entry of {binding.host.name} is imported as a whole")
     run.hosts.append(binding.host.name)
-    sink = None if resolved.report is None else Sink(run)
+    sink = sink_of(run)
     if sink is not None:
         sink.tell()  # or an earlier job's report would stay until a generation has ended
     request = Request.of(run, target, None if sink is None else sink.tell)

@@ -12,11 +12,12 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..settings import Settings, variable
+from ..settings import JOB, Settings, variable
 from . import summary
 from .file import turn
 from .job import Job
@@ -31,7 +32,10 @@ NO_LOCKS = (
 )
 UNFINISHED = "its process ended before it did"
 _armed: list[Sink] = []
-"""The one that tells of every generation of this process, if any: what it could not put into a file is told by us."""
+"""The one that tells of all generations of this process that nobody else asked for; empty before a host is imported."""
+_memory: list[Values] = []
+"""In the speaker of a job without a report: what its own process did, as one report."""
+_remembering = threading.Lock()
 
 
 class Sink:
@@ -58,9 +62,11 @@ class Sink:
             report = self.run.settings.report
             try:
                 place = self.job.scratch() if report is None else Path(report)
-                if place is None:
-                    return
-                add(place, self.job, self.part)
+                if place is not None:
+                    add(place, self.job, self.part)
+                elif self.job.speaker == self._process:
+                    with _remembering:
+                        _memory[:] = [_all(*_memory, self.part)]
             except (OSError, UsageError) as error:
                 if not self._warned:
                     logger.warning("the report could not be written to %s (%s); no video is affected", report, error)
@@ -80,12 +86,18 @@ class Sink:
             if not generation.ended and generation.pid == os.getpid():
                 generation.error = UNFINISHED
                 self.tell(generation)
-        self.tell()
+        if worth_telling(self.part):
+            self.tell()
         self._closed = True
 
 
+def sink_of(run: Run) -> Sink | None:
+    """What tells of a run, in the job's report or at the job's end; None where nobody would hear of it."""
+    return Sink(run) if run.settings.report is not None or os.environ.get(JOB) else None
+
+
 def arm(run: Run) -> Sink:
-    """The sink of all generations of this process, until it ends."""
+    """The sink of all generations of this process that nobody else asks for, until it ends."""
     sink = Sink(run)
     _armed.append(sink)
     atexit.register(sink.close)
@@ -153,20 +165,16 @@ def speak(before: tuple[int, int] | None, imported: bool) -> None:
     """
     job, report = Job.here(), os.environ.get(variable("report")) or None
     path = job.scratch_of(os.getpid()) if report is None else Path(report)
-    mine, there = _armed[0].part if _armed else None, load(path)
+    mine, there = [*_memory, *(sink.part for sink in _armed)], load(path)
     taken = there is not None and there["job"] != job.id
-    if there is None or taken:
-        there = mine or Run(Settings.resolve({}, os.environ)).report
-    elif mine is not None:
-        there = merged(there, mine)
-    idle = mine is None or not worth_telling(mine)
+    told = _all(*([] if there is None or taken else [there]), *mine, Run(Settings.resolve({}, os.environ)).report)
     if job.is_root:
-        silent = idle and imported and mine is None and not worth_telling(there)
+        silent = imported and not mine and not worth_telling(told)
     else:  # it has seen nothing, and neither have those that it started
-        silent = idle and stamp(report or str(path)) == before
+        silent = not any(map(worth_telling, mine)) and stamp(report or str(path)) == before
     if silent:
         return
-    lines = summary.lines(parse(there).run, so_far=not job.is_root or job.goes_on())
+    lines = summary.lines(parse(told).run, so_far=not job.is_root or job.goes_on())
     if taken:
         lines.append(f"  {report} is a later job's by now: what other processes of this one did is not known")
     with suppress(AttributeError, OSError, ValueError):  # no stderr, or a closed one: there is nobody to tell
@@ -175,6 +183,10 @@ def speak(before: tuple[int, int] | None, imported: bool) -> None:
         with suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
+
+
+def _all(*parts: Values) -> Values:
+    return reduce(merged, parts)
 
 
 def stamp(path: str | None) -> tuple[int, int] | None:
