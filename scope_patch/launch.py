@@ -47,15 +47,19 @@ def child_environment(settings: Settings, environ: Mapping[str, str], triggers: 
     child["PYTHONPATH"] = pythonpath(environ.get("PYTHONPATH"))
     child[TRIGGERS] = ",".join(triggers)
     # exec keeps the process id: the Python that has it is the command itself, not one of its helpers.
+    name, _, speaker = environ.get(JOB, "").partition(":")
     if not joins(settings, environ):
         child[JOB] = f"{new_id()}:"
+    elif speaker == str(os.getpid()):  # this very process, which will be gone; a Python after it takes its place
+        child[JOB] = f"{name}:"
     child[LAUNCHER] = f"{os.getpid()}:{sys.version_info[0]}.{sys.version_info[1]}:{sys.executable}"
     return child
 
 
 def joins(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Whether this is a run within a run, and a part of that job, because it writes the same report."""
-    return bool(environ.get(JOB)) and (environ.get(variable("report")) or None) == settings.report
+    within = bool(environ.get(JOB, "").partition(":")[2])  # somebody above tells of it at the end
+    return within and (environ.get(variable("report")) or None) == settings.report
 
 
 def check_path(option: str, path: str) -> None:

@@ -55,6 +55,8 @@ def several(context, target, arguments):
 
 def main(case, way="", path=""):
     context = multiprocessing.get_context(way if way in ("spawn", "fork", "forkserver") else "fork")
+    if case in ("children", "family", "ends", "twenty"):
+        fake_pipeline()  # the host is imported: forks inherit what that has set up
     if case == "children":
         several(context, video, [(), ()])
     elif case == "family":

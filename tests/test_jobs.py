@@ -152,6 +152,22 @@ def test_a_script_behind_bash_is_told_so_far(job):
     assert [line.split(", ")[1] for line in done.said] == ["2 generations so far", "5 generations so far"]
 
 
+@pytest.mark.parametrize("shell", ["", "bash"])
+def test_a_run_within_a_run_is_a_part_of_its_job(job, shell):
+    inner = (
+        f"{sys.executable} -m scope_patch run --max-skip 2 -- {shell and 'bash -c '}{sys.executable} {SCRIPT} forked"
+    )
+    script = f"{sys.executable} {SCRIPT} forked; {inner}"
+    if shell:
+        script = script.replace("bash -c ", "bash -c '") + "'"
+    done = job(command=["bash", "-c", script + "; true"])
+    assert len(done.generations) == 6 and [line.split(", ")[1] for line in done.said] == [
+        "3 generations so far",
+        "6 generations so far",
+    ]
+    assert "a generation ran under other settings: max_skip 2 (not 5)" in done.stderr
+
+
 def test_a_job_in_which_nothing_was_done_says_it_once_and_for_all_its_processes(job):
     done = job("idle", "fork")
     assert done.said == [f"scope_patch: nothing was patched in effect (no host): {NOTHING_SEEN}"]
@@ -295,6 +311,26 @@ def test_what_others_put_in_our_place_is_not_followed(tmp_path, made):
     with pytest.raises(OSError, match=r"run\.json\.part"), file.turn(tmp_path / "run.json"):
         raise AssertionError("it is no file of ours")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_process_has_not_finished_when_it_ends_is_said(tmp_path):
+    path = tmp_path / "run.json"
+    telling = sink.Sink(Run(Settings(report=str(path)), hosts=["a host"]))
+    for under_way in (record(finished=False), record(finished=False, pid=1)):  # the other is that of a parent
+        telling.run.begin(under_way)
+    telling.close()
+    telling.tell(telling.run.generations[0])  # as the interpreter throws it away
+    (made,) = read(str(path)).run.generations
+    assert (made.finished, made.error) == (False, sink.UNFINISHED)
+
+
+def test_a_fork_does_not_tell_what_its_parent_could_not(tmp_path, caplog):
+    path = tmp_path / "none" / "run.json"
+    telling = sink.Sink(Run(Settings(report=str(path)), hosts=["a host"]))
+    telling.tell(record(signal="the parent's"))
+    telling._process, path = -1, path.parent.mkdir() or path  # as if this were a child of it
+    telling.tell(record(signal="its own"))
+    assert [each.signal for each in read(str(path)).run.generations] == ["its own"]
 
 
 # What is made of several parts
