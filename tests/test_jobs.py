@@ -154,17 +154,11 @@ def test_a_script_behind_bash_is_told_so_far(job):
 
 @pytest.mark.parametrize("shell", ["", "bash"])
 def test_a_run_within_a_run_is_a_part_of_its_job(job, shell):
-    inner = (
-        f"{sys.executable} -m scope_patch run --max-skip 2 -- {shell and 'bash -c '}{sys.executable} {SCRIPT} forked"
-    )
-    script = f"{sys.executable} {SCRIPT} forked; {inner}"
-    if shell:
-        script = script.replace("bash -c ", "bash -c '") + "'"
-    done = job(command=["bash", "-c", script + "; true"])
-    assert len(done.generations) == 6 and [line.split(", ")[1] for line in done.said] == [
-        "3 generations so far",
-        "6 generations so far",
-    ]
+    made = f"{sys.executable} {SCRIPT} forked"
+    inner = f"{sys.executable} -m scope_patch run --max-skip 2 -- " + (f"bash -c '{made}'" if shell else made)
+    done = job(command=["bash", "-c", f"{made}; {inner}; true"])
+    assert len(done.generations) == 6
+    assert [line.split(", ")[1] for line in done.said] == ["3 generations so far", "6 generations so far"]
     assert "a generation ran under other settings: max_skip 2 (not 5)" in done.stderr
 
 
