@@ -327,6 +327,35 @@ def test_a_fork_does_not_tell_what_its_parent_could_not(tmp_path, caplog):
     assert [each.signal for each in read(str(path)).run.generations] == ["its own"]
 
 
+def test_a_folder_of_somebody_elses_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    job = Job("5-7", os.getppid())
+    assert job.scratch() == job.scratch_of(os.getppid()) and job.scratch().parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    with pytest.raises(OSError, match="somebody else's"):
+        job.scratch()
+    assert Job("5-7", os.getpid()).scratch() is None and Job("5-7").scratch() is None
+
+
+def test_living_children_are_seen_without_proc(run_python):
+    code = """
+import pathlib, subprocess, sys
+from scope_patch.report.job import Job
+if sys.argv[1:]:
+    pathlib.Path.exists = lambda path: False
+job = Job("5-7")
+assert not job.goes_on()
+child = subprocess.Popen(["sleep", "60"])
+assert job.goes_on()
+child.kill()
+child.wait()
+assert not job.goes_on()
+"""
+    for way in ([], ["without /proc"]):
+        done = run_python("-c", code, *way)
+        assert done.returncode == 0, done.stderr
+
+
 # What is made of several parts
 
 
