@@ -9,6 +9,11 @@ import os
 from .settings import Settings, switched_off
 
 if not switched_off(os.environ):
+    from .report.sink import speak_at_exit
+
+    settings = Settings.resolve({}, os.environ)
+    speak_at_exit(settings)
+
     from .patch.hooks import arm
 
-    arm(Settings.resolve({}, os.environ))
+    arm(settings)

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import catalogue, launch, outlook, report
 from .errors import UsageError
-from .settings import NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
+from .settings import JOB, NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
 from .values import switch
 
 USAGE_ERROR = 2
@@ -170,7 +170,6 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         if settings.strict and not off:
             raise UsageError(f"nothing can be patched: {obstacle}; leave the flag out, or import scope_patch.auto")
         print(f"scope_patch: nothing will be patched: {obstacle}", file=sys.stderr)
-    reason = obstacle or "no process of the command has imported a known host (or it dropped our PYTHONPATH)"
-    if launch.startable(command[0], environ):
-        launch.write_first_report(settings, reason)
+    if launch.startable(command[0], environ) and not launch.joins(settings, os.environ):
+        launch.write_first_report(settings, obstacle, environ.get(JOB, "").partition(":")[0])
     return launch.execute(command, environ)

@@ -17,9 +17,10 @@ from itertools import dropwhile
 from pathlib import Path
 
 from .errors import UsageError
+from .report.job import new_id
 from .report.record import Run
-from .report.sink import write
-from .settings import LAUNCHER, NAMES, Settings
+from .report.sink import begin
+from .settings import JOB, LAUNCHER, NAMES, Settings, variable
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -46,8 +47,19 @@ def child_environment(settings: Settings, environ: Mapping[str, str], triggers: 
     child["PYTHONPATH"] = pythonpath(environ.get("PYTHONPATH"))
     child[TRIGGERS] = ",".join(triggers)
     # exec keeps the process id: the Python that has it is the command itself, not one of its helpers.
+    name, _, speaker = environ.get(JOB, "").partition(":")
+    if not joins(settings, environ):
+        child[JOB] = f"{new_id()}:"
+    elif speaker == str(os.getpid()):  # this very process, which will be gone; a Python after it takes its place
+        child[JOB] = f"{name}:"
     child[LAUNCHER] = f"{os.getpid()}:{sys.version_info[0]}.{sys.version_info[1]}:{sys.executable}"
     return child
+
+
+def joins(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Whether this is a run within a run, and a part of that job, because it writes the same report."""
+    within = bool(environ.get(JOB, "").partition(":")[2])  # somebody above tells of it at the end
+    return within and (environ.get(variable("report")) or None) == settings.report
 
 
 def check_path(option: str, path: str) -> None:
@@ -61,16 +73,14 @@ def check_path(option: str, path: str) -> None:
         raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
 
 
-def write_first_report(settings: Settings, reason: str) -> None:
-    """Leave a `not-applied` report, which the patched host overwrites.
+def write_first_report(settings: Settings, obstacle: str | None, job: str) -> None:
+    """Leave a `not-applied` report, to which the processes of the job add.
 
     A report of an earlier run that stayed where it was would be taken for this one's when nothing gets patched.
     Raises UsageError when the file cannot be written after all.
     """
-    if settings.report is None:
-        return
     try:
-        write(Path(settings.report), Run(settings, reasons=[reason]))
+        begin(Run(settings, reasons=[] if obstacle is None else [obstacle]), job)
     except OSError as error:
         raise UsageError(
             f"--report {settings.report} cannot be written ({error.strerror}); give another path"

@@ -21,6 +21,8 @@ PREFIX = "SCOPE_PATCH_"
 SWITCH = "SCOPE_PATCH"
 LAUNCHER = "_SCOPE_PATCH_LAUNCHER"
 """From the launcher to bootstrap/sitecustomize.py; the underscore keeps it out of the users' name space."""
+JOB = "_SCOPE_PATCH_JOB"
+"""ID:PID, the job that a process is of and the process that tells of it, if any as yet (report/job.py)."""
 _OTHERS = ("SCOPE_PATCH_DRY_RUN", "SCOPE_PATCH_LPIPS", "SCOPE_PATCH_UPSTREAM")  # no settings, but ours all the same
 
 Thresholds = tuple[float, float]

@@ -47,7 +47,7 @@ def report(*segments, **generation):
 def several(*generations, **more):
     """A report of several generations."""
     settings = {"policy": "scope", "preset": "fast", "max_skip": 5, "report": None}
-    made = {"schema": 1, "host": "a host", "status": "applied", "reasons": [], "settings": settings, "signal": "s"}
+    made = {"schema": 2, "host": "a host", "status": "applied", "reasons": [], "settings": settings, "signal": "s"}
     made["generations"] = [
         {
             "status": "applied",

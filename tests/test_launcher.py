@@ -114,7 +114,7 @@ def test_nothing_happens_before_a_host_is_imported_and_it_is_said(tree: Tree) ->
     result = tree.run("run", *python(code))
     assert result.stdout == "fine\n"
     assert result.stderr.startswith(
-        "scope_patch: nothing was patched in this process, because it imported no known host"
+        "scope_patch: nothing was patched in effect (no host): no process was seen to start"
     )
     assert len(result.stderr.splitlines()) == 1
 
@@ -171,7 +171,7 @@ def test_exec_into_another_python_and_spawned_children(tree: Tree) -> None:
     result = tree.run("run", "--", sys.executable, "spawning.py", "again")
     assert result.returncode == 0
     assert result.stderr.splitlines()[0] == "ARMED scope 5 light"
-    assert len(result.stderr.splitlines()) == 2  # and the parent's "nothing was patched in this process"
+    assert len(result.stderr.splitlines()) == 2  # and what the parent says of the job
 
 
 def test_kill_switch(tree: Tree) -> None:
@@ -209,7 +209,7 @@ def test_report_says_not_applied_until_a_host_overwrites_it(tree: Tree) -> None:
     target.write_text("a report of last week")
     tree.run("run", "--report", "stale.json", "--", "true")
     report = json.loads(target.read_text())
-    assert (report["schema"], report["status"], report["generations"]) == (1, "not-applied", [])
+    assert (report["schema"], report["status"], report["generations"]) == (2, "not-applied", [])
     assert report["reasons"]
     assert report["settings"]["report"] == str(target)
 

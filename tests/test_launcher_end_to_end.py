@@ -30,6 +30,6 @@ def test_host_is_bound_and_a_run_without_a_generation_says_so(tmp_path: Path) ->
     assert result.returncode == 0, result.stderr
     assert result.stdout.split("] ") == ["[True, True", f"{ROOT / 'scope_patch' / '__init__.py'}\n"]
     told = json.loads(report.read_text())
-    assert (told["schema"], told["status"], told["generations"]) == (1, "not-applied", [])
+    assert (told["schema"], told["status"], told["generations"]) == (2, "not-applied", [])
     assert told["reasons"]
     assert str(report) in result.stderr

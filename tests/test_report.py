@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hosts import ALWAYS_PREDICT, fake_pipeline
@@ -26,7 +27,7 @@ def test_the_report_has_what_the_contract_names(tmp_path):
     path = tmp_path / "run.json"
     told(**ALWAYS_PREDICT, report=str(path))
     report = json.loads(path.read_text())
-    assert report["schema"] == 1 and report["status"] == "applied" and report["reasons"] == []
+    assert report["schema"] == 2 and report["status"] == "applied" and report["reasons"] == []
     assert {"host", "settings", "signal", "generations"} <= report.keys()
     (generation,) = report["generations"]
     assert generation["forwards"].keys() == {"baseline", "run", "skipped"}
@@ -80,11 +81,13 @@ def test_full_attention_is_remarked():
     assert "shorter clip" not in told(selective=False)[1]
 
 
-def test_only_rank_zero_writes_whoever_asked(tmp_path, monkeypatch):
+def test_every_rank_tells_of_its_own_generations(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
-    monkeypatch.setenv("RANK", "1")
-    told(report=str(path))
-    assert not path.exists()
-    monkeypatch.setenv("RANK", "0")
-    told(report=str(path))
-    assert path.exists()
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        told(report=str(path))
+    made = json.loads(path.read_text())["generations"]
+    assert [(each["rank"], each["ranks"], each["pid"]) for each in made] == [
+        (1, [1], os.getpid()),
+        (0, [0], os.getpid()),
+    ]

@@ -20,7 +20,7 @@ import scope_patch
 from scope_patch import UsageError, catalogue
 from scope_patch.cli import main
 from scope_patch.method import policies, profile
-from scope_patch.report import sink
+from scope_patch.report import file
 from scope_patch.report.page import page
 from scope_patch.report.read import read
 from scope_patch.report.summary import text
@@ -215,7 +215,7 @@ def test_a_symlink_to_nothing_yet_is_followed(tmp_path):
     pipe = fake_pipeline()
     with scope_patch.patched(pipe, report=str(tmp_path / "link.json")):
         pipe("a disc", num_frames=10)
-    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "new.json").read_text())["schema"] == 1
+    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "new.json").read_text())["schema"] == 2
 
 
 def test_a_disk_that_fills_up_keeps_the_last_report(tmp_path, monkeypatch, caplog):
@@ -248,7 +248,7 @@ def test_one_directory_and_documented_variables_are_all_that_is_added(tmp_path):
     assert environ["PYTHONPATH"] == f"{tree.bootstrap}{os.pathsep}/mine"
     assert [each for each in clean if environ.get(each) != clean[each]] == ["PYTHONPATH"]
     private = {name for name in added if name.startswith("_SCOPE_PATCH_")}
-    assert private == {"_SCOPE_PATCH_TRIGGERS", "_SCOPE_PATCH_LAUNCHER"}
+    assert private == {"_SCOPE_PATCH_TRIGGERS", "_SCOPE_PATCH_LAUNCHER", "_SCOPE_PATCH_JOB"}
     options = (ROOT / "README.md").read_text()
     for name in added - private:
         assert name.startswith("SCOPE_PATCH_")
@@ -432,5 +432,5 @@ def test_rank_and_pid_files_of_others_stay(tmp_path):
     """Only our own part file is ever removed."""
     other = tmp_path / "run.json.1.part"
     other.write_text("another process's")
-    sink.put(tmp_path / "run.json", "{}\n")
+    file.put(tmp_path / "run.json", "{}\n")
     assert other.read_text() == "another process's" and (tmp_path / "run.json").read_text() == "{}\n"

@@ -164,7 +164,7 @@ def test_a_report_of_a_server_keeps_the_first_and_the_last_and_counts_all(tmp_pa
     assert "(0 cached, 1000 predicted, 1000 recomputed)" in told
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run.report))
-    assert run.report["schema"] == 1 and told in text(read(str(path)))
+    assert run.report["schema"] == 2 and told in text(read(str(path)))
 
 
 def test_what_is_under_way_is_never_summed_up():

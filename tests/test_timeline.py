@@ -129,8 +129,8 @@ def test_chunks_are_recorded_one_by_one_and_clean_chunks_apart():
     ("values", "words"),
     [
         ([], "but this is a list"),
-        ({}, "'schema' is 'none', and this version reads 1"),
-        ({**report(), "schema": 2}, "'schema' is 2"),
+        ({}, "'schema' is 'none', and this version reads 1 to 2"),
+        ({**report(), "schema": 3}, "'schema' is 3"),
         (without(report(), "generations"), "the report has no 'generations' (it has 'schema', 'host'"),
         ({**report(), "generations": [7]}, "'generations'[0] is a whole number, expected an object"),
         ({**report(), "settings": {"preset": "fats"}}, "fats"),

@@ -104,24 +104,44 @@ def _install() -> None:
         return
     trigger = _Trigger(names)
     sys.meta_path.insert(0, trigger)
-    if _launcher()[0] == str(os.getpid()):
-        _tell_at_exit(trigger)
+    job, _, speaker = os.environ.get("_SCOPE_PATCH_JOB", "").partition(":")
+    if speaker in ("", str(os.getpid())):  # nobody above us; or it was us, before an exec
+        os.environ["_SCOPE_PATCH_JOB"] = f"{job}:{os.getpid()}"
+        _speak_at_exit(trigger)
 
 
-def _tell_at_exit(trigger: _Trigger) -> None:
-    """In the very process that `run` became: say so when no host was ever imported. Silence would look like success."""
+def _speak_at_exit(trigger: _Trigger) -> None:
+    """In the first Python of the job: say at the end what became of it all, in whatever process it was done.
+
+    What is registered first comes last: after multiprocessing has waited for its children.
+    """
     import atexit
 
-    pid = os.getpid()
+    pid, root = os.getpid(), _launcher()[0] == str(os.getpid())
+    before = _stamp()
 
-    def tell() -> None:
-        if not trigger.fired and os.getpid() == pid:
-            _say(
-                "nothing was patched in this process, because it imported no known host ({}); "
-                "child processes speak for themselves".format(", ".join(trigger.names))
-            )
+    def speak() -> None:
+        if os.getpid() != pid:
+            return
+        try:
+            _load_package()
+            from scope_patch.report.sink import speak
 
-    atexit.register(tell)
+            speak(before, trigger.fired)
+        except Exception:  # this Python may be too old for us
+            if root and not trigger.fired:
+                _say("nothing was patched in this process: it imported no known host (what others did is not known)")
+
+    atexit.register(speak)
+
+
+def _stamp() -> "tuple[int, int] | None":
+    """As `stamp` of report/sink.py."""
+    try:
+        found = os.stat(os.environ.get("SCOPE_PATCH_REPORT", ""))
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _chain() -> None:

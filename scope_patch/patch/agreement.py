@@ -8,7 +8,9 @@ rank that is not patched at all need not answer.
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,6 +22,7 @@ from ..errors import NotApplied
 YES, NO = "yes", "no"
 SHORTEST, LONGEST, GROWTH = 0.0001, 0.05, 1.5
 """Seconds between two looks at the store, and how they grow. Its own waiting cannot be interrupted, and warns."""
+_STARTED = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 PATIENCE = 15
 """A rank that has answered once may take so many times longer afterwards: it may be in a long forward."""
 
@@ -120,6 +123,7 @@ class Agreements:
     def __init__(self, host: str) -> None:
         self._host = host
         self._newest: dict[tuple[int, ...], RankAgreement] = {}
+        self._calls: Counter[str] = Counter()
 
     def of(self, ranks: Sequence[int], timeout: float) -> RankAgreement | None:
         """The agreement of a new generation; None where the DiT is one rank's alone.
@@ -142,9 +146,30 @@ class Agreements:
         self._newest[members] = made
         return made
 
+    def call(self, ranks: Sequence[int]) -> str:
+        """The name of a new generation, alike on all ranks that share its DiT; "" where it is one rank's alone.
+
+        Ranks that are started again, or by another torchrun of the job, begin to count anew.
+        """
+        if len(ranks) < 2:
+            return ""
+        started = "-".join(os.environ.get(name, "") for name in _STARTED)
+        name = f"{self._host}/{'-'.join(map(str, sorted(ranks)))}/{started}"
+        self._calls[name] += 1
+        return f"{name}/{self._calls[name]}"
+
     def forgive(self) -> None:
         """The ranks may try again."""
         self._newest.clear()
+
+
+def rank() -> int | None:
+    """This process's; None where it has none."""
+    dist = torch.distributed
+    if dist.is_available() and dist.is_initialized():
+        return int(dist.get_rank())
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdecimal() else None
 
 
 def _default_store() -> Any:

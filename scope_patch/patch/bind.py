@@ -271,7 +271,7 @@ class Binding:
             self.guard(generation, lambda: self._close(generation, error), quiet=quiet)
         finally:
             if generation.request.tell is not None:
-                self.guard(generation, generation.request.tell, quiet=quiet)
+                self.guard(generation, partial(generation.request.tell, generation.record), quiet=quiet)
 
     def _close(self, generation: Generation, error: BaseException | None) -> None:
         self.guard.live(generation)  # what failed in another thread switched this one off, too

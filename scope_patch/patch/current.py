@@ -25,7 +25,7 @@ class Request:
     Attributes:
         run: its settings, and the record it fills.
         target: a weak reference to the pipeline or model it is for; None for every one of the architecture.
-        tell: called whenever a generation has ended (the report is written then).
+        tell: called with every generation that has ended (the report is written then), or for a word beside them.
         calibration: what all its generations add to, where a profile was asked for.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
@@ -24,10 +25,10 @@ from ..method.profile import Calibration, Profile, assumed, read
 from ..method.resolved import method_of
 from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
+from ..report.file import put
 from ..report.record import GenerationRecord
-from ..report.sink import put
 from . import defaults
-from .agreement import Agreements, RankAgreement
+from .agreement import Agreements, RankAgreement, rank
 from .bypass import Bypass, claim, release, whole
 from .compiled import few_enough, told, unwrap
 from .current import Request
@@ -91,6 +92,8 @@ class Generation:
         self._agreement: RankAgreement | None = None
         self.settings = request.run.settings
         self.pipeline = pipeline
+        record.pid, record.rank, record.call = os.getpid(), rank(), agreements.call(self._sharing)
+        record.ranks = [] if record.rank is None else [record.rank]
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
         self.method = method_of(self.settings, host.defaults_for(size))

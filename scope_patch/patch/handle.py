@@ -6,15 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..errors import NotApplied
 from ..method import policies, predictors
 from ..method.profile import read
 from ..report.record import Run
-from ..report.sink import write_or_warn
+from ..report.sink import sink_of
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .compiled import unwrap
@@ -76,10 +74,12 @@ def apply(target: Any, **settings: Any) -> Handle:
         if not binding.requests:
             binding.detach()
         raise NotApplied("; ".join(reasons) or f"no entry of {binding.host.name} is imported as a whole")
-    tell = None if resolved.report is None else partial(write_or_warn, Path(resolved.report), run)
-    request = Request.of(run, target, tell)
-    binding.requests.append(request)
     run.hosts.append(binding.host.name)
+    sink = sink_of(run)
+    if sink is not None:
+        sink.tell()  # or an earlier job's report would stay until a generation has ended
+    request = Request.of(run, target, None if sink is None else sink.tell)
+    binding.requests.append(request)
     return Handle(run, binding, request)
 
 

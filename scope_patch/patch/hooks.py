@@ -13,8 +13,8 @@ import wrapt
 from ..catalogue import usable_hosts
 from ..errors import NotApplied
 from ..method import policies, predictors
+from ..report import sink
 from ..report.record import Run
-from ..report.sink import Sink
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .current import Request
@@ -60,8 +60,7 @@ def arm(settings: Settings | None = None) -> Run | None:
         policies.create(settings)
         predictors.create(settings.predictor)  # an unknown name must be said now, not in the middle of a generation
         run = Run(settings)
-        sink = Sink(run)
-        _armed = Request.of(run, tell=sink.write)
+        _armed = Request.of(run, tell=sink.arm(run).tell)
         for binding in bindings(settings.registry).values():
             binding.requests.append(_armed)
             for module in binding.host.modules:
@@ -99,11 +98,18 @@ def _when_imported(binding: Binding, request: Request) -> Callable[[Any], None]:
         strict = request.run.settings.strict
         try:
             _imported.add(module.__name__)
-            request.run.reasons.extend(attach_ready(binding, strict))
+            _say(request, attach_ready(binding, strict))
         except Exception as error:
             if strict:
                 raise
             logger.warning("%s runs unpatched: attaching failed", binding.host.name, exc_info=True)
-            request.run.reasons.append(f"{binding.host.name}: attaching failed: {error!r}")
+            _say(request, [f"{binding.host.name}: attaching failed: {error!r}"])
 
     return imported
+
+
+def _say(request: Request, reasons: list[str]) -> None:
+    """For the report, at once: a worker may end without any word."""
+    request.run.reasons.extend(reasons)
+    if reasons:
+        request.tell()

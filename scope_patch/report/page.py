@@ -11,7 +11,7 @@ from json import dumps
 from ..errors import UsageError
 from .read import Report
 from .record import Verified
-from .summary import Totals, notes, outcome, verified, verified_rows
+from .summary import Totals, notes, outcome, places, verified, verified_rows
 from .timeline import LOOKS, MARKS, REASONS, Timeline, ticks, timelines
 
 WIDTH, LEFT, RIGHT = 1000, 62, 10
@@ -31,9 +31,9 @@ def page(report: Report) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=strict)
     template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
     run, lines = report.run, timelines(report.run)
-    places = {place: (line, alike[0]) for line, alike in lines.items() for place in alike}
+    drawn = {place: (line, alike[0]) for line, alike in lines.items() for place in alike}
     generations = [
-        (generation, Totals.of([generation]), [(s, *places[k, n]) for n, s in enumerate(generation.segments, start=1)])
+        (generation, Totals.of([generation]), [(s, *drawn[k, n]) for n, s in enumerate(generation.segments, start=1)])
         for k, generation in enumerate(run.generations, start=1)
     ]
     totals = Totals.of(run.generations, run.omitted)
@@ -45,6 +45,7 @@ def page(report: Report) -> str:
         states={state for line in lines for state in (*line.boxes, *line.modes)},
         reasons={reason for line in lines for reason in line.reasons},
         notes=list(notes(run, totals)),
+        places=places(run.generations),
         **{each.__name__: each for each in (Errors, Grid, dumps, outcome, ticks, verified, verified_rows)},
         LOOKS=LOOKS,
         MARKS=MARKS,

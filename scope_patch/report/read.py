@@ -57,8 +57,10 @@ def parse(values: object) -> Report:
     if not isinstance(values, dict):
         raise UsageError(f"a report is an object with 'schema' {SCHEMA}, but this is {_kind(values)}")
     schema = values.get("schema", "none")
-    if schema != SCHEMA:
-        raise UsageError(f"its 'schema' is {schema!r}, and this version reads {SCHEMA}: not made by `run --report`?")
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:  # the first had neither processes nor ranks
+        raise UsageError(
+            f"its 'schema' is {schema!r}, and this version reads 1 to {SCHEMA}: not made by `run --report`?"
+        )
     node = Node(values, "the report")
     host = node.get("host", str | None, None)
     generations = node.get("generations", list[dict[str, Any]])
@@ -66,7 +68,7 @@ def parse(values: object) -> Report:
         _settings(node.get("settings", dict, {})),
         hosts=[host] if host else [],
         reasons=node.get("reasons", list[str], []),
-        generations=[_generation(Node(each, f"generation {k}")) for k, each in enumerate(generations, start=1)],
+        generations=[generation_of(Node(each, f"generation {k}")) for k, each in enumerate(generations, start=1)],
         omitted=node.get("omitted", Sums, Sums()),
     )
     return Report(run, node.get("settings", dict[str, Any], {}))
@@ -147,7 +149,8 @@ def _settings(values: dict[str, Any]) -> Settings:
         raise UsageError(f"the report's settings cannot be read: {error}") from None
 
 
-def _generation(node: Node) -> GenerationRecord:
+def generation_of(node: Node) -> GenerationRecord:
+    """One generation of a report. Raises UsageError."""
     forwards, segments = node.get("forwards", dict[str, int], {}), node.get("segments", list[dict[str, Any]])
     return node.fill(
         GenerationRecord,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -10,7 +10,22 @@ from typing import Any
 
 from ..settings import Settings
 
-SCHEMA = 1
+SCHEMA = 2
+APPLIED, NOT_APPLIED = "applied", "not-applied"
+NOTHING_SEEN = (
+    "no process was seen to start a generation of a known host (none imported one, or our PYTHONPATH was dropped)"
+)
+NOT_STARTED = "no generation was started"
+NO_LOOP = "the pipeline ran, but no denoise loop was entered"
+ABSENCES = (NOTHING_SEEN, NOT_STARTED, NO_LOOP)
+"""What is said of a run for want of anything better: no reason of its own, and void once another process knows more."""
+
+
+def combined(statuses: Iterable[str]) -> str:
+    """The status of a job, from those of its parts: applied if one is; one that we do not know is passed on."""
+    found = set(statuses)
+    strange = sorted(found - {APPLIED, NOT_APPLIED})
+    return strange[0] if strange else APPLIED if APPLIED in found else NOT_APPLIED
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,10 @@ class GenerationRecord:
         history_bytes_peak: the most that velocities took at once.
         guards, forced: how often, by name: a decision that could not be carried out; forwards that are no denoise
             step's own.
+        pid, rank: the process that it ran in, and its rank; None where it has none.
+        ranks: in a job's report, those of the ranks that share the DiT which have told of it; the numbers are those of
+            `rank`, the lowest.
+        call: names the generation, alike on all ranks that share the DiT; "" where the DiT is one process's alone.
     """
 
     applied: bool = True
@@ -120,6 +139,10 @@ class GenerationRecord:
     remarks: list[str] = field(default_factory=list)
     finished: bool = False
     error: str | None = None
+    pid: int | None = None
+    rank: int | None = None
+    ranks: list[int] = field(default_factory=list)
+    call: str = ""
 
     @property
     def ended(self) -> bool:
@@ -154,7 +177,7 @@ class GenerationRecord:
         values = {name: copy(value) for name, value in vars(self).items() if not name.startswith("forwards_")}
         ran, skipped = self.forwards_run, self.forwards_skipped
         return {
-            "status": "applied" if values.pop("applied") else "not-applied",
+            "status": APPLIED if values.pop("applied") else NOT_APPLIED,
             **values,
             "segments": [segment.as_dict() for segment in self.segments],
             "planned": [dict(plan) for plan in self.planned],
@@ -198,6 +221,15 @@ class Sums:
             for mode in self.modes:
                 self.modes[mode] += segment.modes.count(mode)
 
+    def join(self, other: Sums) -> None:
+        """Count all that another has counted."""
+        for name, value in vars(other).items():
+            if name not in ("modes", "seconds"):
+                setattr(self, name, getattr(self, name) + value)
+        for mode, count in other.modes.items():
+            self.modes[mode] = self.modes.get(mode, 0) + count
+        self.seconds.add(other.seconds)
+
     def as_dict(self) -> dict[str, Any]:
         """For the report."""
         return {**asdict(self), "seconds": self.seconds.as_dict()}
@@ -237,8 +269,8 @@ class Run:
         if reasons or self.applied:
             return list(dict.fromkeys(reasons))
         if self.generations:
-            return ["the pipeline ran, but no denoise loop was entered"]
-        return ["no generation was started"] if self.hosts else ["no known host was imported"]
+            return [NO_LOOP]
+        return [NOT_STARTED if self.hosts else NOTHING_SEEN]
 
     @property
     def signal(self) -> str | None:
@@ -251,7 +283,7 @@ class Run:
         return {
             "schema": SCHEMA,
             "host": ", ".join(self.hosts) or None,
-            "status": "applied" if self.applied else "not-applied",
+            "status": APPLIED if self.applied else NOT_APPLIED,
             "reasons": self.all_reasons,
             "settings": asdict(self.settings),
             "signal": self.signal,

@@ -1,106 +1,198 @@
-"""Where a run's report goes: a file, as soon as there is something to tell, and a summary on stderr at the end.
+"""Where a job's report goes: one file, to which every process adds each generation as it ends; on stderr a summary.
 
-One file a job: only rank 0 writes. A process that did nothing (a helper that inherited us) writes nothing, since the
-launcher has already left a "not applied" report there.
+A process that is killed loses what it had not finished, and no more. `merge` says what becomes of several parts.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import errno
 import json
 import logging
 import os
 import sys
 import threading
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
-from ..settings import LAUNCHER
+from ..errors import UsageError
+from ..settings import JOB, Settings, variable
 from . import summary
-from .record import Run
+from .file import turn
+from .job import Job
+from .merge import Values, merged, worth_telling
+from .read import parse
+from .record import SCHEMA, GenerationRecord, Run
 
 logger = logging.getLogger("scope_patch")
 
+NO_LOCKS = (
+    "there are no file locks where the report is: of generations that ended at the same moment one may be missing"
+)
+UNFINISHED = "its process ended before it did"
+_armed: list[Sink] = []
+"""The one that tells of all generations of this process that nobody else asked for; empty before a host is imported."""
+_memory: list[Values] = []
+"""In the speaker of a job without a report: what its own process did, as one report."""
+_remembering = threading.Lock()
+
 
 class Sink:
-    """Writes the report after every generation and at interpreter exit; prints the summary at exit.
-
-    A report that cannot be written costs a warning, never the generation.
-    """
+    """Tells the job's report of a run of this process. A report that cannot be written costs one warning."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
-        self.process = os.getpid()
-        self.closed = False
-        atexit.register(self.close)
+        self.run, self.job = run, Job.here()
+        self._warned = self._closed = False
+        self._begin()
 
-    def write(self) -> None:
-        """Write the report file, if one was asked for and this is the process to do it."""
-        if self.run.settings.report is not None and self._speaks():
-            write_or_warn(Path(self.run.settings.report), self.run)
+    def _begin(self) -> None:
+        self._process, self._lock = os.getpid(), threading.Lock()
+        self._untold = Run(self.run.settings)
+
+    def tell(self, ended: GenerationRecord | None = None) -> None:
+        """A generation has ended, or there is something to say that is about none."""
+        if self._closed:
+            return
+        if self._process != os.getpid():  # a fork: what its parent has to tell is the parent's
+            self._begin()
+        with self._lock:
+            if ended is not None and ended.pid in (None, self._process):
+                self._untold.begin(ended)
+            report = self.run.settings.report
+            try:
+                place = self.job.scratch() if report is None else Path(report)
+                if place is not None:
+                    add(place, self.job, self.part)
+                elif self.job.speaker == self._process:
+                    with _remembering:
+                        _memory[:] = [_all(*_memory, self.part)]
+            except (OSError, UsageError) as error:
+                if not self._warned:
+                    logger.warning("the report could not be written to %s (%s); no video is affected", report, error)
+                self._warned = True
+            else:
+                self._untold = Run(self.run.settings)
+
+    @property
+    def part(self) -> Values:
+        """The report of what no file has got yet."""
+        run, new = self.run, self._untold
+        return Run(run.settings, run.hosts, run.reasons, new.generations, new.omitted).report
 
     def close(self) -> None:
-        """Write the report and print the summary, once; later calls do nothing."""
-        if self.closed:
-            return
-        self.closed = True
-        atexit.unregister(self.close)
-        self.write()
-        if self._speaks():
-            with contextlib.suppress(OSError, ValueError):  # a closed stderr: there is nobody to tell
-                print("\n".join(summary.lines(self.run)), file=sys.stderr, flush=True)
-
-    def _speaks(self) -> bool:
-        """Whether this process is the one to tell: not a fork of it, rank 0, and something was going on."""
-        busy = bool(self.run.generations or self.run.reasons)
-        return os.getpid() == self.process and _is_rank_zero() and (busy or _is_command())
+        """The process ends, and with it whatever it has not finished."""
+        for generation in self.run.generations:
+            if not generation.ended and generation.pid == os.getpid():
+                generation.error = UNFINISHED
+                self.tell(generation)
+        if worth_telling(self.part):
+            self.tell()
+        self._closed = True
 
 
-def write_or_warn(path: Path, run: Run) -> None:
-    """A report that cannot be written must cost no generation: one warning says so."""
+def sink_of(run: Run) -> Sink | None:
+    """What tells of a run, in the job's report or at the job's end; None where nobody would hear of it."""
+    return Sink(run) if run.settings.report is not None or os.environ.get(JOB) else None
+
+
+def arm(run: Run) -> Sink:
+    """The sink of all generations of this process that nobody else asks for, until it ends."""
+    sink = Sink(run)
+    _armed.append(sink)
+    atexit.register(sink.close)
+    return sink
+
+
+def begin(run: Run, job: str) -> None:
+    """Leave the report of a job of which nothing is known yet, in the place of whatever was there. Raises OSError."""
+    if run.settings.report is not None:
+        with turn(Path(run.settings.report)) as mine:
+            mine.write(_text(run.report, job))
+
+
+def add(path: Path, job: Job, part: Values) -> None:
+    """Add a part to a job's report; an earlier job's is replaced. Raises OSError, also where it is a later job's."""
+    with turn(path) as mine:
+        there = load(mine.target)
+        if there is not None and there["job"] != job.id:
+            if job.is_before(there["job"]):
+                raise OSError("a later job writes its own report there")
+            there = None
+        made = part if there is None else merged(there, part)
+        if not mine.locked:
+            made = {**made, "reasons": list(dict.fromkeys([*made["reasons"], NO_LOCKS]))}
+        mine.write(_text(made, job.id))
+
+
+def _text(values: Values, job: str) -> str:
+    return json.dumps({**values, "job": job}, indent=1) + "\n"
+
+
+def load(path: Path) -> Values | None:
+    """A job's report as it stands in the file; None where there is none."""
     try:
-        write(path, run)
-    except OSError as error:
-        logger.warning("the report could not be written to %s (%s); the generation is not affected", path, error)
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = isinstance(values, dict) and values.get("schema") == SCHEMA and type(values.get("job")) is str
+    return values if ours else None
 
 
-def write(path: Path, run: Run) -> None:
-    """Write a run's report to `path`. Raises OSError."""
-    put(path, json.dumps(run.report, indent=1) + "\n")
+def speak_at_exit(settings: Settings) -> None:
+    """What `import scope_patch.auto` does before anything else, as `run` does it from outside.
 
-
-def put(path: Path, text: str) -> None:
-    """Write a text to `path` in one step, through a symlink if it is one; rank 0 only. Raises OSError."""
-    if not _is_rank_zero():
+    Unless a process above has done so, this one begins the job, and says at its end what became of it: after all that
+    is registered later has ended its own, such as `multiprocessing` its workers.
+    """
+    if Job.here().speaker is not None:
         return
-    target = _target(path)
-    if target.exists() and not target.is_file():
-        raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
-    part = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.part")
+    job, process = Job.here().speaking(), os.getpid()
+    if settings.report is not None:
+        os.environ[variable("report")] = settings.report  # of children, wherever they work
+        with suppress(OSError, UsageError):  # it is said when there is something to lose
+            add(Path(settings.report), job, Run(settings).report)
+    before = stamp(settings.report)
+    atexit.register(lambda: speak(before, True) if os.getpid() == process else None)
+
+
+def speak(before: tuple[int, int] | None, imported: bool) -> None:
+    """Say on stderr what became of the job: the last thing that its speaker does.
+
+    Args:
+        before: `stamp` of the report when the process began.
+        imported: it has looked for a host; if it was not armed then, it has said why.
+    """
+    job, report = Job.here(), os.environ.get(variable("report")) or None
+    path = job.scratch_of(os.getpid()) if report is None else Path(report)
+    mine, there = [*_memory, *(sink.part for sink in _armed)], load(path)
+    taken = there is not None and there["job"] != job.id
+    told = _all(*([] if there is None or taken else [there]), *mine, Run(Settings.resolve({}, os.environ)).report)
+    if job.is_root:
+        silent = imported and not mine and not worth_telling(told)
+    else:  # it has seen nothing, and neither have those that it started
+        silent = not any(map(worth_telling, mine)) and stamp(report or str(path)) == before
+    if silent:
+        return
+    lines = summary.lines(parse(told).run, so_far=not job.is_root or job.goes_on())
+    if taken:
+        lines.append(f"  {report} is a later job's by now: what other processes of this one did is not known")
+    with suppress(AttributeError, OSError, ValueError):  # no stderr, or a closed one: there is nobody to tell
+        sys.stderr.write("\n".join(lines) + "\n")
+    if report is None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+
+
+def _all(*parts: Values) -> Values:
+    return reduce(merged, parts)
+
+
+def stamp(path: str | None) -> tuple[int, int] | None:
+    """What is another one when a file has been replaced; None where there is no file."""
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _target(path: Path) -> Path:
-    """Where a path leads. Raises OSError, also where `resolve` would say it otherwise."""
-    try:
-        return path.resolve()
-    except RuntimeError:  # before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
-    except ValueError as error:  # a NUL
-        raise OSError(errno.EINVAL, str(error), str(path)) from None
-
-
-def _is_rank_zero() -> bool:
-    """Whether this is the one process of the job that tells (torchrun sets RANK)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _is_command() -> bool:
-    """Whether this process is the very one that `run` became (exec keeps the process id), or there was no `run`."""
-    launcher = os.environ.get(LAUNCHER, "")
-    return not launcher or launcher.split(":", 1)[0] == str(os.getpid())
+        found = os.stat(path or "")
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

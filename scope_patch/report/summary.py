@@ -107,20 +107,24 @@ class Totals(Sums):
         return ", ".join(f"{times:.2f}x less work for the DiT by {unit}" for unit, times in self.speedups.items())
 
 
-def lines(run: Run) -> list[str]:
-    """The summary of a run, without a trailing newline on any line."""
+def lines(run: Run, so_far: bool = False) -> list[str]:
+    """The summary of a run, without a trailing newline on any line.
+
+    Args:
+        so_far: other processes of its job may still do something.
+    """
     host, where = ", ".join(run.hosts) or "no host", run.settings.report
-    return [*_lines(run, host), *([f"  report: {where}"] if where else [])]
+    return [*_lines(run, host, " so far" if so_far else ""), *([f"  report: {where}"] if where else [])]
 
 
-def _lines(run: Run, host: str) -> Iterator[str]:
+def _lines(run: Run, host: str, so_far: str) -> Iterator[str]:
     totals = Totals.of(run.generations, run.omitted)
     seconds = totals.seconds
     if not run.applied:
-        yield f"scope_patch: nothing was patched in effect ({host}): {'; '.join(run.all_reasons)}"
+        yield f"scope_patch: nothing was patched in effect{so_far} ({host}): {'; '.join(run.all_reasons)}"
         yield from (f"  {note}" for note in notes(run, totals))
         return
-    videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}"
+    videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{so_far}"
     yield f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"
     frames = f"latent frames {totals.slots_baseline} -> {totals.slots_computed}"
     modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
@@ -183,6 +187,20 @@ def outcome(generation: GenerationRecord) -> list[str]:
     return went
 
 
+def places(generations: Sequence[GenerationRecord]) -> list[str]:
+    """Where each ran ("process 7, ranks 0 and 1"); empty texts where all ran in one process."""
+    if len({each.pid for each in generations}) < 2 and all(len(each.ranks) < 2 for each in generations):
+        return [""] * len(generations)
+    return [_place(each) for each in generations]
+
+
+def _place(generation: GenerationRecord) -> str:
+    ranks = [str(rank) for rank in generation.ranks]
+    words = [] if generation.pid is None else [f"process {generation.pid}"]
+    words += [f"rank{'s' if len(ranks) > 1 else ''} {' and '.join(ranks)}"] if ranks else []
+    return ", ".join(words)
+
+
 def verified(generations: Sequence[GenerationRecord], bound: float) -> list[str]:
     """What verifying found, all of it in one line; nothing where nothing was verified."""
     found = [
@@ -236,11 +254,12 @@ def _span(errors: Sequence[float]) -> str:
 def text(report: Report) -> str:
     """A report, readable on a terminal: the closing summary, and its timelines in letters; no newline at the end."""
     out = lines(report.run)
-    places = {place: (line, alike[0]) for line, alike in timelines(report.run).items() for place in alike}
-    for k, generation in enumerate(report.run.generations, start=1):
-        out += ["", ", ".join([f"generation {k}", *outcome(generation)])]
+    drawn = {place: (line, alike[0]) for line, alike in timelines(report.run).items() for place in alike}
+    found = zip(report.run.generations, places(report.run.generations), strict=True)
+    for k, (generation, place) in enumerate(found, start=1):
+        out += ["", ", ".join([f"generation {k}", *([place] if place else []), *outcome(generation)])]
         for n, segment in enumerate(generation.segments, start=1):
-            line, first = places[k, n]
+            line, first = drawn[k, n]
             ended = f"; ended after {line.ran}" if line.ran < line.iterations else ""
             out.append(f"  segment {n}: {line.iterations} iterations, {line.frames} latent frames{ended}")
             if segment.note:
@@ -250,7 +269,7 @@ def text(report: Report) -> str:
                 out.append(f"  {'verified':>9} {'expected':>9} {'true':>9}")
             for iteration, expected, error, followed in verified_rows(segment):
                 out.append(f"  {iteration:>9} {expected:>9} {error:>9}  {followed}".rstrip())
-    return "\n".join([*out, "", *LEGEND] if places else out)
+    return "\n".join([*out, "", *LEGEND] if drawn else out)
 
 
 def _picture(line: Timeline) -> Iterator[str]:
