@@ -166,7 +166,7 @@ def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> 
 def _residual(branch: Branch, slots: Interval, verdict: StepDecision, forecast: Forecast | None) -> Tensor | None:
     """[batch, tokens, channels], from the history; None where the branch has none over these slots."""
     (part,) = branch.parts(slots)
-    if forecast is None or not part.history.covers(slots):
+    if branch.doubt or forecast is None or not part.history.covers(slots):
         return None
     with torch.no_grad():
         made = forecast.predict(part) if verdict.mode is Mode.PREDICT else forecast.hold(part)

@@ -18,6 +18,7 @@ from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches
 from .bypass import Bypass
+from .conditioning import conditioning
 from .host import Host
 from .velocity import (
     ForwardCall,
@@ -93,7 +94,8 @@ class Session:
         self._last: int | None = None
         self.verdict: StepDecision | None = None
         self.plan: Sequence[StepDecision] | None = None
-        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory)
+        remark = self.record.remark if self._keep else lambda sentence: None
+        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory, remark)
 
     def __len__(self) -> int:
         """Iterations; 0 as long as none was entered."""
@@ -167,7 +169,7 @@ class Session:
             raise NotApplied(
                 f"the DiT's timestep has {call.timestep.shape[1]} entries for {slots} latent frames or chunks"
             )
-        branch = self.branches.find(call.condition)
+        branch = self.branches.find(conditioning(call.arguments, self.host.dit))
         if branch is None:
             self.record.remark(LOST)
             self.leave()
@@ -303,7 +305,7 @@ class Session:
             if self._strangers >= MOST_STRANGERS:
                 raise NotApplied(
                     f"{self._strangers} calls of the DiT in a row had a conditioning that was not there before, so "
-                    "nothing is known of their guidance branches"
+                    "nothing is known of their guidance branches; change the prompt less often"
                 )
             return None, whole_forward
         self._strangers = 0
