@@ -126,6 +126,19 @@ def test_a_view_that_is_made_anew_is_the_same_and_what_lies_beside_it_is_not():
     assert made.depths(0) == made.depths(1) == [0, 1, 2, 3, 3] and not made.remarks
 
 
+def test_what_is_written_into_one_of_two_views_counts_for_both():
+    """They have one version between them; that a branch is run once too often is what it costs."""
+    both = torch.randn(2, 4, 3)
+
+    def calls(step):
+        if step == 3:
+            both[0] += 1
+        return [{"text": both[0]}, {"text": both[1]}]
+
+    made = Loop(calls, 5)
+    assert made.depths(0) == made.depths(1) == [0, 1, 2, 0, 1]
+
+
 def test_one_tensor_for_both_prompts_is_two_branches():
     made = Loop(lambda step: [{"text": TEXTS[0]}, {"text": TEXTS[0]}], 4)
     assert made.depths(0) == made.depths(1) == [0, 1, 2, 3]
