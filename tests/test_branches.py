@@ -1,9 +1,10 @@
-"""Guidance branches: told apart by what their calls are conditioned on, which is looked at by place and version alone."""
+"""Guidance branches: told apart by what their calls are conditioned on, which is looked at by place and version."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ def test_a_tensor_at_the_place_of_one_that_is_gone_is_another():
         return [{"text": text}]
 
     made = Loop(calls, 7)
-    assert made.depths() == [0, 1, 2, 0, 0, 0, 0] and all(a != b for a, b in zip(seen[3:], seen[4:], strict=False))
+    assert made.depths() == [0, 1, 2, 0, 0, 0, 0] and all(a != b for a, b in pairwise(seen[3:]))
 
 
 def test_inference_tensors_have_no_version_and_are_told_by_place():

@@ -23,8 +23,8 @@ MOST_CALLS = 16
 
 
 LOOSE = (
-    "{} of the DiT's calls: another tensor at every step, so that guidance branches are told apart by their place in the "
-    "step, and a prompt that changes in mid-run is not noticed"
+    "{} of the DiT's calls: another tensor at every step, so that guidance branches are told apart by their place in a "
+    "step, and what changes there in mid-run is not noticed"
 )
 
 

@@ -1,4 +1,4 @@
-"""What a call of the DiT is conditioned on, by place and version: whether it is as before, without a look at a value."""
+"""What a call of the DiT is conditioned on, by place and version: whether it is as before, without a look at values."""
 
 from __future__ import annotations
 

@@ -147,6 +147,11 @@ class PendingForward:
         """Whether its blocks shall not run."""
         return self.standin is not None and self.standin.added is not None
 
+    @property
+    def spared(self) -> bool:
+        """Whether they did not run, once it is over."""
+        return self.standin is not None and self.standin.stood and not self.standin.ran
+
 
 def assemble_velocity(
     call: ForwardCall,
