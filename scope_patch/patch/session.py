@@ -87,6 +87,7 @@ class Session:
         self._tally = Tally()
         self._called, self._strangers = False, 0
         self.narrowed = False
+        self.segment = Segment(0)  # the record's own, once the loop is entered
         self.early = 0
         self._begin()
 

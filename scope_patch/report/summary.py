@@ -20,8 +20,8 @@ IDLE = "no denoise loop was entered"
 WIDTH = 100
 """Iterations a line."""
 LEGEND = (
-    "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started, "
-    "u unpatched",
+    "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
+    "u unpatched: the host's own",
     "why: g growth, h history, m --max-skip, f forced, c context, v --verify, ! guard, . threshold or plan",
 )
 
