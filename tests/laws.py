@@ -24,6 +24,7 @@ import scope_patch
 from scope_patch import registry
 from scope_patch.errors import NotApplied
 from scope_patch.patch.hooks import bindings
+from scope_patch.patch.session import Session
 
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
 NEVER = {"policy": "never"}
@@ -315,6 +316,64 @@ def looks(subject: Subject, case: str) -> None:
     assert torch.equal(latents, predicted(subject, case).latents)
 
 
+def switched_off(subject: Subject, case: str) -> None:
+    """Whatever ends the acceleration in mid-run, the report goes on counting, and says from where on that was."""
+    options, expected, usual = dict(subject.cases[case]), alone(subject, case), predicted(subject, case)
+    modes = "".join(segment["modes"] for segment in usual.generation["segments"])
+    again = (
+        modes.find("R", modes.find("P")) if "P" in modes else -1
+    )  # the first recompute after a skip, where there is one
+    at = 1 + expected.forwards // len(modes) * modes[:again].count("R") if again > 0 else usual.forwards // 2
+    for how, error in OFF.items():
+        pipe, serve = subject.make(**options), Session.serve
+
+        def failing(session: Session, call: Any, error: Exception | None = error, serve: Any = serve) -> Any:
+            Session.serve = serve  # type: ignore[method-assign]
+            assert error is not None
+            raise error
+
+        keeper = scope_patch.apply(subject.make(**options), **NEVER)  # the wrappers stay for its sake
+        handle = scope_patch.apply(pipe, **PREDICT)
+
+        def end(handle: Any = handle, error: Exception | None = error, failing: Any = failing) -> None:
+            if error is None:
+                handle.remove()
+            else:
+                Session.serve = failing  # type: ignore[method-assign]
+
+        hook = at_forward(subject.model(pipe), at, end)
+        try:
+            with subject.count(pipe) as count:
+                made = subject.generate(pipe, SEED, **options)
+        finally:
+            Session.serve = serve  # type: ignore[method-assign]
+            hook.remove()
+            handle.remove()
+            keeper.remove()
+        (generation,) = handle.report["generations"]
+        forwards, segments = generation["forwards"], generation["segments"]
+        assert made.isfinite().all() and generation["finished"], how
+        assert forwards["run"] == count.forwards < expected.forwards == forwards["baseline"], (
+            how,
+            forwards,
+            count.forwards,
+        )
+        assert sum(segment["slots_computed"] for segment in segments) == count.frames, how
+        assert handle.report["status"] == generation["status"] == "partly", how
+        (reason,) = generation["reasons"]
+        decided = len(segments[-1]["modes"])
+        places = [f"unpatched from iteration {k} of segment {len(segments)} on" for k in (decided - 1, decided)]
+        assert how in reason and any(place in reason for place in places)
+
+
+OFF = {
+    "of a test": NotApplied("of a test"),
+    "a failure of ours": ZeroDivisionError("on purpose"),
+    "out of memory": torch.OutOfMemoryError("on purpose"),
+    "removed": None,
+}
+
+
 def prompt(subject: Subject, case: str) -> None:
     """A prompt that changes in mid-run is the same job in place and by another tensor: its first forward is run."""
     usual = predicted(subject, case).generation
@@ -393,6 +452,7 @@ USUAL: dict[str, Law] = {
     "threads": threads,
     "removal": removal,
     "looks": looks,
+    "switched off": switched_off,
     "prompt": prompt,
     "cloned": cloned,
 }
