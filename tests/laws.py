@@ -320,10 +320,10 @@ def switched_off(subject: Subject, case: str) -> None:
     """Whatever ends the acceleration in mid-run, the report goes on counting, and says from where on that was."""
     options, expected, usual = dict(subject.cases[case]), alone(subject, case), predicted(subject, case)
     modes = "".join(segment["modes"] for segment in usual.generation["segments"])
-    again = (
-        modes.find("R", modes.find("P")) if "P" in modes else -1
-    )  # the first recompute after a skip, where there is one
-    at = 1 + expected.forwards // len(modes) * modes[:again].count("R") if again > 0 else usual.forwards // 2
+    # The first recompute after a skip, where there is one.
+    again = modes.find("R", modes.find("P")) if "P" in modes else -1
+    each, more = divmod(expected.forwards, len(modes))
+    at = 1 + more + each * modes[:again].count("R") if again > 0 else usual.forwards // 2
     for how, error in OFF.items():
         pipe, serve = subject.make(**options), Session.serve
 
@@ -377,8 +377,8 @@ OFF = {
 def prompt(subject: Subject, case: str) -> None:
     """A prompt that changes in mid-run is the same job in place and by another tensor: its first forward is run."""
     usual = predicted(subject, case).generation
-    each = usual["forwards"]["baseline"] // sum(segment["iterations"] for segment in usual["segments"])
-    at = each * (usual["segments"][0]["modes"].index("PP") + 1)
+    each, more = divmod(usual["forwards"]["baseline"], sum(segment["iterations"] for segment in usual["segments"]))
+    at = more + each * (usual["segments"][0]["modes"].index("PP") + 1)
     expected = [_texts(subject, case, _replaced(at, in_place), NEVER) for in_place in (False, True)]
     assert torch.equal(expected[0].latents, expected[1].latents), "the host itself takes them for two"
     assert not torch.equal(expected[0].latents, alone(subject, case).latents), "the prompt says nothing here"
@@ -398,23 +398,21 @@ def cloned(subject: Subject, case: str) -> None:
 
 
 def _replaced(at: int, in_place: bool) -> Callable[[int, torch.Tensor], torch.Tensor]:
-    """From the call number `at` on, another text in the place of the first one.
+    """From the call number `at` on, another text in the place of the one that it has.
 
     Texts are copies that are kept: the host's own may be views of one tensor, and what is written into one counts for
     all of them.
     """
     kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    other: list[torch.Tensor] = []
+    changed: list[torch.Tensor] = []
 
     def text(number: int, given: torch.Tensor) -> torch.Tensor:
         own = kept.setdefault(id(given), (given, given.clone()))[1]
-        if own is not next(iter(kept.values()))[1] or number < at:
-            return own
-        if not other:
-            other.append(given.flip(-1))
+        if number == at:
+            changed.extend([own, given.flip(-1)])
             if in_place:
-                own.copy_(other[0])
-        return own if in_place else other[0]
+                own.copy_(changed[1])
+        return changed[1] if changed and own is changed[0] and not in_place else own
 
     return text
 
