@@ -23,6 +23,14 @@ HOST = Host(
         timestep="timestep",
         condition="encoder_hidden_states",
         more=("return_dict",),
+        # What is known of earlier sections is cast anew at every step, and changes between sections alone.
+        conditioning=(
+            "encoder_hidden_states",
+            "encoder_attention_mask",
+            "pooled_projections",
+            "image_embeds",
+            "guidance",
+        ),
         blocks="transformer_blocks",
     ),
     versions={"torch": ">=2.4", "diffusers": ">=0.35"},

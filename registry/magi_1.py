@@ -28,7 +28,8 @@ HOST = Host(
         "VideoDiTModel",
         latents="x",
         timestep="timestep",
-        condition="inference_params",  # the cache object is the same at every step of one input; texts are cut anew
+        condition="inference_params",
+        conditioning=("inference_params",),  # one object an input, at every step; texts are cut anew
         names=("self", "x", "timestep", "y", "mask", "kv_range", "inference_params"),
         method="forward_dispatcher",
         bases=("Module",),

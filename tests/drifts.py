@@ -336,7 +336,7 @@ OFFICIAL = [
     ),
     Mutation(
         "both branches in one forward, joined anew at every step",
-        "late: conditioning",
+        "handled",
         (
             (
                 PIPE,

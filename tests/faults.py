@@ -296,6 +296,8 @@ class Trial:
         handle.remove()
         if not same(self.before, owners(self.case.name)):
             wrong.append("vars(owner) are not what they were")
+        if interrupt:
+            self.case.run(self.target)  # the fakes count their calls: without any, the next one would not trace anew
         if follow:
             with self.patched(strict=True):
                 if not torch.equal(self.case.run(self.target), self.with_us):

@@ -7,9 +7,10 @@ are made once a process and case.
 from __future__ import annotations
 
 import itertools
+import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from turns import Turns
 import scope_patch
 from scope_patch import registry
 from scope_patch.errors import NotApplied
+from scope_patch.patch.hooks import bindings
+from scope_patch.patch.session import Session
 
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
 NEVER = {"policy": "never"}
@@ -313,6 +316,130 @@ def looks(subject: Subject, case: str) -> None:
     assert torch.equal(latents, predicted(subject, case).latents)
 
 
+def switched_off(subject: Subject, case: str) -> None:
+    """Whatever ends the acceleration in mid-run, the report goes on counting, and says from where on that was."""
+    options, expected, usual = dict(subject.cases[case]), alone(subject, case), predicted(subject, case)
+    modes = "".join(segment["modes"] for segment in usual.generation["segments"])
+    # The first recompute after a skip, where there is one.
+    again = modes.find("R", modes.find("P")) if "P" in modes else -1
+    each, more = divmod(expected.forwards, len(modes))
+    at = 1 + more + each * modes[:again].count("R") if again > 0 else usual.forwards // 2
+    for how, error in OFF.items():
+        pipe, serve = subject.make(**options), Session.serve
+
+        def failing(session: Session, call: Any, error: Exception | None = error, serve: Any = serve) -> Any:
+            Session.serve = serve  # type: ignore[method-assign]
+            assert error is not None
+            raise error
+
+        keeper = scope_patch.apply(subject.make(**options), **NEVER)  # the wrappers stay for its sake
+        handle = scope_patch.apply(pipe, **PREDICT)
+
+        def end(handle: Any = handle, error: Exception | None = error, failing: Any = failing) -> None:
+            if error is None:
+                handle.remove()
+            else:
+                Session.serve = failing  # type: ignore[method-assign]
+
+        hook = at_forward(subject.model(pipe), at, end)
+        try:
+            with subject.count(pipe) as count:
+                made = subject.generate(pipe, SEED, **options)
+        finally:
+            Session.serve = serve  # type: ignore[method-assign]
+            hook.remove()
+            handle.remove()
+            keeper.remove()
+        (generation,) = handle.report["generations"]
+        forwards, segments = generation["forwards"], generation["segments"]
+        assert made.isfinite().all() and generation["finished"], how
+        assert forwards["run"] == count.forwards < expected.forwards == forwards["baseline"], (
+            how,
+            forwards,
+            count.forwards,
+        )
+        assert sum(segment["slots_computed"] for segment in segments) == count.frames, how
+        assert handle.report["status"] == generation["status"] == "partly", how
+        (reason,) = generation["reasons"]
+        decided = len(segments[-1]["modes"])
+        places = [f"unpatched from iteration {k} of segment {len(segments)} on" for k in (decided - 1, decided)]
+        assert how in reason and any(place in reason for place in places)
+
+
+OFF = {
+    "of a test": NotApplied("of a test"),
+    "a failure of ours": ZeroDivisionError("on purpose"),
+    "out of memory": torch.OutOfMemoryError("on purpose"),
+    "removed": None,
+}
+
+
+def prompt(subject: Subject, case: str) -> None:
+    """A prompt that changes in mid-run is the same job in place and by another tensor: its first forward is run."""
+    usual = predicted(subject, case).generation
+    each, more = divmod(usual["forwards"]["baseline"], sum(segment["iterations"] for segment in usual["segments"]))
+    at = more + each * (usual["segments"][0]["modes"].index("PP") + 1)
+    expected = [_texts(subject, case, _replaced(at, in_place), NEVER) for in_place in (False, True)]
+    assert torch.equal(expected[0].latents, expected[1].latents), "the host itself takes them for two"
+    assert not torch.equal(expected[0].latents, alone(subject, case).latents), "the prompt says nothing here"
+    made = [_texts(subject, case, _replaced(at, in_place), PREDICT) for in_place in (False, True)]
+    assert torch.equal(made[0].latents, made[1].latents)
+    for each in made:
+        assert each.generation["guards"]["branch"] == 1 and not each.generation["reasons"]
+        assert each.generation["forwards"]["run"] == usual["forwards"]["run"] + 1 == each.forwards
+
+
+def cloned(subject: Subject, case: str) -> None:
+    """Texts that are cloned for every step cost nothing but a remark."""
+    made, usual = _texts(subject, case, lambda number, text: text.clone(), PREDICT), predicted(subject, case)
+    assert torch.equal(made.latents, usual.latents) and made.generation["forwards"] == usual.generation["forwards"]
+    (remark,) = [each for each in made.generation["remarks"] if each not in usual.generation["remarks"]]
+    assert "another tensor at every step" in remark
+
+
+def _replaced(at: int, in_place: bool) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """From the call number `at` on, another text in the place of the one that it has.
+
+    Texts are copies that are kept: the host's own may be views of one tensor, and what is written into one counts for
+    all of them.
+    """
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    changed: list[torch.Tensor] = []
+
+    def text(number: int, given: torch.Tensor) -> torch.Tensor:
+        own = kept.setdefault(id(given), (given, given.clone()))[1]
+        if number == at:
+            changed.extend([own, given.flip(-1)])
+            if in_place:
+                own.copy_(changed[1])
+        return changed[1] if changed and own is changed[0] and not in_place else own
+
+    return text
+
+
+def _texts(
+    subject: Subject, case: str, text: Callable[[int, torch.Tensor], torch.Tensor], settings: dict[str, Any]
+) -> Made:
+    """A generation in which the DiT is called with `text(number of the call, the host's own text)`."""
+    dit = bindings()[subject.host].host.dit
+    owner, calls = getattr(sys.modules[dit.module], dit.owner), itertools.count()
+
+    def ours(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+        raw = vars(owner)[dit.seam.replaced]
+
+        def called(model: Any, *args: Any, **kwargs: Any) -> Any:
+            kwargs[dit.condition] = text(next(calls), kwargs[dit.condition])
+            return raw.__get__(model, owner)(*args, **kwargs)
+
+        setattr(owner, dit.seam.replaced, called)
+        try:
+            return subject.generate(pipe, *args, **kwargs)
+        finally:
+            setattr(owner, dit.seam.replaced, raw)
+
+    return make(replace(subject, generate=ours), dict(subject.cases[case]), settings=settings)
+
+
 Law = Callable[[Subject, str], None]
 EVERY: dict[str, Law] = {"never": never, "counts": counts}
 USUAL: dict[str, Law] = {
@@ -323,6 +450,9 @@ USUAL: dict[str, Law] = {
     "threads": threads,
     "removal": removal,
     "looks": looks,
+    "switched off": switched_off,
+    "prompt": prompt,
+    "cloned": cloned,
 }
 
 
@@ -330,7 +460,8 @@ def proofs(subject: Subject) -> Iterator[tuple[str, str]]:
     """(law, case) of all that is to be proven of a subject."""
     yield from itertools.product(EVERY, subject.cases)
     for law in USUAL:
-        if (law != "threads" or subject.threads) and (law != "interrupt" or subject.interrupts):
+        able = {"threads": subject.threads, "interrupt": subject.interrupts}
+        if able.get(law, subject.texts if law in ("prompt", "cloned") else True):
             yield law, subject.usual
 
 

@@ -79,6 +79,7 @@ SUBJECTS = [
         target={"steps": 32},
         tokens=False,
         looks=2,
+        texts=False,
         threads=False,  # the stand-in for CUDA is a mode of the main thread
         owners=owners,
     )

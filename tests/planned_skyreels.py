@@ -111,7 +111,7 @@ def features(official, upstream):
                 "x": torch.randn(1, 16, 10, 4, 4, dtype=dtype), "t": times[None, :10],
                 "context": torch.randn(1, 8, 32, dtype=dtype), "fps": [embedded],
             }  # fmt: skip
-            call = ForwardCall(arguments, arguments["x"], arguments["t"], None)
+            call = ForwardCall(arguments, arguments["x"], arguments["t"])
             with official.autocast_to_float32():
                 theirs = slice_signal(bindings()["skyreels-v2"].host.dit, model, call, 10)(times)
             mine = ours[rate](times)

@@ -375,7 +375,8 @@ def test_removal_in_the_middle_of_a_generation():
     made = generate(pipe)
     (record,) = handle.run.generations
     assert made.isfinite().all() and nested.made is None
-    assert record.reasons == ["removed in the middle of this generation"] and record.finished
+    assert record.reasons == ["removed in the middle of this generation (unpatched from iteration 2 of segment 1 on)"]
+    assert record.finished and record.status == "partly"
     assert record.forwards_run + record.forwards_skipped < pipe.transformer.calls + record.forwards_skipped
 
 

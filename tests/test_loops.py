@@ -170,11 +170,31 @@ def test_bound_but_idle_is_told_and_strict_raises(file):
     (generation,) = run.report["generations"]
     assert run.report["status"] == "not-applied" and generation["forwards"]["skipped"] == 0
     assert "bound but idle: the DiT was called 12 times" in generation["reasons"][0]
+    forwards = []
+    hook = pipe.transformer.blocks[0].register_forward_pre_hook(lambda *_: forwards.append(1))
     with (
         scope_patch.patched(pipe, registry=file(IDLE), target_speedup=3, strict=True),
         pytest.raises(NotApplied, match="bound but idle"),
     ):
         pipe()
+    hook.remove()
+    assert len(forwards) == 2, "at the first that cannot be of the first step, unless its guidance takes many"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_loop_that_calls_the_network_past_us_is_told(file, strict, caplog):
+    """`forward` instead of a call: the clock steps, and no forward is seen."""
+    pipe, expected, stepped = pipelines.Past(), pipelines.Pipeline()(), 0
+    text = PLAIN.replace('"Pipeline"', '"Past"')
+    with scope_patch.patched(pipe, registry=file(text), target_speedup=3, strict=strict) as run:
+        if strict:
+            with pytest.raises(NotApplied, match="no forward of the DiT was seen"):
+                pipe()
+            stepped = pipe.scheduler.done
+        else:
+            assert torch.equal(pipe(), expected)
+    assert run.report["status"] == "not-applied" and "no forward of the DiT was seen" in run.report["reasons"][0]
+    assert stepped == 2 if strict else "no forward of the DiT was seen" in caplog.text
 
 
 def test_another_network_beside_is_counted_in_a_remark(file):

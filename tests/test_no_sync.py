@@ -126,7 +126,7 @@ def window():
 
 
 def narrow(arguments, first, last):
-    return {"latents": arguments["latents"][:, :, 6 * first : 6 * last]}
+    return {"x": arguments["x"][:, :, 6 * first : 6 * last]}
 
 
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "last"])  # it has nothing to predict from
@@ -148,9 +148,10 @@ def test_velocities_without_numbers(job, dtype, name):
             latents = torch.empty(2, 4, slots * session.layout.frames, 4, 4, device="meta", dtype=dtype)
             for branch in branches:
                 timestep = torch.empty(2, slots, device="meta")
-                output, pending = session.serve(ForwardCall({"latents": latents}, latents, timestep, branch))
+                arguments = {"x": latents, host.dit.condition: branch}
+                output, pending = session.serve(ForwardCall(arguments, latents, timestep))
                 if pending is not None:
-                    ran = latents if pending.arguments is None else pending.arguments["latents"]
+                    ran = latents if pending.arguments is None else pending.arguments["x"]
                     session.observe(pending, torch.empty_like(ran))
                 made = output if pending is None else pending.whole
                 partial += pending is not None and made is not None

@@ -33,8 +33,13 @@ def way(profile, of, low, high):
     """Integral from one noise level to another of a rate by noise level, constant beyond the profile's levels."""
     low, high = sorted((low, high))
     points = sorted({low, high, *(level for level in profile.levels if low < level < high)})
-    rates = numpy.interp(points, profile.levels, [of(*pair) for pair in zip(profile.slope, profile.curvature, strict=True)])
-    return sum((b - a) * (r + q) / 2 for (a, b), (r, q) in zip(itertools.pairwise(points), itertools.pairwise(rates), strict=True))
+    rates = numpy.interp(
+        points, profile.levels, [of(*pair) for pair in zip(profile.slope, profile.curvature, strict=True)]
+    )
+    return sum(
+        (b - a) * (r + q) / 2
+        for (a, b), (r, q) in zip(itertools.pairwise(points), itertools.pairwise(rates), strict=True)
+    )
 
 
 def miss(profile, sigma, newest, older=None):

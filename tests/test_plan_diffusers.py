@@ -137,7 +137,7 @@ def test_features_are_those_of_the_forward(tmp_path, fps, dtype):
             "fps": [embedded],
             "return_dict": False,
         }
-        call = ForwardCall(arguments, arguments["hidden_states"], arguments["timestep"], None)
+        call = ForwardCall(arguments, arguments["hidden_states"], arguments["timestep"])
         theirs = slice_signal(bindings()[HOST].host.dit, model, call, 10)(times)
         ours, dim = modulation(Checkpoint.find(str(tmp_path)), HOST, rate, dtype)
         assert dim == 24 and ours(times).dtype == theirs.dtype == dtype

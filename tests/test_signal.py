@@ -22,7 +22,7 @@ def diffusers_host(**options):
         "attention_kwargs": {},
         "return_dict": False,
     }
-    call = ForwardCall(arguments, arguments["hidden_states"], arguments["timestep"], None)
+    call = ForwardCall(arguments, arguments["hidden_states"], arguments["timestep"])
     return bindings()["skyreels-v2-diffusers"].host.dit, model, call
 
 
@@ -34,7 +34,7 @@ def fake_host():
         "context": torch.randn(1, 3, 6),
         "fps": [1],
     }
-    return bindings()["skyreels-v2"].host.dit, model, ForwardCall(arguments, arguments["x"], arguments["t"], None)
+    return bindings()["skyreels-v2"].host.dit, model, ForwardCall(arguments, arguments["x"], arguments["t"])
 
 
 def captured(dit, model, call):

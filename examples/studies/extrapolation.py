@@ -14,7 +14,18 @@ from itertools import pairwise
 from recorder import record
 from trial import Table, parser
 
-SCHEDULES = ((6, 3, 0), (8, 3, 2), (12, 3, 3), (12, 1, 0), (20, 3, 3), (20, 12, 0), (30, 5, 0), (50, 3, 5), (50, 8, 0), (100, 3, 5))
+SCHEDULES = (
+    (6, 3, 0),
+    (8, 3, 2),
+    (12, 3, 3),
+    (12, 1, 0),
+    (20, 3, 3),
+    (20, 12, 0),
+    (30, 5, 0),
+    (50, 3, 5),
+    (50, 8, 0),
+    (100, 3, 5),
+)
 """(steps, shift, ar_step)."""
 SLOTS, GAPS, AHEAD = (1, 4, 7, 9), (1, 2, 4), (1, 2, 3, 5, 8, 13)
 BINS = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.4)
@@ -74,7 +85,17 @@ def main() -> None:
                                     found[three].append([distance.item(), own, share.item(), *products])
     for three, rows in found.items():
         print(f"\n{'Three' if three else 'Two'} points\n")
-        table = Table("distance", "samples", "hold", "slope", "+ curvature", "auto", "best share of slope", "of curvature", "auto's")
+        table = Table(
+            "distance",
+            "samples",
+            "hold",
+            "slope",
+            "+ curvature",
+            "auto",
+            "best share of slope",
+            "of curvature",
+            "auto's",
+        )
         data = torch.tensor(rows, dtype=torch.float64)
         for low, high in pairwise(BINS):
             part = data[(data[:, 0] >= low) & (data[:, 0] < high)]

@@ -88,9 +88,7 @@ def main() -> None:
         pipe.set_progress_bar_config(disable=True)
 
         def make(text: str, k: int, steps: int, ar_step: int, pipe=pipe) -> torch.Tensor:
-            return pipeline.sample(
-                pipe, text, num_frames=FRAMES, seed=k, num_inference_steps=steps, ar_step=ar_step
-            )
+            return pipeline.sample(pipe, text, num_frames=FRAMES, seed=k, num_inference_steps=steps, ar_step=ar_step)
 
         trial = Trial(pipe, {text: partial(make, text, k, steps, ar_step) for k, text in enumerate(prompts)})
         plain = [made.latents for made in trial.references.values()]

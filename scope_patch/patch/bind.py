@@ -29,11 +29,14 @@ from .loops import Loop
 from .seams import FORWARD, READ, VIDEO, Seam, Wrapper
 from .session import Session
 from .signature import check_live, failures
-from .timing import Mark, Stopwatch
+from .timing import Mark
 from .velocity import PendingForward, forward_call
 
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
+Served = tuple[Session | None, Any, PendingForward | None]
+"""The section of a forward, the output to return instead of it, and the forward that is to run."""
+OWN: Served = (None, None, None)
 
 
 class Binding:
@@ -73,8 +76,12 @@ class Binding:
 
     def wrap(self, owner: type, name: str, wrapper: Wrapper) -> None:
         """Put a wrapper around a method, unless ours is there already: entries share their DiT."""
-        if not self._ledger.holds(owner, name):
+        if not self.holds(owner, name):
             self._ledger.replace(owner, name, lambda raw: wrapt.FunctionWrapper(raw, wrapper))
+
+    def holds(self, owner: type, name: str) -> bool:
+        """Whether there is one."""
+        return self._ledger.holds(owner, name)
 
     def detach(self) -> None:
         """Put the host's own attributes back; below somebody else's patch ours stays in place, switched off."""
@@ -131,7 +138,9 @@ class Binding:
         if self.guard.broken or (outer is not None and not outer.started):
             return None
         model = unwrap(self.host.model(pipeline))
-        request = next((each for each in [*self.requests][::-1] if each.covers(pipeline, model)), None)
+        newest = [*self.requests][::-1]
+        request = next((each for each in newest if each.covers(pipeline, model)), None)
+        request = request or next((each for each in newest if each.covers_clone(pipeline, model)), None)
         if request is None:
             return (None,)
         arguments = self.arguments(seam.owner, seam.attribute, args, kwargs)
@@ -183,28 +192,28 @@ class Binding:
         return None
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
-        generation = self.guard(None, lambda: self._live(self._current.innermost))
+        generation = self.guard(None, lambda: self._current.innermost)
         if generation is None or generation.inside:
             return wrapped(*args, **kwargs)
         if self.guard(generation, lambda: self._elsewhere(generation, model)) is not False:
             return wrapped(*args, **kwargs)
-        served = self.guard(generation, lambda: self._serve(generation, args, kwargs))
-        if served is None:
-            generation.inside = True
-            try:
-                return wrapped(*args, **kwargs)
-            finally:
-                generation.inside = False
-        session, output, pending = served
+        given, own = partial(self.arguments, self.host.dit.owner, self.host.dit.method, args, kwargs), generation.own
+        session, output, pending = self.guard(generation, lambda: self._serve(generation, given())) or OWN
         if output is not None:
             return output
-        if pending is None or pending.arguments is None:
+        if pending is None:
+            self.guard(generation, lambda: own(given()))
+        if session is None or pending is None or pending.arguments is None:
             return self._run(generation, session, pending, partial(wrapped, *args, **kwargs))
-        narrowed = self._run(generation, session, pending, partial(wrapped, **pending.arguments))
+        section, ran = session, pending
+        narrowed = self._run(generation, section, ran, partial(wrapped, **pending.arguments))
         # Where it cannot be completed, only the whole forward will do. It is the one case of a second forward: on
         # MAGI-1 (no other host is narrowed) it writes the same keys and values to the same places, and others behind.
-        whole = self.guard(generation, lambda: session.complete(pending, narrowed))
-        return wrapped(*args, **kwargs) if whole is None else whole
+        whole = self.guard(generation, lambda: section.complete(ran, narrowed))
+        if whole is None:
+            self.guard(generation, lambda: own(given()))
+            whole = wrapped(*args, **kwargs)
+        return whole
 
     def _elsewhere(self, generation: Generation, model: Any) -> bool:
         """Whether it is not the accelerated one that is called. Wrappers are classes of other networks, too."""
@@ -214,24 +223,26 @@ class Binding:
         generation.elsewhere += isinstance(found, getattr(sys.modules[dit.module], dit.owner))
         return True
 
-    def _serve(
-        self, generation: Generation, args: Any, kwargs: Any
-    ) -> tuple[Session, Any, PendingForward | None] | None:
-        """The section of a forward, and what it makes of it; None where it is the host's own."""
-        dit, loop = self.host.dit, generation.loop
+    def _serve(self, generation: Generation, arguments: Mapping[str, Any]) -> Served:
+        """The section of a forward, and what it makes of it; nothing where it is the host's own."""
         generation.calls += 1
-        if not loop.awaits(generation):
-            return None
-        call = forward_call(self.arguments(dit.owner, dit.method, args, kwargs), dit, loop.ranks)
-        why = self.host.extra(call.arguments)
+        if not self.guard.live(generation):
+            return OWN
+        why, loop = self.host.extra(arguments), generation.loop
         if why:
-            generation.extra(why, call)
-            return None
-        session = loop.locate(generation, call)
-        return None if session is None else (session, *session.serve(call))
+            generation.extra(why, arguments)
+            return OWN
+        session = None
+        if loop.awaits(generation):
+            call = forward_call(arguments, self.host.dit, loop.ranks)
+            session = loop.locate(generation, call)
+        if session is None or session.iteration is None:
+            generation.stray()
+            return OWN
+        return (session, *session.serve(call))
 
     def _run(
-        self, generation: Generation, session: Session, pending: PendingForward | None, forward: partial[Any]
+        self, generation: Generation, session: Session | None, pending: PendingForward | None, forward: partial[Any]
     ) -> Any:
         """The host's forward, maybe with a stand-in in the place of its blocks; what it computed is kept."""
         standin, blocks = None if pending is None else pending.standin, self.host.dit.blocks
@@ -246,17 +257,23 @@ class Binding:
             generation.inside = False
             if place is not None:
                 place.modules[blocks] = place.own
-        if not generation.off:
-            self.guard(generation, lambda: self._observe(session, generation.stopwatch, started, pending, output))
+        self.guard(generation, lambda: self._observe(generation, session, started, pending, output))
         return output
 
     def _observe(
-        self, session: Session, stopwatch: Stopwatch, started: Mark | None, pending: PendingForward | None, out: Any
+        self,
+        generation: Generation,
+        session: Session | None,
+        started: Mark | None,
+        pending: PendingForward | None,
+        output: Any,
     ) -> None:
         if started is not None:
-            stopwatch.stop(started)
-        if pending is not None:
-            session.observe(pending, out)
+            generation.stopwatch.stop(started)
+        if session is not None and pending is not None:
+            session.recount(pending)
+            if not generation.off:
+                session.observe(pending, output)
 
     def _live(self, generation: Generation | None) -> Generation | None:
         """The generation, unless it is none of ours any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from ..method.history import BranchHistory
 from ..method.memory import Memory
 from ..method.predictors.formulas import Points
 from ..method.schedule import Interval
+from .conditioning import Conditioning
 
 FORGET_AFTER = 2
 """Iterations a branch may stay away before its history is dropped."""
@@ -21,21 +22,61 @@ MOST_CALLS = 16
 """Forwards in one iteration; more of them, and the loop has gone on without our seeing it."""
 
 
+LOOSE = (
+    "{} of the DiT's calls: another tensor at every step, so that guidance branches are told apart by their place in a "
+    "step, and what changes there in mid-run is not noticed"
+)
+
+
 class Branch:
-    """One CFG branch: its conditioning object (kept, so that its identity stays its own) and histories.
+    """One CFG branch: what it is conditioned on, and its histories.
 
     There is one history for all slots, or, where slots are chunks of a moving window, one a chunk: a chunk keeps its
     history wherever the window stands.
+
+    Attributes:
+        given: what its last call was conditioned on.
+        steady: arguments that were the same in two of its iterations; another one is another prompt.
+        loose: arguments that never were: a change of them says nothing.
+        doubt: arguments that changed when nothing was known of them yet: nothing is made of what was computed before
+            until the next call says whether it is of another prompt.
+        seen: its last iteration, and which call that was there.
     """
 
-    def __init__(self, condition: Any, keeps: int, chunked: bool, memory: Memory | None = None) -> None:
-        self.condition = condition
+    def __init__(self, given: Conditioning, keeps: int, chunked: bool, memory: Memory | None = None) -> None:
+        self.given = self._earlier = given
         self.chunked = chunked
-        self.seen = 0
+        self.steady: set[str] = set()
+        self.loose: set[str] = set()
+        self.doubt: set[str] = set()
+        self.seen = (0, 0)
+        self._since = 0
         self.output_type: type[Any] = tuple
         self._keeps, self._memory = keeps, memory
         self._histories: dict[int, BranchHistory] = {}
         self._like: tuple[Any, ...] | None = None
+
+    def take(self, given: Conditioning) -> bool:
+        """Whether a call that is conditioned on this may be its next; if so, it is from now on.
+
+        It may not where what was steady is another.
+        """
+        changed = given.differs(self.given) - self.loose
+        if self.doubt and (not changed or not given.differs(self._earlier)):  # or two prompts by turns
+            self.steady |= self.doubt
+            for history in self.histories:
+                history.keep_since(self._since)
+        if changed & self.steady:
+            self.doubt = set()
+            return False
+        if changed and self.doubt:
+            self.loose |= changed
+        elif changed:
+            self._since = 1 + max((each.number for history in self.histories for each in history.anchors), default=0)
+        self.doubt = changed - self.loose
+        self.steady |= given.marks.keys() - changed - self.loose
+        self._earlier, self.given = self.given, given
+        return True
 
     def meet(self, latents: Tensor) -> None:
         """A call comes with these latents: of another dtype, device, batch or picture size, they make it begin anew."""
@@ -63,17 +104,28 @@ class Branch:
 
 
 class Branches:
-    """The branches of one segment, told apart by the identity of their conditioning, not by counting calls.
+    """The branches of one segment, told apart by what they are conditioned on, not by counting calls.
 
     A second call with the same conditioning in one iteration (prompt and negative prompt may be one object) is a branch
-    of its own. Conditioning that changes in mid-loop is a new branch, and so starts with a real forward.
+    of its own. Conditioning that changes in mid-loop, as another tensor or in place, is a new branch, and so starts
+    with a real forward. Where it is another one at every step, branches are told apart by their place in the step.
+
+    Args:
+        remark: told of that.
     """
 
-    def __init__(self, keeps: int, chunked: bool = False, memory: Memory | None = None) -> None:
-        self.keeps, self.chunked, self._memory = keeps, chunked, memory
-        self._known: dict[tuple[int, int], Branch] = {}
+    def __init__(
+        self,
+        keeps: int,
+        chunked: bool = False,
+        memory: Memory | None = None,
+        remark: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.keeps, self.chunked, self._memory, self._remark = keeps, chunked, memory, remark
+        self._known: list[Branch] = []
         self._iteration = -1
-        self._served: dict[int, int] = {}
+        self._calls = 0
+        self._told: set[str] = set()
         self._parts: list[Points] = []
         self._joined: Points
 
@@ -81,30 +133,38 @@ class Branches:
         """A new iteration begins; branches that stayed away are forgotten."""
         if iteration == self._iteration:
             return
-        self._iteration = iteration
-        self._served.clear()
-        for key in [key for key, branch in self._known.items() if iteration - branch.seen > FORGET_AFTER]:
-            del self._known[key]
+        self._iteration, self._calls = iteration, 0
+        self._known = [branch for branch in self._known if iteration - branch.seen[0] <= FORGET_AFTER]
 
     def forget(self) -> None:
         """What was computed until now says nothing about what comes."""
-        for branch in self._known.values():
+        for branch in self._known:
             branch.forget()
 
-    def find(self, condition: Any) -> Branch | None:
+    def find(self, given: Conditioning) -> Branch | None:
         """The branch of a call in the present iteration; None where that cannot be the present one any more."""
-        if sum(self._served.values()) >= MOST_CALLS:
+        if self._calls >= MOST_CALLS:
             return None
-        ordinal = self._served.get(id(condition), 0)
-        self._served[id(condition)] = ordinal + 1
-        new = Branch(condition, self.keeps, self.chunked, self._memory)
-        branch = self._known.setdefault((id(condition), ordinal), new)
-        branch.seen = self._iteration
+        waiting = [branch for branch in self._known if branch.seen[0] != self._iteration]
+        waiting.sort(key=lambda branch: (-branch.seen[0], branch.seen[1]))
+        same = next((branch for branch in waiting if not given.differs(branch.given)), None)
+        branch = same or next(iter(waiting), None)  # the one in this place of the step, where none is the same
+        if branch is None or not branch.take(given):
+            made = Branch(given, self.keeps, self.chunked, self._memory)
+            if branch is not None:
+                made.steady, made.loose = set(branch.steady), set(branch.loose)
+            self._known.append(made)
+            branch = made
+        if branch.loose - self._told:
+            self._told |= branch.loose
+            self._remark(LOOSE.format(", ".join(sorted(self._told))))
+        branch.seen = self._iteration, self._calls
+        self._calls += 1
         return branch
 
     def parts(self, interval: Interval) -> list[Part]:
         """Of all branches that have computed something: the histories that have a velocity of these slots."""
-        branches = [branch for branch in self._known.values() if any(h.anchors for h in branch.histories)]
+        branches = [branch for branch in self._known if any(h.anchors for h in branch.histories)]
         return [part for branch in branches for part in branch.parts(interval) if part.history.anchors]
 
     def know(self, parts: Sequence[Part]) -> Points:

@@ -47,7 +47,7 @@ class StandIn(nn.Module):
 
     Attributes:
         noted: the residual of the blocks that ran, a new tensor; None where none ran.
-        ran: the blocks have run.
+        stood, ran: the host has called it; the blocks have run.
         error: what went wrong.
     """
 
@@ -55,7 +55,7 @@ class StandIn(nn.Module):
         super().__init__()
         self.added, self.span = added, span
         self.noted: Tensor | None = None
-        self.ran = False
+        self.stood = self.ran = False
         self.error: Exception | None = None
         self.blocks = nn.ModuleList()
         self._thread = 0
@@ -79,6 +79,7 @@ class StandIn(nn.Module):
     def _forward(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
         if threading.get_ident() != self._thread:
             return self._run(call, hidden)  # another thread uses the model meanwhile, and is not served by us
+        self.stood = True
         if self.added is not None:
             try:
                 if self.added.shape == hidden.shape:
@@ -135,19 +136,18 @@ class Bypass:
         plain.standin = StandIn(added, self._span(plain.iteration, len(schedule)))
         return plain
 
-    def note(self, pending: PendingForward, schedule: Schedule, record: GenerationRecord) -> bool:
-        """After such a forward: keep the residual of blocks that ran. Returns whether they ran and should not have.
+    def note(self, pending: PendingForward, schedule: Schedule, record: GenerationRecord) -> None:
+        """After such a forward: keep the residual of blocks that ran.
 
         Raises what went wrong in the stand-in, where nobody could be told.
         """
         standin = pending.standin
         if standin is None:
-            return False
+            return
         if standin.error is not None:
             raise standin.error
         if standin.ran and not _keep(pending, standin.noted, schedule):
             record.guard("shape")
-        return standin.ran and pending.bypassed
 
 
 def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> bool:
@@ -166,7 +166,7 @@ def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> 
 def _residual(branch: Branch, slots: Interval, verdict: StepDecision, forecast: Forecast | None) -> Tensor | None:
     """[batch, tokens, channels], from the history; None where the branch has none over these slots."""
     (part,) = branch.parts(slots)
-    if forecast is None or not part.history.covers(slots):
+    if branch.doubt or forecast is None or not part.history.covers(slots):
         return None
     with torch.no_grad():
         made = forecast.predict(part) if verdict.mode is Mode.PREDICT else forecast.hold(part)

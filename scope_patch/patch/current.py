@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
+
+from torch import nn
 
 from ..method.profile import Calibration
 from ..report.record import Run
@@ -25,23 +27,42 @@ class Request:
     Attributes:
         run: its settings, and the record it fills.
         target: a weak reference to the pipeline or model it is for; None for every one of the architecture.
+        parts: weak references to the networks of that pipeline, by name; empty where it says of none.
         tell: called with every generation that has ended (the report is written then), or for a word beside them.
         calibration: what all its generations add to, where a profile was asked for.
     """
 
     run: Run
     target: ReferenceType[Any] | None = None
+    parts: Mapping[str, ReferenceType[Any]] = field(default_factory=dict)
     tell: Any = None
     calibration: Calibration | None = None
 
     @classmethod
     def of(cls, run: Run, target: Any = None, tell: Any = None) -> Request:
         calibration = Calibration() if run.settings.calibrate is not None else None
-        return cls(run, None if target is None else ref(unwrap(target)), tell, calibration)
+        parts = {name: ref(part) for name, part in _networks(target).items()}
+        return cls(run, None if target is None else ref(unwrap(target)), parts, tell, calibration)
 
     def covers(self, pipeline: Any, model: Any) -> bool:
         """Whether a generation of this pipeline with this DiT falls under it."""
         return self.target is None or self.target() in (pipeline, model)
+
+    def covers_clone(self, pipeline: Any, model: Any) -> bool:
+        """Whether the pipeline was made out of the one that was named (`from_pipe`), which may be gone."""
+        parts, theirs = {name: part() for name, part in self.parts.items()}, _networks(pipeline)
+        common = parts.keys() & theirs.keys()
+        return model in parts.values() and all(parts[name] is theirs[name] for name in common)
+
+
+def _networks(pipeline: Any) -> dict[str, Any]:
+    """The networks of a diffusers pipeline, by the names of its components."""
+    try:
+        components = getattr(pipeline, "components", None)
+    except Exception:  # a property of the host's, which fails where a subclass takes other arguments
+        components = None
+    known = components if isinstance(components, Mapping) else {}
+    return {name: unwrap(part) for name, part in known.items() if isinstance(part, nn.Module)}
 
 
 @dataclass(eq=False)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import NotApplied, UsageError
 from ..method.changes import EXPECTED, Feature, placed_by
 from ..method.decision import StepDecision
+from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
 from ..method.plan import Planner, Work
 from ..method.policies.traits import Size
@@ -74,6 +75,7 @@ class Generation:
         elsewhere: calls of another network of its class.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
         off: it runs unpatched from now on.
+        failed: nobody asked for that.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Generation:
         self._agreement: RankAgreement | None = None
         self.settings = request.run.settings
         self.pipeline = pipeline
-        record.pid, record.rank, record.call = os.getpid(), rank(), agreements.call(self._sharing)
+        record.pid, record.rank = os.getpid(), rank()
         record.ranks = [] if record.rank is None else [record.rank]
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
@@ -107,8 +109,10 @@ class Generation:
         self._verifications: dict[int, Verification | None] = {}
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
-        self.started = self.inside = self.off = False
+        self.started = self.inside = self.off = self.failed = False
         self.calls = self.elsewhere = 0
+        self._newest: Session | None = None
+        self._strayed = False
         self._early = 0  # slots of forwards that a section has not begun for yet, of which it will be told
         if host.moving and self.settings.widths is not None:
             record.remark(NO_WIDTHS)
@@ -122,7 +126,8 @@ class Generation:
 
         Raises NotApplied where it must run unpatched.
         """
-        self.started = True
+        if not self.started:
+            self.started, self.record.call = True, self._agreements.call(self._sharing.ranks)
         self.end_section(key)
         if self._agreement is None and self.policy.active:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
@@ -149,7 +154,7 @@ class Generation:
         )
         self.agree(f"{what} under {self.settings.fingerprint}")
         session.early, self._early = self._early, 0
-        self.sections[key] = session
+        self.sections[key] = self._newest = session
         return session
 
     def end_section(self, key: int = 0) -> None:
@@ -162,18 +167,40 @@ class Generation:
         """The loop is where we do not know: forwards are the host's own until it is seen again."""
         if self.session is not None:
             self.session.leave()
-        self.record.remark(LOST)
 
-    def extra(self, why: str, call: ForwardCall) -> None:
-        """A forward that is none of a denoise step's own: it runs, and is counted."""
-        frames = call.slots // (self.session.layout.frames if self.session is not None else 1)
-        runs, slots = self.host.runs(self.model, call.arguments, frames)
-        self.record.force(why, runs)
+    def stray(self) -> None:
+        """A forward comes that belongs to no iteration. The first one is told of; raises NotApplied under strict."""
+        reason = self._idle if self.loop.idle(self) or not self._decided else LOST
+        self.record.remark(LOST)
+        if self.settings.strict:
+            raise NotApplied(reason)
+        if not self._strayed:
+            logger.warning("%s: %s", self.host.name, reason)
+        self._strayed = True
+
+    def extra(self, why: str, arguments: Mapping[str, Any]) -> None:
+        """A forward that is none of a denoise step's own."""
+        self.record.force(why, self._size(arguments)[0])
+
+    def own(self, arguments: Mapping[str, Any]) -> None:
+        """A forward of the host's own runs, and is counted: none of a denoise step's, or after all is over for us."""
+        runs, slots = self._size(arguments)
         self.record.forwards_run += runs
-        if self.session is not None and len(self.session):
-            self.session.count_extra(slots)
+        session = self._newest if self.off else self.session
+        if session is not None and len(session):
+            session.count_own(slots)
         else:
             self._early += slots
+
+    def _size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
+        """(runs of the network, slots in them) of a forward, whatever it is called with."""
+        latents = arguments.get(self.host.dit.latents)
+        frames = latents.shape[FRAME_AXIS] if isinstance(latents, Tensor) and latents.dim() > FRAME_AXIS else 0
+        session = self.session or self._newest
+        try:
+            return self.host.runs(self.model, arguments, frames // (session.layout.frames if session else 1))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return 1, 0  # called in a way that nobody knows
 
     def agree(self, what: str) -> None:
         """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""
@@ -185,13 +212,18 @@ class Generation:
             f"longer than {self.settings.rank_timeout:g} s (--rank-timeout)"
         )
 
-    def switch_off(self, reason: str) -> None:
-        """Run unpatched from now on, and let go of the history; ranks that share the DiT must do so too."""
+    def switch_off(self, reason: str, *, asked: bool = False) -> None:
+        """Run unpatched from now on, and let go of the history; ranks that share the DiT must do so too.
+
+        Args:
+            asked: by the user, so that it is no failure.
+        """
         if self.off:
             return
-        self.off = True
-        self.record.applied = self.record.forwards_skipped > 0
-        self.record.reasons.append(reason)
+        self.off, self.failed = True, not asked
+        narrowed = any(each.slots_computed < each.slots_baseline for each in self.record.segments)
+        narrowed |= any(session.narrowed for session in self.sections.values())
+        self.record.switched_off(reason, narrowed, None if self.session is None else self.session.iteration)
         if self._agreement is not None:
             self._agreement.leave()
         self.forget()
@@ -376,12 +408,26 @@ class Generation:
                 f"{self.elsewhere} forwards went to another network than the accelerated one: they all ran, and "
                 "are in none of these counts"
             )
-        decided = any(segment.modes for segment in self.record.segments)
-        if error is None and not self.off and self.calls and (self.loop.idle(self) or not decided):
-            raise NotApplied(
-                f"bound but idle: the DiT was called {self.calls} times, and the denoise loop was never seen to go on "
-                f"(the file says it is {self.loop}); see `Bound but idle` in docs/patching.md"
-            )
+        if error is not None:
+            return
+        seen = self.calls or self.elsewhere or self._strayed
+        if not self.off and seen and (self.loop.idle(self) or not self._decided):
+            raise NotApplied(self._idle)
+        if self.failed and self.settings.strict:
+            raise NotApplied("; ".join(self.record.reasons))  # told before, to whoever did not pass it on
+
+    @property
+    def _decided(self) -> bool:
+        return any(segment.modes for segment in self.record.segments)
+
+    @property
+    def _idle(self) -> str:
+        called = f"the DiT was called {self.calls} times, and the denoise loop was never seen to go on"
+        if not self.calls:
+            called = "no forward of the DiT was seen"
+        beside = f", {self.elsewhere} of another network of its class" if self.elsewhere else ""
+        where = "see `Bound but idle` in docs/patching.md"
+        return f"bound but idle: {called}{beside} (the file says it is {self.loop}); {where}"
 
     def _write_profile(self, calibration: Calibration) -> None:
         """After every generation that ended well: a job that is cut short has lost nothing."""

@@ -79,7 +79,7 @@ class Guard:
             # For good, also if an `apply` in another thread switches the host on again in mid-loop.
             generation.switch_off(self.cause)
         elif generation.request not in self._requests:
-            generation.switch_off("removed in the middle of this generation")
+            generation.switch_off("removed in the middle of this generation", asked=True)
         return not generation.off
 
     def _strict(self, generation: Generation | None, request: Request | None) -> bool:

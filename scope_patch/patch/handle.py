@@ -47,7 +47,7 @@ def apply(target: Any, **settings: Any) -> Handle:
     """Accelerate one pipeline (or every pipeline that uses this DiT) until the handle is removed.
 
     Args:
-        target: a pipeline or a DiT of a known host.
+        target: a pipeline or a DiT of a known host; pipelines that are made out of it (`from_pipe`) are meant, too.
         settings: as the options of `run`, with underscores: preset, cache_threshold, max_skip, report, strict, ...
             `SCOPE_PATCH_*` variables fill in what is not given.
 

@@ -34,9 +34,11 @@ class Dit:
         module, owner: where its class is defined, and what it is called there.
         latents: parameter name of the latents, [batch, channels, latent frames, height, width].
         timestep: parameter name of the timestep, [batch] or [batch, latent frames] (or one a chunk).
-        condition: parameter name of what tells the CFG branches apart (the text embedding).
+        condition: parameter name of the text embedding.
         more: further parameters relied on, which must be there, behind the condition.
         names: all parameters relied on, in their order, where it is another one.
+        conditioning: parameters that tell the CFG branches apart, and of which a change, by another tensor or in place,
+            is another prompt; (): all but latents, timestep and plain values.
         method: the method that is the forward.
         bases: class names in its MRO.
         blocks: attribute that lists its blocks.
@@ -56,6 +58,7 @@ class Dit:
     condition: str
     more: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    conditioning: tuple[str, ...] = ()
     method: str = "forward"
     bases: tuple[str, ...] = ("ModelMixin",)
     blocks: str = "blocks"

@@ -120,16 +120,23 @@ def scheduler_table(scheduler: Any, slots: int) -> Table:
     )
 
 
+DOUBTFUL = (3, 5, 9)
+"""Calls of the DiT in the first step at which its timestep is looked at: guidance takes two, some hosts more."""
+
+
 @dataclass(eq=False)
 class Ticks:
     """Where a generation's clock stands.
 
-    Attributes: clock, the object itself; steps, those of the section that it was told of; heard, it was told of any.
+    Attributes: clock, the object itself; steps, those of the section that it was told of; heard, it was told of any;
+        calls, of the DiT before that; silent, steps before any call.
     """
 
     clock: Any
     steps: int = 0
     heard: bool = False
+    calls: int = 0
+    silent: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,9 +204,13 @@ class Clock(Loop):
             ticks.steps = 0
             table = partial(self.table, ticks.clock, call.slots)
             generation.session = generation.begin(table, f"section of {call.slots} latent frames")
-        if generation.session.iteration != ticks.steps:
-            generation.session.enter(ticks.steps)
-        return generation.session
+        session = generation.session
+        if session.iteration != ticks.steps:
+            session.enter(ticks.steps)
+        ticks.calls += 1
+        if not ticks.heard and ticks.calls in DOUBTFUL and not session.stands(call):
+            generation.stray()  # steps go by, and the clock does not say so
+        return session
 
     def idle(self, generation: Generation) -> bool:
         return not (isinstance(generation.place, Ticks) and generation.place.heard)
@@ -218,7 +229,11 @@ class Clock(Loop):
             return
         if what == self.begins:
             generation.end_section()
-        elif generation.session is not None:
+        elif generation.session is None:
+            ticks.silent += 1
+            if ticks.silent > 1 and not generation.calls and not generation.elsewhere:
+                generation.stray()  # steps go by, and the DiT is called in a way that we do not see
+        else:
             ticks.heard = True
             ticks.steps += 1
             if ticks.steps >= len(generation.session):
@@ -290,10 +305,31 @@ class Watched(Loop):
         yield Check(f"{entry.owner} reads an interval in its loop over them, by the loop counter", counted)
         yield Check(f"{entry.owner} cuts latents and timesteps by the interval", all(loop.cuts_both for loop in loops))
 
+    def opened(self, binding: Binding, generation: Generation) -> None:
+        """A subclass may make its own schedule of ours: what it returns is what its loop reads."""
+        for owner in type(generation.pipeline).__mro__:
+            if binding.holds(owner, self.method):
+                break
+            if self.method in vars(owner):
+                seam = Seam(LOOP, owner.__module__, owner.__name__, self.method)
+                binding.wrap(owner, self.method, partial(self.entered, binding, seam))
+
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        result = wrapped(*args, **kwargs)
-        watched = binding.on_loop(partial(self.returned, binding, result), of=instance)
+        generation = binding.on_loop(self._making, of=instance)
+        try:
+            result = wrapped(*args, **kwargs)
+        finally:
+            if generation is not None:
+                generation.place = None
+        watched = None if generation is None else binding.on_loop(partial(self.returned, binding, result), of=instance)
         return result if watched is None else watched
+
+    def _making(self, generation: Generation) -> Generation | None:
+        """The generation, unless this call is a part of another one, of a subclass."""
+        if generation.place is self:
+            return None
+        generation.place = self
+        return generation
 
     def returned(self, binding: Binding, result: Any, generation: Generation) -> Any:
         """The schedule function's result with the intervals watched. Raises NotApplied where it is not what we know."""

@@ -18,6 +18,7 @@ from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches
 from .bypass import Bypass
+from .conditioning import conditioning
 from .host import Host
 from .velocity import (
     ForwardCall,
@@ -85,6 +86,8 @@ class Session:
         self._forecast: Forecast | None = None
         self._tally = Tally()
         self._called, self._strangers = False, 0
+        self.narrowed = False
+        self.segment = Segment(0)  # the record's own, once the loop is entered
         self.early = 0
         self._begin()
 
@@ -93,7 +96,8 @@ class Session:
         self._last: int | None = None
         self.verdict: StepDecision | None = None
         self.plan: Sequence[StepDecision] | None = None
-        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory)
+        remark = self.record.remark if self._keep else lambda sentence: None
+        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory, remark)
 
     def __len__(self) -> int:
         """Iterations; 0 as long as none was entered."""
@@ -129,12 +133,18 @@ class Session:
         self.iteration = self._last = iteration
         interval = self.schedule.intervals[iteration]
         if interval != self.schedule.baseline[iteration]:
+            self.narrowed = True
             self._agree(f"iteration {iteration}: latent frames {interval}")
         return interval
 
-    def count_extra(self, slots: int) -> None:
-        """A forward over so many slots ran, which is none of a denoise step's own."""
+    def count_own(self, slots: int) -> None:
+        """A forward of the host's own over so many slots runs."""
         self._count(slots, slots)
+
+    def recount(self, pending: PendingForward) -> None:
+        """After a forward that was counted as skipped: its blocks may have run all the same."""
+        if pending.bypassed and not pending.spared:
+            self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)
 
     def leave(self) -> None:
         """It is not known any more where the loop is: forwards are the host's own until an interval is read again.
@@ -167,7 +177,7 @@ class Session:
             raise NotApplied(
                 f"the DiT's timestep has {call.timestep.shape[1]} entries for {slots} latent frames or chunks"
             )
-        branch = self.branches.find(call.condition)
+        branch = self.branches.find(conditioning(call.arguments, self.host.dit))
         if branch is None:
             self.record.remark(LOST)
             self.leave()
@@ -193,8 +203,7 @@ class Session:
     def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
         if self._bypass is not None and self.schedule is not None:
-            if self._bypass.note(pending, self.schedule, self.record):
-                self._count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)  # it was counted as skipped
+            self._bypass.note(pending, self.schedule, self.record)
             self._note_memory()
             return
         if self.schedule is None or not self._keep:
@@ -213,6 +222,15 @@ class Session:
             for part in pending.branch.parts(pending.slots):
                 self._calibration.note(list(part.history.anchors), self.schedule.mask[pending.iteration])
         self._note_memory()
+
+    def stands(self, call: ForwardCall) -> bool:
+        """Whether the DiT still gets the timesteps of the present iteration; waits for the device."""
+        assert self.schedule is not None and self.iteration is not None
+        try:
+            check_timestep(call, self.schedule, self.iteration)
+        except NotApplied:
+            return False
+        return True
 
     def complete(self, pending: PendingForward, output: Any) -> Tensor:
         """What the host gets for a forward of some of its slots: the velocity of all.
@@ -237,7 +255,7 @@ class Session:
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
         self.segment.chunk = schedule.frames if self.layout.moving else 0
         self.record.segments.append(self.segment)
-        self.count_extra(self.early)
+        self.count_own(self.early)
         self.early = 0
         if self._verification is not None:
             self._verification.begin(schedule, self.segment)
@@ -303,7 +321,7 @@ class Session:
             if self._strangers >= MOST_STRANGERS:
                 raise NotApplied(
                     f"{self._strangers} calls of the DiT in a row had a conditioning that was not there before, so "
-                    "nothing is known of their guidance branches"
+                    "nothing is known of their guidance branches; change the prompt less often"
                 )
             return None, whole_forward
         self._strangers = 0

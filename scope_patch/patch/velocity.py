@@ -30,13 +30,11 @@ class ForwardCall:
         arguments: every given argument by parameter name, without self.
         latents: [batch, channels, latent frames, height, width].
         timestep: [batch], or [batch, latent frames] or one a chunk.
-        condition: the object that tells the CFG branches apart.
     """
 
     arguments: Mapping[str, Any]
     latents: Tensor
     timestep: Tensor
-    condition: Any
 
     @property
     def slots(self) -> int:
@@ -58,7 +56,7 @@ def forward_call(arguments: Mapping[str, Any], dit: Dit, ranks: tuple[int, ...])
     if not isinstance(timestep, Tensor) or timestep.dim() not in ranks:
         wanted = " or ".join(("[batch]", "[batch, latent frames]")[rank - 1] for rank in ranks)
         raise NotApplied(f"the DiT's {dit.timestep} is no {wanted} tensor")
-    return ForwardCall(arguments, latents, timestep, arguments.get(dit.condition))
+    return ForwardCall(arguments, latents, timestep)
 
 
 def velocity_of(output: Any) -> Tensor:
@@ -149,6 +147,11 @@ class PendingForward:
         """Whether its blocks shall not run."""
         return self.standin is not None and self.standin.added is not None
 
+    @property
+    def spared(self) -> bool:
+        """Whether they did not run, once it is over."""
+        return self.standin is not None and self.standin.stood and not self.standin.ran
+
 
 def assemble_velocity(
     call: ForwardCall,
@@ -171,7 +174,7 @@ def assemble_velocity(
         for part in branch.parts(interval):
             if part.interval[1] <= last:
                 continue
-            if forecast is None or not part.history.covers(part.interval):
+            if branch.doubt or forecast is None or not part.history.covers(part.interval):
                 return None
             newest = part.history.anchors[0].velocity
             if newest.shape[0] != expected[0] or newest.shape[3:] != expected[3:]:

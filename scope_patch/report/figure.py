@@ -94,7 +94,13 @@ def _draw(axis: Axes, line: Timeline, longest: int, name: str) -> None:
         axis.axvline(line.ran, color=SOFT, linewidth=0.7, linestyle=(0, (4, 3)))
         if line.iterations - line.ran > 0.12 * longest:
             middle = ((line.ran + line.iterations) / 2, line.frames / 2)
-            axis.text(*middle, LOOKS[NOT_RUN].name, ha="center", va="center", color=SOFT)
+            axis.text(
+                *middle,
+                LOOKS[NOT_RUN].name if line.rest == "ended" else line.rest,
+                ha="center",
+                va="center",
+                color=SOFT,
+            )
     axis.set(xlim=(0, longest), ylim=(0, line.frames), ylabel="latent frame")
     iterations, frames = ticks(line.iterations, 14, longest), ticks(line.frames, 6, line.frames)
     axis.set_xticks([i + 0.5 for i in iterations], [str(i) for i in iterations])

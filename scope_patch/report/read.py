@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..settings import NAMES, Settings
-from .record import SCHEMA, GenerationRecord, Run, Segment, Sums
+from .record import APPLIED, NOT_APPLIED, SCHEMA, GenerationRecord, Run, Segment, Sums
 
 MOST_CELLS = 20_000_000
 """Iterations times latent frames of a segment; more is no video, but a damaged file."""
@@ -154,7 +154,7 @@ def generation_of(node: Node) -> GenerationRecord:
     forwards, segments = node.get("forwards", dict[str, int], {}), node.get("segments", list[dict[str, Any]])
     return node.fill(
         GenerationRecord,
-        applied=node.get("status", str, "applied") == "applied",
+        applied=node.get("status", str, APPLIED) != NOT_APPLIED,
         segments=[_segment(Node(each, f"segment {k} of {node.name}")) for k, each in enumerate(segments, start=1)],
         forwards_run=forwards.get("run", 0),
         forwards_skipped=forwards.get("skipped", 0),

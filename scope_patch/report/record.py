@@ -11,7 +11,7 @@ from typing import Any
 from ..settings import Settings
 
 SCHEMA = 2
-APPLIED, NOT_APPLIED = "applied", "not-applied"
+APPLIED, PARTLY, NOT_APPLIED = "applied", "partly", "not-applied"
 NOTHING_SEEN = (
     "no process was seen to start a generation of a known host (none imported one, or our PYTHONPATH was dropped)"
 )
@@ -22,10 +22,10 @@ ABSENCES = (NOTHING_SEEN, NOT_STARTED, NO_LOOP)
 
 
 def combined(statuses: Iterable[str]) -> str:
-    """The status of a job, from those of its parts: applied if one is; one that we do not know is passed on."""
+    """Of a run or a job, out of its parts': "partly" where these differ; one that we do not know is passed on."""
     found = set(statuses)
-    strange = sorted(found - {APPLIED, NOT_APPLIED})
-    return strange[0] if strange else APPLIED if APPLIED in found else NOT_APPLIED
+    strange = sorted(found - {APPLIED, PARTLY, NOT_APPLIED})
+    return strange[0] if strange else PARTLY if len(found) > 1 else found.pop() if found else NOT_APPLIED
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,26 @@ class GenerationRecord:
     ranks: list[int] = field(default_factory=list)
     call: str = ""
 
+    def switched_off(self, reason: str, narrowed: bool, iteration: int | None) -> None:
+        """It runs unpatched from now on.
+
+        Args:
+            narrowed: latent frames have been left out.
+            iteration: the present one; None: the next of the last segment.
+        """
+        self.applied = narrowed or self.forwards_skipped > 0
+        if self.applied and self.segments:
+            at = len(self.segments[-1].modes) if iteration is None else iteration
+            reason = f"{reason} (unpatched from iteration {at} of segment {len(self.segments)} on)"
+        self.reasons.append(reason)
+
+    @property
+    def status(self) -> str:
+        """Whether it ran under our decisions, from its beginning to its end."""
+        if not self.applied:
+            return NOT_APPLIED
+        return PARTLY if self.reasons else APPLIED
+
     @property
     def ended(self) -> bool:
         """Whether it has returned or raised."""
@@ -174,10 +194,14 @@ class GenerationRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """For the report. Copies are made whole: another thread's generation may be under way."""
-        values = {name: copy(value) for name, value in vars(self).items() if not name.startswith("forwards_")}
+        values = {
+            name: copy(value)
+            for name, value in vars(self).items()
+            if name != "applied" and not name.startswith("forwards_")
+        }
         ran, skipped = self.forwards_run, self.forwards_skipped
         return {
-            "status": APPLIED if values.pop("applied") else NOT_APPLIED,
+            "status": self.status,
             **values,
             "segments": [segment.as_dict() for segment in self.segments],
             "planned": [dict(plan) for plan in self.planned],
@@ -192,12 +216,15 @@ class Sums:
 
     Attributes:
         generations, applied, unfinished: how many; `applied` are those that ran under our decisions.
+        partly, refused: of `applied`, those that did so in part; those that did not at all.
         modes: iterations by C, P, R. This and the others are sums over `applied`, as in GenerationRecord and Segment.
     """
 
     generations: int = 0
     applied: int = 0
     unfinished: int = 0
+    partly: int = 0
+    refused: int = 0
     forwards_run: int = 0
     forwards_skipped: int = 0
     slots_baseline: int = 0
@@ -209,9 +236,11 @@ class Sums:
         """Count one more."""
         self.generations += 1
         self.unfinished += not generation.finished
+        self.refused += not generation.applied
         if not generation.patched:
             return
         self.applied += 1
+        self.partly += generation.status == PARTLY
         self.forwards_run += generation.forwards_run
         self.forwards_skipped += generation.forwards_skipped
         self.seconds.add(generation.seconds)
@@ -263,6 +292,17 @@ class Run:
         return self.omitted.applied > 0 or any(generation.patched for generation in self.generations)
 
     @property
+    def status(self) -> str:
+        """Of all generations that entered a loop, or were refused."""
+        told = [each.status for each in self.generations if each.patched or not each.applied]
+        omitted = self.omitted
+        for status, count in (
+            (APPLIED, omitted.applied - omitted.partly), (PARTLY, omitted.partly), (NOT_APPLIED, omitted.refused),
+        ):  # fmt: skip
+            told += [status] * (count > 0)
+        return combined(told)
+
+    @property
     def all_reasons(self) -> list[str]:
         """What went otherwise than asked for, each once; never empty where `applied` is False."""
         reasons = [*self.reasons, *(reason for generation in self.generations for reason in generation.reasons)]
@@ -283,7 +323,7 @@ class Run:
         return {
             "schema": SCHEMA,
             "host": ", ".join(self.hosts) or None,
-            "status": APPLIED if self.applied else NOT_APPLIED,
+            "status": self.status,
             "reasons": self.all_reasons,
             "settings": asdict(self.settings),
             "signal": self.signal,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .read import Report
-from .record import GenerationRecord, Run, Segment, Sums, Verified
+from .record import PARTLY, GenerationRecord, Run, Segment, Sums, Verified
 from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
 
 MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
@@ -21,6 +21,7 @@ WIDTH = 100
 """Iterations a line."""
 LEGEND = (
     "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
+    "u unpatched: the host's own",
     "why: g growth, h history, m --max-skip, f forced, c context, v --verify, ! guard, . threshold or plan",
 )
 
@@ -125,6 +126,7 @@ def _lines(run: Run, host: str, so_far: str) -> Iterator[str]:
         yield from (f"  {note}" for note in notes(run, totals))
         return
     videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{so_far}"
+    videos += ", patched in part" if run.status == PARTLY else ""
     yield f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"
     frames = f"latent frames {totals.slots_baseline} -> {totals.slots_computed}"
     modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
@@ -153,12 +155,15 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
     if totals.unfinished:
         errors = [each.error or "still running" for each in run.generations if not each.finished]
         yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
-    refused = totals.generations - totals.applied
+    refused, partly = totals.generations - totals.applied, totals.partly
     reasons = run.all_reasons
     if any(each.idle for each in run.generations) or (refused > totals.unfinished and not reasons):
         reasons = [*reasons, IDLE]
     if reasons and run.applied:
-        yield f"{f'{refused} ran unpatched: ' if refused else ''}{'; '.join(reasons)}"
+        counts = [*([f"{refused} ran unpatched"] if refused else []), *([f"{partly} in part"] if partly else [])]
+        if partly and not refused:
+            counts = [f"{partly} ran unpatched in part"]
+        yield f"{', '.join(counts)}{': ' if counts else ''}{'; '.join(reasons)}"
 
 
 def _why_nothing(run: Run, totals: Totals) -> str:
@@ -260,7 +265,7 @@ def text(report: Report) -> str:
         out += ["", ", ".join([f"generation {k}", *([place] if place else []), *outcome(generation)])]
         for n, segment in enumerate(generation.segments, start=1):
             line, first = drawn[k, n]
-            ended = f"; ended after {line.ran}" if line.ran < line.iterations else ""
+            ended = f"; {line.rest} after {line.ran}" if line.rest else ""
             out.append(f"  segment {n}: {line.iterations} iterations, {line.frames} latent frames{ended}")
             if segment.note:
                 out.append(f"  as the host does it, because {segment.note}")

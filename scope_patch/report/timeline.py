@@ -12,10 +12,10 @@ from functools import cached_property
 from itertools import count, groupby
 from typing import NamedTuple
 
-from .record import Run, Segment
+from .record import PARTLY, Run, Segment
 
 Interval = tuple[int, int]
-NOT_RUN, WAITING, DONE, ALONG, FORCED = " .-+F"
+NOT_RUN, UNPATCHED, WAITING, DONE, ALONG, FORCED = " u.-+F"
 """States beside the modes C, P and R, which are those of latent frames that are integrated."""
 
 
@@ -39,6 +39,7 @@ LOOKS = {
     ),
     DONE: Look("left out", "finished or given", "done", "#E2E4E7"),
     WAITING: Look("not started", "not under way yet", "wait", "#FFFFFF"),
+    UNPATCHED: Look("unpatched", "the host's own from here on", "own", "#F3EAE3"),
     NOT_RUN: Look("did not run", "the generation ended before", "none", "#FFFFFF"),
 }
 REASONS = {
@@ -69,7 +70,7 @@ class Timeline:
 
     Attributes:
         frames: latent frames.
-        iterations: those the host had in mind; fewer have run where a generation failed.
+        iterations: those the host had in mind; fewer have run under us where a generation failed, or we did.
         columns: for every iteration a text with the state of each latent frame.
         stairs: for every iteration that ran, the interval [start, end) of latent frames under way.
         forwarded: the same, as far as it was forwarded (where it was).
@@ -88,6 +89,13 @@ class Timeline:
     def ran(self) -> int:
         """Iterations that were decided."""
         return len(self.modes)
+
+    @property
+    def rest(self) -> str:
+        """What became of the iterations that were not decided; "" where there are none."""
+        if self.ran == self.iterations:
+            return ""
+        return "unpatched" if self.columns[-1].startswith(UNPATCHED) else "ended"
 
     @property
     def ends(self) -> list[list[int]]:
@@ -121,8 +129,12 @@ class Timeline:
         return {mode: [i for i, each in enumerate(self.modes) if each == mode] for mode in sorted(set(self.modes))}
 
 
-def timeline(segment: Segment) -> Timeline:
-    """The timeline of a segment that `read` has checked, or that a run has made."""
+def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
+    """The timeline of a segment that `read` has checked, or that a run has made.
+
+    Args:
+        rest: the state of iterations that were not decided.
+    """
     frames = segment.frames or max((end for _, end in segment.intervals), default=0)
     ranges = [zip(bounds[::2], bounds[1::2], strict=True) for bounds in segment.active or segment.intervals]
     active = [{frame for low, high in row for frame in range(low, high)} for row in ranges]
@@ -147,7 +159,7 @@ def timeline(segment: Segment) -> Timeline:
     return Timeline(
         frames,
         segment.iterations,
-        (*columns, *[NOT_RUN * frames] * (segment.iterations - len(columns))),
+        (*columns, *[rest * frames] * (segment.iterations - len(columns))),
         tuple(stairs),
         tuple(segment.intervals),
         "".join(segment.modes),
@@ -160,7 +172,8 @@ def timelines(run: Run) -> dict[Timeline, list[tuple[int, int]]]:
     alike: dict[Timeline, list[tuple[int, int]]] = {}
     for k, generation in enumerate(run.generations, start=1):
         for n, segment in enumerate(generation.segments, start=1):
-            alike.setdefault(timeline(segment), []).append((k, n))
+            rest = UNPATCHED if generation.status == PARTLY and generation.finished else NOT_RUN
+            alike.setdefault(timeline(segment, rest), []).append((k, n))
     return alike
 
 

@@ -55,6 +55,7 @@ SUBJECTS = [
         target={"num_steps": 64},
         tokens=False,
         looks=2,
+        texts=False,
         owners=owners,
     )
 ]

@@ -29,6 +29,19 @@ class Pipeline:
         return latents
 
 
+class Past(Pipeline):
+    """The network's method is called, and not the network."""
+
+    @torch.no_grad()
+    def __call__(self, steps=12, frames=3):
+        latents, text = torch.randn(1, 4, frames, 2, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4)
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            velocity = self.transformer.forward(latents, t.expand(1), text)
+            latents = self.scheduler.step(velocity, t, latents)
+        return latents
+
+
 class LocalScheduler(Pipeline):
     """The scheduler is a local variable, and there are sections."""
 
