@@ -155,7 +155,7 @@ def test_auto_follows_a_near_curve_and_repeats_what_is_far(gap, newest, slope, b
 
 
 def test_auto_takes_the_same_share_of_every_branch_where_sizes_say_little():
-    """Guidance enlarges differences between branches: measured curvatures count only where they exceed what is assumed."""
+    """Guidance enlarges what differs between branches: measured curvatures count where they exceed the assumed one."""
     levels = torch.tensor([[0.5], [0.6], [0.7]], dtype=torch.float64)
     weights = [
         predictors.create("auto").weights(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_placement import miss, magi, skyreels
+from test_placement import magi, miss, skyreels
 
 from scope_patch.method.decision import Decision, Mode, StepDecision
 from scope_patch.method.profile import Profile, assumed
@@ -136,7 +136,7 @@ def test_the_expected_error_is_the_bounds(name, runs, mode):
 
 
 def test_the_expected_error_is_what_a_profile_was_made_from():
-    """A velocity that changes at one rate everywhere and is held: the miss is rate times distance, as far as it can go on so."""
+    """A velocity that changes at one rate everywhere and is held: the miss is g / (1 + g), g rate times distance."""
     schedule = skyreels(frames=5, steps=6, ar_step=0, block=5)
     expectation = Expectation(schedule, Profile((0.5,), (2.0,), (1e9,)))
     (interval,) = set(schedule.intervals)

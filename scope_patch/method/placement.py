@@ -95,7 +95,7 @@ class Distances:
 
 
 def _integral(grid: Tensor, rate: Tensor, at: Tensor) -> Tensor:
-    """Of a rate given on a grid, linear in between and constant beyond, up to the levels `at`, from any common level."""
+    """Of a rate, linear between the levels of a grid and constant beyond, from a common level up to each of `at`."""
     if len(grid) == 1:
         return rate * at
     whole = torch.cat([rate.new_zeros(1), ((grid[1:] - grid[:-1]) * (rate[1:] + rate[:-1]) / 2).cumsum(0)])

@@ -148,11 +148,11 @@ def log_share(level: Tensor) -> Tensor:
 class Auto:
     """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a^2 h (h + h1) C / 2.
 
-    Near by a is 1; far away, where velocities have bent by as much as they changed, it is nothing, whatever the number of
-    steps: a = (1 + s^2 / 2)^-2, s = ||C|| |h + h1| / (2 ||D1||), the share of the slope that is bent away. s is the larger
-    of what the three points say and of what is assumed at that distance in `log_share`: what they say alone differs
-    between CFG branches, and guidance enlarges differences. Of two points only the distance is known; between those at
-    which a slot starts velocities bend less, hence the square. Measured with `examples/studies/extrapolation.py`.
+    Near by a is 1; far away, where velocities have bent by as much as they changed, it is nothing, whatever the number
+    of steps: a = (1 + s^2 / 2)^-2, s = ||C|| |h + h1| / (2 ||D1||) being the share of the slope that is bent away, as
+    far as three points tell. They tell little of what is far, and differ between CFG branches, whose differences
+    guidance enlarges: so s is at least the square of the distance in `log_share`. Measured with
+    `examples/studies/extrapolation.py`.
     """
 
     name = "auto"
