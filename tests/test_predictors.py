@@ -138,20 +138,31 @@ def test_second_order_falls_back_to_first_on_two_points():
 
 @given(gap=st.floats(1e-3, 0.02), newest=st.floats(0.1, 0.9), slope=st.floats(0.01, 1), bend=st.floats(0, 1))
 def test_auto_follows_a_near_curve_and_repeats_what_is_far(gap, newest, slope, bend):
-    """Between the second order and holding: the former at a distance of nothing, the latter at 1 and more."""
+    """One share of the slope, its square of the curvature: all of them near by, less and less, nothing far away."""
     levels = torch.tensor([[newest], [newest + gap], [newest + 2 * gap]], dtype=torch.float64)
     sizes = torch.tensor([slope * gap], dtype=torch.float64), torch.tensor([bend * slope], dtype=torch.float64)
-    auto, second = predictors.create("auto"), predictors.create("taylor2")
+    auto, first, second = (predictors.create(name) for name in ("auto", "taylor1", "taylor2"))
     for points in (Points(levels, *sizes), Points(levels[:2], *sizes)):
-        for share in (0.0, 0.5, 0.99):
+        last = 1.0
+        for share in (0.001, 0.1, 0.3, 0.6, 0.99):
             target = torch.tensor([newest * (1 - share)], dtype=torch.float64)
-            change = auto.weights(target, points)[0] - 1
-            assert 0 <= change <= second.weights(target, points)[0] - 1 + 1e-12
-            if share == 0.99 and float(log_share(levels[1]) - log_share(target)) > 1:
-                assert change < 0.12 * (second.weights(target, points)[0] - 1)
-        near = torch.tensor([newest - gap / 100], dtype=torch.float64)
-        if float(log_share(levels[1]) - log_share(near)) < 0.05:
-            assert torch.allclose(auto.weights(near, points), second.weights(near, points), rtol=1e-2)
+            slopes, curves = (each.weights(target, points) for each in (first, second))
+            if len(points) == 3:
+                taken = float(auto.weights(target, points)[2] / curves[2]) ** 0.5
+            else:
+                taken = float(auto.weights(target, points)[1] / slopes[1])
+            padded = torch.nn.functional.pad(slopes, (0, 0, 0, len(points) - len(slopes)))
+            held = points.holding
+            assert torch.allclose(
+                auto.weights(target, points), held + taken * (padded - held) + taken**2 * (curves - padded)
+            )
+            assert 0 <= taken <= last + 1e-12
+            last = taken
+            distance = float(log_share(levels[1]) - log_share(target))
+            if distance > 1:
+                assert taken < 0.3
+            if distance < 0.05:
+                assert taken > 0.98
 
 
 def test_auto_takes_the_same_share_of_every_branch_where_sizes_say_little():

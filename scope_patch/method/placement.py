@@ -26,6 +26,8 @@ UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
+FUTILE = 1.0
+"""A bound, of the mean latent frame, from which on fewer steps do as well; see `examples/studies/few_steps.py`."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
 
@@ -135,8 +137,12 @@ class Placed:
         return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
 
-def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip: int, profile: Profile) -> list[bool]:
+def place(
+    schedule: Schedule, work: Sequence[float], budget: float, *, max_skip: int, profile: Profile
+) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
+
+    Returns it and its error, of the mean latent frame.
 
     Where no set is that cheap, the cheapest. Where the next dearer set comes much nearer to the budget than the best
     one below (few steps make a coarse choice), that one.
@@ -154,7 +160,9 @@ def place(schedule: Schedule, work: Sequence[float], budget: float, *, max_skip:
     most = spend + max(parts)  # some room above: see `_pick`
     errors = skip_errors(schedule, profile, max(reach, 1))
     table, came = _tabulate(parts, must, changed, errors, reach, most)
-    return _trace(table, came, parts, _pick(table.flatten(0, 1).amin(dim=0), spend))
+    least = table.flatten(0, 1).amin(dim=0)
+    spent = _pick(least, spend)
+    return _trace(table, came, parts, spent), float(least[spent]) / max(1, int(schedule.mask.any(dim=0).sum()))
 
 
 def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
 from .changes import Changes, Feature, expected, of_feature, unasked
 from .decision import Fold, Policy, StepDecision
-from .placement import TOLERANCE, Placed, place
+from .placement import FUTILE, TOLERANCE, Placed, place
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
@@ -31,6 +32,7 @@ class Plan:
     thresholds: (cache, predict) that decided, or that decided at most where two pairs take turns; None where the
         recomputes were placed.
     bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
+    futile: it was not tried, because skipping that much errs as fewer steps would.
     """
 
     verdicts: Sequence[StepDecision]
@@ -38,6 +40,7 @@ class Plan:
     baseline: float
     thresholds: Thresholds | None
     bound: bool = False
+    futile: bool = False
 
     @property
     def speedup(self) -> float:
@@ -110,8 +113,12 @@ class Planner:
         else:
             plan = self.among(policy.candidates(), target)  # type: ignore[attr-defined]  # `create` has looked
             why = f"{policy.name} can be set to"
-        remark = f"a speed-up of {target:g} was aimed at; {plan.speedup:.2f} is the most that {why}"
-        return ResolvedPlan(plan, target, remark if plan.bound else "")
+        aimed = f"a speed-up of {target:g} was aimed at"
+        if plan.futile:
+            remark = f"{aimed}; so few steps leave room for {plan.speedup:.2f}: beyond, fewer steps would do as well"
+        else:
+            remark = f"{aimed}; {plan.speedup:.2f} is the most that {why}" if plan.bound else ""
+        return ResolvedPlan(plan, target, remark)
 
     def verified(self, resolved: ResolvedPlan, state: verifying.State) -> tuple[ResolvedPlan, verifying.State]:
         """The same with every so many-th skipped iteration run, as far as it is known beforehand; the state after it.
@@ -144,14 +151,25 @@ class Planner:
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
 
+        Where that bound says that nothing is gained by skipping so much, less is skipped.
+
         Raises ValueError for a target below 1.
         """
         wanted = self.baseline / _checked(target)
         work = [self._work(i, slots) for i, slots in enumerate(self.schedule.intervals)]
-        recomputed = place(self.schedule, work, wanted, max_skip=max_skip, profile=profile)
+        placed = partial(place, self.schedule, work, max_skip=max_skip, profile=profile)
+        recomputed, error = placed(wanted)
+        futile = error > FUTILE
+        low, high = wanted, self.baseline
+        while futile and high > low * TOLERANCE:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if placed(middle)[1] > FUTILE else (low, middle)
+        if futile:
+            recomputed, _ = placed(high)
         pair = {due: Placed(due) for due in (False, True)}
         plan = self._plan(self._verdicts(lambda i: pair[recomputed[i]], one_by_one=False), None)
-        return replace(plan, bound=plan.work > wanted * TOLERANCE)
+        bound = plan.work > wanted * TOLERANCE
+        return replace(plan, bound=bound, futile=futile and bound)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
         """The plan by thresholds whose speed-up is nearest to the target, or the largest there is.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .decision import SAME_LEVEL
+from .decision import LEAST_SHARE, SAME_LEVEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 KIND = "scope_patch profile"
 SCHEMA = 1
-FLOOR, ROUGHNESS = 0.05, 6.0
-"""What stands in for measurements: the least share of the signal, and the bend in units of the change squared (5 to 10
-on the demo model at all noise levels but the last)."""
+ROUGHNESS = 6.0
+"""What stands in for a measurement: the bend in units of the change squared (5 to 10 on the demo model at all noise
+levels but the last)."""
 DIGITS = 6
 """Noise levels that agree to so many places are one."""
 
@@ -79,7 +79,7 @@ def assumed() -> Profile:
     are taken to change at the rate at which that share does, and to bend in proportion to the square of that.
     """
     levels = tuple(k / 100 for k in range(101))
-    change = tuple(1 / (1 - sigma + FLOOR) for sigma in levels)
+    change = tuple(1 / (1 - sigma + LEAST_SHARE) for sigma in levels)
     return Profile(levels, change, tuple(ROUGHNESS * c * c for c in change))
 
 

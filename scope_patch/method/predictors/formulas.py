@@ -12,8 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..decision import SAME_LEVEL
-from ..profile import FLOOR
+from ..decision import LEAST_SHARE, SAME_LEVEL
 
 STRAIGHT, BENT = 0.8, 0.5
 """How far, in `log_share`, two points are followed; beyond, what bends is as large as the slope. Measured with
@@ -138,18 +137,18 @@ class Points:
 
 
 def log_share(level: Tensor) -> Tensor:
-    """Of a noise level sigma: -log(1 - sigma + FLOOR), in which velocities change at about one rate everywhere.
+    """Of a noise level sigma: -log(1 - sigma + LEAST_SHARE), in which velocities change at about one rate everywhere.
 
     A sample x = (1 - sigma) data + sigma noise tells of the data what its share 1 - sigma allows.
     """
-    return -torch.log((1 - level).clamp(min=0) + FLOOR)
+    return -torch.log((1 - level).clamp(min=0) + LEAST_SHARE)
 
 
 class Auto:
     """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a^2 h (h + h1) C / 2.
 
     Near by a is 1; far away, where velocities have bent by as much as they changed, it is nothing, whatever the number
-    of steps: a = (1 + s^2 / 2)^-2, s = ||C|| |h + h1| / (2 ||D1||) being the share of the slope that is bent away, as
+    of steps: a = 1 / (1 + s^2), s = ||C|| |h + h1| / (2 ||D1||) being the share of the slope that is bent away, as
     far as three points tell. They tell little of what is far, and differ between CFG branches, whose differences
     guidance enlarges: so s is at least the square of the distance in `log_share`. Measured with
     `examples/studies/extrapolation.py`.
@@ -166,7 +165,7 @@ class Auto:
         far = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
         assumed, measured = (far / BENT).square(), (beyond * points.disagreement / 2).abs()
         bent = torch.where(points.count >= 3, torch.maximum(assumed, measured), (far / STRAIGHT).square())
-        share = (1 + bent.square() / 2) ** -2
+        share = 1 / (1 + bent.square())
         if len(points) < 3:
             return points.weigh(h * share)
         second = h * beyond * points.per_both_gaps * share.square() / 2
