@@ -75,7 +75,8 @@ def test_a_clock_of_the_pipelines_own(file):
     assert torch.equal(made, expected) and generation["forwards"] == {"baseline": 12, "run": 12, "skipped": 0}
     expected, made, generation = both(file(PLAIN), pipelines.Pipeline(), target_speedup=3)
     assert generation["forwards"] == {"baseline": 12, "run": 4, "skipped": 8}
-    assert (made - expected).norm() < 0.05 * expected.norm()
+    held = both(file(PLAIN), pipelines.Pipeline(), target_speedup=3, predictor="hold")[1]
+    assert (made - expected).norm() < 0.7 * (held - expected).norm()
 
 
 def test_a_clock_that_the_loop_makes_itself_section_by_section(file):

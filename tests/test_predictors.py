@@ -136,46 +136,50 @@ def test_second_order_falls_back_to_first_on_two_points():
     assert not torch.allclose(weights[:2, 0], first[:, 0])
 
 
-@given(gap=st.floats(1e-3, 0.02), newest=st.floats(0.1, 0.9), slope=st.floats(0.01, 1), bend=st.floats(0, 1))
-def test_auto_follows_a_near_curve_and_repeats_what_is_far(gap, newest, slope, bend):
-    """One share of the slope, its square of the curvature: all of them near by, less and less, nothing far away."""
+@given(gap=st.floats(1e-3, 0.02), newest=st.floats(0.1, 0.9), slope=st.floats(0.01, 1), bend=st.floats(3, 1000))
+def test_auto_follows_what_is_near_and_repeats_what_is_far(gap, newest, slope, bend):
+    """Of slope and curvature near by nearly all is followed, then less and less, and nothing far away."""
     levels = torch.tensor([[newest], [newest + gap], [newest + 2 * gap]], dtype=torch.float64)
-    sizes = torch.tensor([slope * gap], dtype=torch.float64), torch.tensor([bend * slope], dtype=torch.float64)
+    curvature = bend * slope / (1 - newest)
+    sizes = torch.tensor([slope * gap], dtype=torch.float64), torch.tensor([curvature], dtype=torch.float64)
     auto, first, second = (predictors.create(name) for name in ("auto", "taylor1", "taylor2"))
     for points in (Points(levels, *sizes), Points(levels[:2], *sizes)):
         last = 1.0
         for share in (0.001, 0.1, 0.3, 0.6, 0.99):
             target = torch.tensor([newest * (1 - share)], dtype=torch.float64)
-            slopes, curves = (each.weights(target, points) for each in (first, second))
-            if len(points) == 3:
-                taken = float(auto.weights(target, points)[2] / curves[2]) ** 0.5
-            else:
-                taken = float(auto.weights(target, points)[1] / slopes[1])
-            padded = torch.nn.functional.pad(slopes, (0, 0, 0, len(points) - len(slopes)))
-            held = points.holding
-            assert torch.allclose(
-                auto.weights(target, points), held + taken * (padded - held) + taken**2 * (curves - padded)
-            )
-            assert 0 <= taken <= last + 1e-12
-            last = taken
+            made, slopes, curves = (each.weights(target, points) for each in (auto, first, second))
+            curved = float(made[2] / curves[2]) if len(points) == 3 else 0.0
+            straight = float((made[1] - curved * (curves[1] - slopes[1])) / slopes[1])
+            assert -1e-9 <= curved <= straight + 1e-9 and straight <= last + 1e-9
+            last = straight
             distance = float(log_share(levels[1]) - log_share(target))
             if distance > 1:
-                assert taken < 0.3
+                assert straight < 0.3
             if distance < 0.05:
-                assert taken > 0.98
+                assert straight > 0.999
 
 
-def test_auto_takes_the_same_share_of_every_branch_where_sizes_say_little():
-    """Guidance enlarges what differs between branches: measured curvatures count where they exceed the assumed one."""
-    levels = torch.tensor([[0.5], [0.6], [0.7]], dtype=torch.float64)
-    weights = [
-        predictors.create("auto").weights(
-            torch.tensor([0.2], dtype=torch.float64),
-            Points(levels, torch.tensor([drift], dtype=torch.float64), torch.tensor([0.1], dtype=torch.float64)),
+def test_auto_follows_every_branch_alike_and_curvature_as_far_as_it_is_smooth():
+    levels = torch.tensor([[0.5], [0.52], [0.54]], dtype=torch.float64)
+    made = []
+    for curvature in (20.0, 100.0, 1e9):
+        sizes = (torch.tensor([value], dtype=torch.float64) for value in (0.1, curvature))
+        made.append(
+            predictors.create("auto").weights(torch.tensor([0.48], dtype=torch.float64), Points(levels, *sizes))
         )
-        for drift in (0.2, 0.3)
-    ]
-    assert torch.equal(*weights)
+    smooth, rough, noise = (weights[2].item() for weights in made)
+    assert smooth > rough > noise and noise == pytest.approx(0, abs=1e-9)
+    slopes = [weights[1] + 2 * weights[2] for weights in made]  # without what the curvature adds
+    assert torch.allclose(slopes[0], slopes[1]) and torch.allclose(slopes[0], slopes[2])
+
+
+@pytest.mark.parametrize("target", [0.5, 0.2, 0.01])
+def test_auto_is_exact_on_a_straight_line_at_any_distance(target):
+    levels = torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64).view(3, 1).expand(3, SLOTS)
+    line = lambda sigma: shaped(2 - 3 * sigma)  # noqa: E731
+    wanted = torch.full((SLOTS,), target, dtype=torch.float64)
+    made = predict("auto", filled(levels.flip(0), line, dtype=torch.float64), wanted)
+    assert torch.allclose(made, line(wanted).double(), atol=1e-6)
 
 
 def test_unknown_name_suggests_the_nearest():

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..decision import LEAST_SHARE, SAME_LEVEL
 
-STRAIGHT, BENT = 0.8, 0.5
-"""How far, in `log_share`, two points are followed; beyond, what bends is as large as the slope. Measured with
-`examples/studies/extrapolation.py`."""
+BENT, STRAIGHT = 0.5, 0.8
+"""Distances in `log_share` at which half of a slope is followed, in general, and from a slot's first two velocities,
+where it bends less. Measured with `examples/studies/extrapolation.py`."""
 OLD_SHARE = 0.3
 """Weight of momentum's older slope. The paper names a momentum predictor and gives no formula; this one is ours."""
 
@@ -145,13 +145,14 @@ def log_share(level: Tensor) -> Tensor:
 
 
 class Auto:
-    """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a^2 h (h + h1) C / 2.
+    """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a b h (h + h1) C / 2.
 
-    Near by a is 1; far away, where velocities have bent by as much as they changed, it is nothing, whatever the number
-    of steps: a = 1 / (1 + s^2), s = ||C|| |h + h1| / (2 ||D1||) being the share of the slope that is bent away, as
-    far as three points tell. They tell little of what is far, and differ between CFG branches, whose differences
-    guidance enlarges: so s is at least the square of the distance in `log_share`. Measured with
-    `examples/studies/extrapolation.py`.
+    How much of the slope is followed hangs on the distance x from the second point in `log_share`, whatever the number
+    of steps: a = 1 / (1 + (x / BENT)^4), nearly all of it near by, nothing far away; so all CFG branches are alike in
+    it, and guidance has no difference to enlarge. Three points tell s = ||C|| |h + h1| / (2 ||D1||), the share of the
+    slope that is bent away over that distance. Where it is below x, on curves straighter than the demo's, it takes the
+    place of x. Of the curvature it leaves b = 1 / (1 + s^2): nearly all where velocities are smooth, nothing where
+    they are noise. Measured with `examples/studies/extrapolation.py`.
     """
 
     name = "auto"
@@ -162,13 +163,13 @@ class Auto:
             return points.holding
         h = target - points.newest
         beyond = h + points.gaps[0]  # h + h1
-        far = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
-        assumed, measured = (far / BENT).square(), (beyond * points.disagreement / 2).abs()
-        bent = torch.where(points.count >= 3, torch.maximum(assumed, measured), (far / STRAIGHT).square())
-        share = 1 / (1 + bent.square())
+        bent = (beyond * points.disagreement / 2).abs()
+        x = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
+        reach = torch.where(points.count >= 3, torch.minimum(x, bent) / BENT, x / STRAIGHT)
+        share = 1 / (1 + reach**4)
         if len(points) < 3:
             return points.weigh(h * share)
-        second = h * beyond * points.per_both_gaps * share.square() / 2
+        second = h * beyond * points.per_both_gaps * share / (2 + 2 * bent.square())
         return points.weigh(h * share + second, -second)
 
 
