@@ -37,6 +37,8 @@ _WAYS = (("cache_threshold", "predict_threshold"), ("target_speedup",), ("preset
 
 _DECIDES, _RUNS = ("run", "plan"), ("run", "calibrate")
 _FILE = "FILE"
+K_MAX = 5
+"""Skips in a row at the most, where thresholds decide: the paper's."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ class Settings:
     predict_threshold: float | None = _setting(
         None, "X", "below it: Predict; above: Recompute", _within(0), "must not be negative; 0 never predicts by it"
     )
-    max_skip: int = _setting(5, "N", "at most N skipped steps in a row", _within(0), "must be 0 (never skip) or more")
+    max_skip: int | None = _setting(
+        None,
+        "N",
+        f"at most N skipped steps in a row (default: where recomputes are placed, the bound says; else {K_MAX})",
+        _within(0),
+        "must be 0 (never skip) or more",
+    )
     predictor: str = _setting("auto", "NAME", "how a velocity is extrapolated; `list` shows the others")
     predict_decay: float = _setting(
         0.75, "G", "what Predict leaves of the discrepancy", _within(0, 1), "must lie in [0, 1]; the paper uses 0.75"

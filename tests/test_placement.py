@@ -45,7 +45,7 @@ def way(profile, of, low, high):
 def miss(profile, sigma, newest, older=None):
     """What a prediction at sigma misses, by the formula of docs/placement.md."""
     change = way(profile, lambda slope, curvature: slope, sigma, newest)
-    held = change / (1 + change)
+    held = change / (1 + change / 2)
     if older is None or older == newest:
         return held
     bent = way(profile, lambda slope, curvature: curvature / max(2 * slope, SHARE_FLOOR), sigma, older)

@@ -25,7 +25,7 @@ def test_defaults_aim_at_the_fast_preset() -> None:
     assert (resolved.policy, resolved.predictor, resolved.max_skip, resolved.predict_decay) == (
         "scope",
         "auto",
-        5,
+        None,
         0.75,
     )
     assert (resolved.selective, resolved.report, resolved.strict) == (True, None, False)
@@ -200,7 +200,7 @@ def test_every_setting_has_a_variable() -> None:
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "expected"},
         {"placement": "error", "profile": "p", "registry": "r"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
-        {"widths": 3, "history_limit": "1GB"},
+        {"widths": 3, "history_limit": "1GB", "max_skip": 3},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

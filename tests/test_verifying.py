@@ -136,7 +136,7 @@ def test_the_expected_error_is_the_bounds(name, runs, mode):
 
 
 def test_the_expected_error_is_what_a_profile_was_made_from():
-    """A velocity that changes at one rate everywhere and is held: the miss is g / (1 + g), g rate times distance."""
+    """A velocity that changes at one rate everywhere and is held: g / (1 + g / 2), g being rate times distance."""
     schedule = skyreels(frames=5, steps=6, ar_step=0, block=5)
     expectation = Expectation(schedule, Profile((0.5,), (2.0,), (1e9,)))
     (interval,) = set(schedule.intervals)
@@ -145,4 +145,4 @@ def test_the_expected_error_is_what_a_profile_was_made_from():
     levels = schedule.noise_levels[:, 0]
     for i in range(1, 5):
         change = 2 * float(torch.abs(levels[i] - levels[0]))
-        assert expectation.error(i, held) == pytest.approx(change / (1 + change))
+        assert expectation.error(i, held) == pytest.approx(change / (1 + change / 2))

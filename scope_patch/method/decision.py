@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST = 3
 """History points a slot can have at most."""
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.07
 """Added to the share 1 - sigma of the data in a sample wherever one divides by it: at sigma = 1 velocities change."""
 SAME_LEVEL = 1e-9
 """Two noise levels nearer than this are one: the slot did not advance between the two anchors."""

@@ -14,8 +14,7 @@ from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
 
-SHARE_FLOOR = 0.01
-SATURATION = 1.0
+SHARE_FLOOR = 0.02
 AMPLIFICATION = 1.3
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
@@ -72,7 +71,7 @@ class Distances:
     """What predictions over a table of noise levels [iterations, slots] miss, relative to the velocity.
 
     From sigma_0 to sigma a velocity changes by g = integral of the profile's slope; where that is much it cannot go on
-    at that rate, so what holding it misses is taken to be g / (1 + g). Of following it from two points, sigma_1 the
+    at that rate, so what holding it misses is taken to be g / (1 + g / 2). Of following it from two points, sigma_1 the
     older, the miss is larger by s = integral of curvature / (2 slope) from sigma_1 on: curvature h (h + h1) / 2 over
     slope h, on a short way. What predictors make of the two (`formulas.Auto`) misses g s / sqrt(1 + s^2) of them.
     """
@@ -90,7 +89,7 @@ class Distances:
         All of them broadcast against each other. A slot that did not advance between the two has one velocity.
         """
         change = (self._change[at, slots] - self._change[newest, slots]).abs()
-        held = change / (1 + SATURATION * change)
+        held = change / (1 + change / 2)
         bend = (self._bend[at, slots] - self._bend[second, slots]).abs()
         two = two & (self._levels[newest, slots] != self._levels[second, slots])
         return torch.where(two, held * bend / (1 + bend.square()).sqrt(), held)

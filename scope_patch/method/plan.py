@@ -13,7 +13,7 @@ from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
 from .changes import Changes, Feature, expected, of_feature, unasked
 from .decision import Fold, Policy, StepDecision
-from .placement import FUTILE, TOLERANCE, Placed, place
+from .placement import FURTHEST, FUTILE, TOLERANCE, Placed, place
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
@@ -103,7 +103,8 @@ class Planner:
                 return ResolvedPlan(self.at(settings.thresholds or NO_LIMIT))
             target, limit = settings.target(method.defaults.presets), EVERYTHING
             if method.placed:
-                plan = self.placed(target, settings.max_skip, profile or assumed())
+                most = FURTHEST if settings.max_skip is None else settings.max_skip
+                plan = self.placed(target, most, profile or assumed())
             else:
                 limit = min(method.limit, EVERYTHING)
                 plan = self.for_speedup(target, limit)

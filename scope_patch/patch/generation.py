@@ -360,7 +360,7 @@ class Generation:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None
         profile = None if self.traits.by_step else self._profile or assumed()
-        return Verification(self.settings.verify, self.settings.verify_bound, self.settings.max_skip, profile)
+        return Verification(self.settings.verify, self.settings.verify_bound, profile)
 
     @cached_property
     def _profile(self) -> Profile | None:

@@ -27,15 +27,14 @@ class Verification:
     Args:
         every: so many skipped iterations make one that is verified.
         bound: the relative error from which on skipping is cut back; what is no number is above any.
-        longest: skips in a row that may come, where no plan says it.
         profile: for the error that is expected; None where it cannot be: velocities are predicted in step numbers.
     """
 
-    def __init__(self, every: int, bound: float, longest: int, profile: Profile | None) -> None:
+    def __init__(self, every: int, bound: float, profile: Profile | None) -> None:
         self.every, self.bound = every, bound
         self.state = verifying.State()
         self.compared = 0
-        self._longest, self._profile = longest, profile
+        self._longest, self._profile = 0, profile
         self._recomputed: Callable[[int, Interval], None] = lambda iteration, interval: None
         self._sizes: list[Tensor] = []
         self._waiting: tuple[int, list[int], float | None] = (0, [], None)

@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from ...errors import unknown
-from ...settings import NO_LIMIT, Settings
+from ...settings import K_MAX, NO_LIMIT, Settings
 from ..decision import Decision, Mode, Observation
 from .traits import NoOptions, Size, Traits, at_least, options_of, varied
 
@@ -47,7 +47,7 @@ class Scope:
     def __init__(self, settings: Settings) -> None:
         options_of(settings, NoOptions)
         self.cache_threshold, self.predict_threshold = settings.thresholds or NO_LIMIT
-        self.max_skip = settings.max_skip
+        self.max_skip = K_MAX if settings.max_skip is None else settings.max_skip
         self.decay = settings.predict_decay
 
     def initial(self) -> ScopeState:

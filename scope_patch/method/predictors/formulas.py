@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..decision import LEAST_SHARE, SAME_LEVEL
 
-BENT, STRAIGHT = 0.5, 0.8
+BENT, STRAIGHT = 0.45, 0.7
 """Distances in `log_share` at which half of a slope is followed, in general, and from a slot's first two velocities,
 where it bends less. Measured with `examples/studies/extrapolation.py`."""
 OLD_SHARE = 0.3
