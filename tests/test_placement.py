@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 
 from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
-from scope_patch.method.placement import AMPLIFICATION, SHARE_FLOOR, place
+from scope_patch.method import placement
+from scope_patch.method.placement import AMPLIFICATION, FURTHEST, SHARE_FLOOR, skip_errors
 from scope_patch.method.profile import Profile, assumed
 from scope_patch.method.schedule import Schedule
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+def place(schedule, work, budget, max_skip, profile):
+    errors = skip_errors(schedule, profile, max(1, min(max_skip, FURTHEST)))
+    return placement.place(schedule, work, budget, errors, max_skip=max_skip)
 
 
 def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):

@@ -39,7 +39,7 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     is one velocity.
 
     Args:
-        most: skips in a row at the most.
+        most: skips in a row at the most, at least 1.
 
     Returns:
         float64 [iterations, most, most + 2]: entry [i, k - 1, g] for the k-th skip in a row (the newest recompute was k
@@ -55,15 +55,14 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     weight = grows * (levels - to).abs() * mask
     entry = _entries(schedule)
     out = torch.full((iterations, most, most + 2), torch.inf, dtype=torch.float64)
-    row, slot = torch.arange(iterations)[:, None], torch.arange(slots)
+    row, gap, slot = torch.arange(iterations).view(-1, 1, 1), torch.arange(most + 2).view(1, -1, 1), torch.arange(slots)
     for skips in range(1, most + 1):
         newest = row - skips
-        usable = ((newest >= entry) | ~mask).all(dim=1) & (newest[:, 0] >= 0)
-        for gap in range(most + 2):
-            second = newest - gap
-            two = (second >= entry) & (gap > 0)
-            delta = distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
-            out[:, skips - 1, gap] = torch.where(usable, (weight * delta).sum(dim=1), torch.inf)
+        usable = ((newest >= entry) | ~mask[:, None]).all(dim=2) & (newest[:, :, 0] >= 0)
+        second = newest - gap
+        two = (second >= entry) & (gap > 0)
+        delta = distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
+        out[:, skips - 1] = torch.where(usable, (weight[:, None] * delta).sum(dim=2), torch.inf)
     return out
 
 
@@ -137,7 +136,7 @@ class Placed:
 
 
 def place(
-    schedule: Schedule, work: Sequence[float], budget: float, *, max_skip: int, profile: Profile
+    schedule: Schedule, work: Sequence[float], budget: float, errors: Tensor, *, max_skip: int
 ) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
 
@@ -148,16 +147,16 @@ def place(
 
     Args:
         work: what recomputing each iteration costs, in any unit, that of `budget`.
-        max_skip: skips in a row at the most; beyond FURTHEST it changes nothing.
+        errors: `skip_errors` of the schedule.
+        max_skip: skips in a row at the most; beyond those that the errors are of it changes nothing.
     """
-    reach = min(max_skip, FURTHEST)
+    reach = min(max_skip, errors.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
     must = [schedule.grew(i) or schedule.clean_prefix(i) > 0 or changed[i] for i in range(len(schedule))]
     unit = max(budget, _cheapest(work, must, reach)) / UNITS
     parts = [round(each / unit) for each in work]
     spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
     most = spend + max(parts)  # some room above: see `_pick`
-    errors = skip_errors(schedule, profile, max(reach, 1))
     table, came = _tabulate(parts, must, changed, errors, reach, most)
     least = table.flatten(0, 1).amin(dim=0)
     spent = _pick(least, spend)

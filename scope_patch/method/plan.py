@@ -13,7 +13,7 @@ from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
 from .changes import Changes, Feature, expected, of_feature, unasked
 from .decision import Fold, Policy, StepDecision
-from .placement import FURTHEST, FUTILE, TOLERANCE, Placed, place
+from .placement import FURTHEST, FUTILE, TOLERANCE, Placed, place, skip_errors
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
@@ -158,7 +158,8 @@ class Planner:
         """
         wanted = self.baseline / _checked(target)
         work = [self._work(i, slots) for i, slots in enumerate(self.schedule.intervals)]
-        placed = partial(place, self.schedule, work, max_skip=max_skip, profile=profile)
+        errors = skip_errors(self.schedule, profile, max(1, min(max_skip, FURTHEST)))
+        placed = partial(place, self.schedule, work, errors=errors, max_skip=max_skip)
         recomputed, error = placed(wanted)
         futile = error > FUTILE
         low, high = wanted, self.baseline

@@ -148,7 +148,7 @@ class Auto:
     """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a b h (h + h1) C / 2.
 
     How much of the slope is followed hangs on the distance x from the second point in `log_share`, whatever the number
-    of steps: a = 1 / (1 + (x / BENT)^4), nearly all of it near by, nothing far away; so all CFG branches are alike in
+    of steps: a = 1 / (1 + (x / BENT)^6), nearly all of it near by, nothing far away; so all CFG branches are alike in
     it, and guidance has no difference to enlarge. Three points tell s = ||C|| |h + h1| / (2 ||D1||), the share of the
     slope that is bent away over that distance. Where it is below x, on curves straighter than the demo's, it takes the
     place of x. Of the curvature it leaves b = 1 / (1 + s^2): nearly all where velocities are smooth, nothing where
@@ -166,7 +166,7 @@ class Auto:
         bent = (beyond * points.disagreement / 2).abs()
         x = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
         reach = torch.where(points.count >= 3, torch.minimum(x, bent) / BENT, x / STRAIGHT)
-        share = 1 / (1 + reach**4)
+        share = 1 / (1 + reach**6)
         if len(points) < 3:
             return points.weigh(h * share)
         second = h * beyond * points.per_both_gaps * share / (2 + 2 * bent.square())
