@@ -22,7 +22,7 @@ CASES = {
     "original": None,
     "slow": {"preset": "slow"},
     "fast": {"preset": "fast"},
-    "target 6": {"target_speedup": 6, "max_skip": 8},
+    "target 6": {"target_speedup": 6},
 }
 REAL = dict(num_attention_heads=12, ffn_dim=8960, freq_dim=256, text_dim=4096, num_layers=30, inject_sample_info=True)
 TINY = {**REAL, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "text_dim": 8, "num_layers": 2}

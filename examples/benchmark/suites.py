@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import rivals
 from .points import CALIBRATED, OURS, Point, Suite
 
@@ -17,11 +15,6 @@ KEPT_AR_STEP = (25, 15, 5)
 """Steps with ar_step 5, whose 20 iterations of delay no saving of steps can touch."""
 
 
-def target(x: float) -> dict[str, Any]:
-    """Settings for a speed-up; beyond 5 our default of five skips in a row allows no more."""
-    return {"target_speedup": x, **({"max_skip": 8} if x > 5 else {})}
-
-
 def reduced() -> list[Point]:
     return [
         Point("reduced steps", f"{steps} steps, ar_step {lag}", None, {"num_inference_steps": steps, "ar_step": lag})
@@ -32,7 +25,9 @@ def reduced() -> list[Point]:
 def ours() -> list[Point]:
     targets = {OURS: (1.5, 2, 3, 4, 5, 6), **dict.fromkeys(list(VARIANTS)[1:], (2, 3, 4, 5, 6))}
     return [
-        Point(name, f"target {x:g}", {**target(x), **more}) for name, more in VARIANTS.items() for x in targets[name]
+        Point(name, f"target {x:g}", {"target_speedup": x, **more})
+        for name, more in VARIANTS.items()
+        for x in targets[name]
     ]
 
 
@@ -55,7 +50,7 @@ def k_max() -> list[Point]:
 
 
 def length() -> list[Point]:
-    series = {"preset slow": {"preset": "slow"}, "preset fast": {"preset": "fast"}, "target 3": target(3)}
+    series = {"preset slow": {"preset": "slow"}, "preset fast": {"preset": "fast"}, "target 3": {"target_speedup": 3}}
     return [
         Point(name, f"{frames} frames", settings, video={"num_frames": frames}, x=frames)
         for name, settings in series.items()
@@ -66,13 +61,13 @@ def length() -> list[Point]:
 def predictors() -> list[Point]:
     names = ("hold", "taylor1", "taylor2", "momentum", "auto")
     cases = {f"at most {most} skips": {**PREDICT, "max_skip": most} for most in (1, 2, 3, 5)}
-    cases |= {f"target {x}": target(x) for x in (3, 4)}
+    cases |= {f"target {x}": {"target_speedup": x} for x in (3, 4)}
     return [Point(name, case, {**settings, "predictor": name}) for case, settings in cases.items() for name in names]
 
 
 def selective() -> list[Point]:
     cases = {"nothing skipped": {"cache_threshold": 0.0, "predict_threshold": 0.0}}
-    cases |= {f"target {x}": target(x) for x in (2, 3, 4)}
+    cases |= {f"target {x}": {"target_speedup": x} for x in (2, 3, 4)}
     return [
         Point("selective" if on else "whole window", case, {**settings, "selective": on}, host=host)
         for host in ("demo", "demo, full attention")
@@ -108,7 +103,7 @@ def slow_and_fast() -> list[Point]:
 
 def levels() -> list[Point]:
     return [
-        Point(f"scope, {level}", f"target {x}", {**target(x), "level": level})
+        Point(f"scope, {level}", f"target {x}", {"target_speedup": x, "level": level})
         for level in ("velocity", "residual")
         for x in (2, 3, 4, 5, 6)
     ]

@@ -12,9 +12,6 @@ from statistics import median
 
 from trial import Table, demo, mean, parser
 
-HORIZON = 5  # beyond this speed-up the default of five skips in a row is the bound
-FURTHER = 8
-
 
 def main() -> None:
     options = parser(__doc__, 8)
@@ -34,9 +31,8 @@ def main() -> None:
         ways = {"thresholds": {"placement": "threshold"}, "placed": {}, "placed, calibrated": {"profile": profile}}
         table = Table("asked", "recomputes", "work, times less", "forwards", "PSNR", "median", "worst", "SSIM")
         for target in args.targets:
-            horizon = {"max_skip": FURTHER} if target > HORIZON else {}
             for name, way in ways.items():
-                scores = trial.scores(target_speedup=target, **way, **horizon)
+                scores = trial.scores(target_speedup=target, **way)
                 decibels = [score.psnr for score in scores]
                 table.row(
                     f"{target:g}",
