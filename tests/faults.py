@@ -202,9 +202,6 @@ CASES = {
     "teacache": Case("skyreels-v2", _official, _run_official, {"policy": "teacache", "selective": False}),
     "calibrate": Case("skyreels-v2", _official, _run_official, {"policy": "never", "calibrate": Path("new.json")}),
     "magi": Case("magi-1", _magi, _run_magi, {"cache_threshold": 0.0, "predict_threshold": 0.1, "max_skip": 9}),
-    "magi latent": Case(
-        "magi-1", _magi, _run_magi, {"signal": "latent", "cache_threshold": 0.0, "predict_threshold": 0.2}
-    ),
     "magi placed": Case("magi-1", _magi, _run_magi, {"target_speedup": 1.5, "placement": "error"}),
     "diffusers": Case("skyreels-v2-diffusers", _diffusers, _run_diffusers, {**SIGNAL, **REPORT}),
 }

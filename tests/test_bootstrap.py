@@ -69,7 +69,7 @@ def test_users_sitecustomize_fails_as_without_us(tree: Tree, tmp_path: Path, bod
     later = f'export PYTHONPATH="$PYTHONPATH:{tmp_path}"; exec "$@"'  # or the launcher's own Python would fail as well
     ours = tree.run("run", "--", "bash", "-c", later, "bash", *command)
     assert ours.returncode == plain.returncode
-    assert ours.stderr == plain.stderr + "ARMED scope 5 light\n"
+    assert ours.stderr == plain.stderr + "ARMED scope None light\n"
 
 
 def test_interpreter_without_our_dependencies_stays_off(tree: Tree, tmp_path: Path) -> None:
@@ -102,19 +102,19 @@ def test_interpreter_with_our_dependencies_goes_on(tree: Tree, tmp_path: Path) -
     for name in ("torch", "wrapt", "packaging"):
         (packages / f"{name}.py").write_text("raise AssertionError('the bootstrap imports nothing of it')")
     result = tree.run("run", "--", tmp_path / "full" / "bin" / "python", "-c", IMPORT_HOST)
-    assert result.stderr == "ARMED scope 5 light\n"
+    assert result.stderr == "ARMED scope None light\n"
 
 
 def test_arming_while_the_package_is_imported_already(tree: Tree) -> None:
     code = f"import sys; sys.path.insert(0, {str(tree.package)!r}); import scope_patch as before; {IMPORT_HOST}"
     result = tree.run("run", "--", sys.executable, "-c", code + "; assert sys.modules['scope_patch'] is before")
-    assert (result.returncode, result.stderr) == (0, "ARMED scope 5 light\n")
+    assert (result.returncode, result.stderr) == (0, "ARMED scope None light\n")
 
 
 def test_looking_for_a_host_arms_and_submodules_do_not(tree: Tree) -> None:
     code = "import importlib.util as u; assert u.find_spec('skyreels_v2_infer') and not u.find_spec('json.diffusers')"
     result = tree.run("run", "--", sys.executable, "-c", code)
-    assert (result.returncode, result.stderr) == (0, "ARMED scope 5 light\n")
+    assert (result.returncode, result.stderr) == (0, "ARMED scope None light\n")
 
 
 def test_forked_child_does_not_speak_for_the_command(tree: Tree) -> None:

@@ -154,7 +154,7 @@ def test_bash_script_that_calls_python(tree: Tree) -> None:
     script.write_text(f'export PYTHONPATH="$PYTHONPATH:."\n{sys.executable} -c "{IMPORT_HOST}"\necho "$1"\nexit 5\n')
     result = tree.run("run", "--", "bash", "run.sh", "--")
     assert (result.returncode, result.stdout) == (5, "--\n")
-    assert result.stderr == "ARMED scope 5 light\n"
+    assert result.stderr == "ARMED scope None light\n"
 
 
 def test_exec_into_another_python_and_spawned_children(tree: Tree) -> None:
@@ -170,7 +170,7 @@ def test_exec_into_another_python_and_spawned_children(tree: Tree) -> None:
     )
     result = tree.run("run", "--", sys.executable, "spawning.py", "again")
     assert result.returncode == 0
-    assert result.stderr.splitlines()[0] == "ARMED scope 5 light"
+    assert result.stderr.splitlines()[0] == "ARMED scope None light"
     assert len(result.stderr.splitlines()) == 2  # and what the parent says of the job
 
 
@@ -242,4 +242,4 @@ def test_torchrun_with_two_ranks(tree: Tree) -> None:
     result = tree.run("run", "--", *command, "--standalone", "--nproc_per_node", "2", "ranks.py", "x", timeout=120)
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.splitlines()) == ["rank 0 ['x']", "rank 1 ['x']"]
-    assert result.stderr.count("ARMED scope 5 light") == 2
+    assert result.stderr.count("ARMED scope None light") == 2

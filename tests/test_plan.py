@@ -95,12 +95,13 @@ def test_targets_on_diffusers(kind, target):
 
 def test_what_cannot_be_reached_is_said(capsys):
     pipe = fake_pipeline()
-    with scope_patch.patched(pipe, target_speedup=50) as run:
-        torch.manual_seed(0)
-        pipe("a disc")
-    (plan,) = check(run)
-    (remark,) = [remark for remark in run.report["generations"][0]["remarks"] if "aimed at" in remark]
-    assert plan["bound"] and "50" in remark and f"{plan['speedup']:.2f}" in remark and "--max-skip" in remark
+    for most, why in ((1, "--max-skip"), (None, "fewer steps would do as well")):
+        with scope_patch.patched(pipe, target_speedup=50, max_skip=most) as run:
+            torch.manual_seed(0)
+            pipe("a disc")
+        (plan,) = check(run)
+        (remark,) = [remark for remark in run.report["generations"][0]["remarks"] if "aimed at" in remark]
+        assert plan["bound"] and "50" in remark and f"{plan['speedup']:.2f}" in remark and why in remark
 
 
 def planner(schedule, each=False, **more):

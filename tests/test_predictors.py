@@ -162,7 +162,7 @@ def test_auto_follows_what_is_near_and_repeats_what_is_far(gap, newest, slope, b
 def test_auto_follows_every_branch_alike_and_curvature_as_far_as_it_is_smooth():
     levels = torch.tensor([[0.5], [0.52], [0.54]], dtype=torch.float64)
     made = []
-    for curvature in (20.0, 100.0, 1e9):
+    for curvature in (60.0, 300.0, 1e9):
         sizes = (torch.tensor([value], dtype=torch.float64) for value in (0.1, curvature))
         made.append(
             predictors.create("auto").weights(torch.tensor([0.48], dtype=torch.float64), Points(levels, *sizes))
