@@ -17,6 +17,8 @@ from ..decision import LEAST_SHARE, SAME_LEVEL
 BENT, STRAIGHT = 0.45, 0.7
 """Distances in `log_share` at which half of a slope is followed, in general, and from a slot's first two velocities,
 where it bends less. Measured with `examples/studies/extrapolation.py`."""
+FARTHEST = 2.0
+"""In units of those: from here on a slope tells nothing, and a little of it every step adds up."""
 TRAINED = 1.3
 """Share of the slope that is bent away, by distance: hardly ever less on the demo model (2 % of its velocities)."""
 OLD_SHARE = 0.3
@@ -150,7 +152,7 @@ class Auto:
     """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a b h (h + h1) C / 2.
 
     How much of the slope is followed hangs on the distance x from the second point in `log_share`, whatever the number
-    of steps: a = 1 / (1 + (x / BENT)^6), nearly all of it near by, nothing far away; so all CFG branches are alike in
+    of steps: a = 1 / (1 + (x / BENT)^6), nearly all of it near by, nothing from FARTHEST on; so all CFG branches are alike in
     it, and guidance has no difference to enlarge. Three points tell s = ||C|| |h + h1| / (2 ||D1||), the share of the
     slope that is bent away over that distance. Where s / x is less than on the demo, the curve is straighter than
     those of trained models, and x is cut by the square of that. Of the curvature s leaves b = 1 / (1 + s^2): nearly
@@ -169,7 +171,7 @@ class Auto:
         x = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
         straight = (bent / (TRAINED * x + SAME_LEVEL)).clamp(max=1)
         reach = torch.where(points.count >= 3, x * straight.square() / BENT, x / STRAIGHT)
-        share = 1 / (1 + reach**6)
+        share = torch.where(reach < FARTHEST, 1 / (1 + reach**6), 0.0)
         if len(points) < 3:
             return points.weigh(h * share)
         second = h * beyond * points.per_both_gaps * share / (2 + 2 * bent.square())
