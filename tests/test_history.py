@@ -104,17 +104,15 @@ def test_a_slot_whose_sizes_are_no_numbers_is_held_and_counted_where_it_is_updat
     assert tally.read(mask) == counts and tally.read(mask) == {}
 
 
-def test_guards_of_ratio_and_magnitude():
+def test_the_guard_of_magnitude():
     levels = row(0.5, 0.51).unsqueeze(1)
     points = Points(levels, row(0.1), row(0.0))
-    taylor1 = create("taylor1")
 
-    def stable(target, **limits):
-        weights = taylor1.weights(row(target), points)
-        return bool(fine(row(target), points, weights, Limits(**limits)))
+    def stable(target, magnitude):
+        weights = create("taylor1").weights(row(target), points)
+        return bool(fine(points, weights, Limits(magnitude)))
 
-    assert stable(0.48, step_ratio=3, magnitude=1) and not stable(0.48, step_ratio=1.5, magnitude=1)
-    assert stable(0.48, step_ratio=9, magnitude=0.21) and not stable(0.48, step_ratio=9, magnitude=0.19)
+    assert stable(0.48, 0.21) and not stable(0.48, 0.19)
 
 
 def test_bound_of_the_change_holds():

@@ -27,17 +27,15 @@ class Limits:
     """Bounds of a usable prediction.
 
     Attributes:
-        step_ratio: largest |h / h1|, the distance to be bridged over the gap the slope was measured on.
         magnitude: largest ||v^ - v0|| / ||v0||, by the triangle inequality over slope and curvature terms.
     """
 
-    step_ratio: float = 8.0
     magnitude: float = 1.0
 
     @classmethod
     def none(cls) -> Limits:
         """No bounds but finiteness: for a rival's forecast, which has none."""
-        return cls(math.inf, math.inf)
+        return cls(math.inf)
 
 
 class Tally:
@@ -119,7 +117,7 @@ class Forecast:
         weights = self.predictor.weights(levels, self.known)
         if len(weights) < 2:
             return weights
-        inside = fine(levels, self.known, weights, self.limits)
+        inside = fine(self.known, weights, self.limits)
         self._tally.note("stability", self.iteration, self._intervals, ~inside)
         return torch.where(inside, weights, self.known.holding[: len(weights)])
 
@@ -141,20 +139,19 @@ class Forecast:
         raise KeyError(f"no forecast was made of slots {part.interval}")
 
 
-def fine(target: Tensor, points: Points, weights: Tensor, limits: Limits) -> Tensor:
-    """Slots whose prediction at `target` (noise levels, [slots]) stays inside the limits, booleans [slots].
+def fine(points: Points, weights: Tensor, limits: Limits) -> Tensor:
+    """Slots whose prediction stays inside the limits, booleans [slots].
 
     A slot whose sizes are not numbers does not, unless its weights repeat the last velocity anyway.
 
     Args:
         weights: what the predictor made of it, [points, slots]; what it gave up (order, reach) is not counted.
     """
-    ratio = ((target - points.newest) * points.per_first_gap).abs()
-    inside = ratio <= limits.step_ratio
     rows = weights.unbind()
-    if points.drift is not None and points.curvature is not None:
-        inside &= largest_change(points, rows) <= limits.magnitude
-    return inside | (rows[1] == 0)
+    held = rows[1] == 0
+    if points.drift is None or points.curvature is None:
+        return torch.ones_like(held)
+    return held | (largest_change(points, rows) <= limits.magnitude)
 
 
 def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:

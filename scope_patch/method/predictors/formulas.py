@@ -152,7 +152,7 @@ class Auto:
     """Second order, shrunk to what the distance leaves of it: v0 + a h D1 + a b h (h + h1) C / 2.
 
     How much of the slope is followed hangs on the distance x from the second point in `log_share`, whatever the number
-    of steps: a = 1 / (1 + (x / BENT)^6), nearly all of it near by, nothing from FARTHEST on; so all CFG branches are alike in
+    of steps: a = 1 / (1 + (x / BENT)^6), nearly all near by, nothing from FARTHEST on; so all CFG branches are alike in
     it, and guidance has no difference to enlarge. Three points tell s = ||C|| |h + h1| / (2 ||D1||), the share of the
     slope that is bent away over that distance. Where s / x is less than on the demo, the curve is straighter than
     those of trained models, and x is cut by the square of that. Of the curvature s leaves b = 1 / (1 + s^2): nearly
