@@ -28,7 +28,7 @@ READS = {
 METHODS = {"item", "tolist", "numpy", "cpu", "__array__", "__repr__", "__format__"}
 """Methods of tensors, some of which dispatch no operation where the tensor is on the CPU."""
 MAY = {
-    ("generation.py", "_schedule"),  # the table and the plan, made at the first iteration and the first forward
+    ("planning.py", "schedule"),  # the table and the plan, made at the first iteration and the first forward
     ("generation.py", "_plan"),
     ("session.py", "_new_segment"),
     ("generation.py", "end_section"),  # after the loop

@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scope_patch
-from scope_patch.patch import generation
+from scope_patch.patch import planning
 from scope_patch.patch.signal import SignalError
 
 
@@ -105,7 +105,7 @@ def run(host, case, warnings):
         with scope_patch.patched(host.model, cache_threshold=0.02, predict_threshold=0.3, rank_timeout=5.0) as run:
             if dist.get_rank() == 0:
                 return seen(host, warnings, run)
-            with mock.patch.object(generation, "slice_signal", side_effect=SignalError("on this rank only")):
+            with mock.patch.object(planning, "slice_signal", side_effect=SignalError("on this rank only")):
                 return seen(host, warnings, run)
     if case == "uneven":  # each rank makes videos of its own, and one makes more
         with scope_patch.patched(host.model, **PREDICT, strict=True) as run:

@@ -15,6 +15,7 @@ from turns import Turns
 
 import scope_patch
 from scope_patch.patch import generation as generations
+from scope_patch.patch import planning
 from scope_patch.patch.hooks import bindings
 from scope_patch.patch.session import LOST
 
@@ -171,7 +172,7 @@ def test_who_shares_a_model_does_not_see_its_residuals(policy, other, turns):
 
 def test_signals_are_traced_one_at_a_time(monkeypatch):
     """A tracer replaces methods of `nn.Module` while it works; two at once would leave one of them behind."""
-    inside, most, slice_signal = [], [], generations.slice_signal
+    inside, most, slice_signal = [], [], planning.slice_signal
 
     def watched(*args, **kwargs):
         inside.append(1)
@@ -182,7 +183,7 @@ def test_signals_are_traced_one_at_a_time(monkeypatch):
         finally:
             inside.pop()
 
-    monkeypatch.setattr(generations, "slice_signal", watched)
+    monkeypatch.setattr(planning, "slice_signal", watched)
     call = vars(torch.nn.Module)["__call__"]
     pipes = [official(seed=seed) for seed in range(3)]
     with ExitStack() as stack:

@@ -23,7 +23,7 @@ import scope_patch
 from scope_patch.errors import NotApplied
 from scope_patch.patch.agreement import Agreements
 from scope_patch.patch.compiled import unwrap
-from scope_patch.patch.generation import Generation
+from scope_patch.patch.planning import Planning
 from scope_patch.patch.sharing import Sharing, sharing
 
 SCRIPT = Path(__file__).with_name("ranks_sharded.py")
@@ -381,7 +381,7 @@ def test_parts_are_counted_as_the_whole_or_not_at_all(job):
         )
         asked = types.SimpleNamespace(host=host, model=model, _sharing=told)
         call = types.SimpleNamespace(latents=torch.zeros(1, 4, 5, 4, 4))
-        counted, unit = Generation._work(asked, call, None, 0)
+        counted, unit = Planning.work(asked, call, None, 0)
         return counted(0, (0, 5)), unit
 
     whole = work(lambda block: None)

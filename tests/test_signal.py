@@ -126,12 +126,12 @@ def test_falls_back_to_the_timestep_and_says_so(monkeypatch, caplog):
     from hosts import generate, tiny_pipeline
 
     import scope_patch
-    from scope_patch.patch import generation
+    from scope_patch.patch import planning
 
     def refuse(*args, **more):
         raise SignalError("the weights are on the moon")
 
-    monkeypatch.setattr(generation, "slice_signal", refuse)
+    monkeypatch.setattr(planning, "slice_signal", refuse)
     pipe = tiny_pipeline()
     with scope_patch.patched(pipe, cache_threshold=0.0, predict_threshold=1e9, strict=True) as run:
         generate(pipe)

@@ -12,7 +12,7 @@ from hosts import ALWAYS_PREDICT, CountForwards, generate, tiny_pipeline
 from torch import nn
 
 import scope_patch
-from scope_patch.patch import generation as generations
+from scope_patch.patch import planning
 
 SHORT = {"num_frames": 45, "causal_block_size": 4, "num_inference_steps": 6}
 THRESHOLDS = {"cache_threshold": 0.05, "predict_threshold": 0.4}
@@ -162,7 +162,7 @@ def test_the_signal_is_that_of_the_adapters_of_the_day():
     for name, step in steps.items():
         step(pipe)
         found[name] = decisions(pipe)
-        generations._slices.clear()
+        planning._slices.clear()
         fresh[name] = decisions(pipe)
     assert found == fresh
     assert found["none"] != found["injected"], "the adapter has a say, or this test has none"

@@ -6,54 +6,39 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import NotApplied, UsageError
-from ..method.changes import EXPECTED, Feature, placed_by
+from ..errors import NotApplied
 from ..method.decision import StepDecision
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
-from ..method.plan import Planner, Work
 from ..method.policies.traits import Size
-from ..method.profile import Calibration, Profile, assumed, read
+from ..method.profile import Calibration, assumed
 from ..method.resolved import method_of
-from ..method.schedule import Schedule, Table, Widths, by_step
-from ..method.verifying import longest
+from ..method.schedule import Schedule, Table
 from ..report.file import put
 from ..report.record import GenerationRecord
-from . import defaults
 from .agreement import Agreements, RankAgreement, rank
 from .bypass import Bypass, claim, release, whole
-from .compiled import few_enough, told, unwrap
+from .compiled import unwrap
 from .current import Request
 from .host import NO_WIDTHS, Host
 from .loops import Loop
+from .planning import Planning
 from .session import LOST, Session
 from .sharing import Sharing, sharing
-from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 from .timing import Stopwatch
 from .velocity import ForwardCall
 from .verification import Verification
 
 logger = logging.getLogger("scope_patch")
 
-SHORTER_CLIP = (
-    "latent frames that had not started were left out, and the attention is not block-causal: the others see a shorter "
-    "clip (--no-selective keeps them)"
-)
 SHARED = "another generation skips blocks of the same model at this moment; run them in turn, or take --level velocity"
-CONDITION = "timestep embedding"
-
-_tracing = threading.Lock()
-_slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
-"""Traced signals outlive a generation: tracing costs more than a forward of a small model."""
 
 
 class Generation:
@@ -105,7 +90,6 @@ class Generation:
             record.remark(f"a skipped forward still does {share} of its work: it runs the other blocks")
         self.sections: dict[int, Session] = {}
         self.session: Session | None = None
-        self._widths = Widths(few_enough(host.model(pipeline), self.settings))
         self._verifications: dict[int, Verification | None] = {}
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
@@ -139,7 +123,7 @@ class Generation:
         session = Session(
             self.host,
             self.model,
-            lambda: self._schedule(table),
+            lambda: self._planning.schedule(table),
             lambda call, schedule: self._plan(call, schedule, key),
             self.method.predictor,
             self.record,
@@ -239,6 +223,10 @@ class Generation:
         own = None if self.host.ranks is None else self.host.ranks(self.pipeline)
         return sharing(self.host.model(self.pipeline), own)
 
+    @cached_property
+    def _planning(self) -> Planning:
+        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing)
+
     @property
     def _bypasses(self) -> bool:
         return self.method.level != "velocity" and self.policy.active
@@ -260,88 +248,16 @@ class Generation:
             return f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
         return "" if claim(self.model, self) else SHARED
 
-    def _schedule(self, table: Callable[[], Table]) -> Schedule:
-        """The schedule of a section. Raises NotApplied where its table is not what we know."""
-        try:
-            read = table()
-            read.check()
-        except ValueError as problem:
-            raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
-        schedule = Schedule.of(read, selective=self.method.selective, widths=self._widths)
-        if schedule.intervals != schedule.baseline and schedule.selective and not self.host.independent(self.model):
-            self.record.remark(SHORTER_CLIP)
-        if self.settings.widths is None and self._widths.limited:
-            self.record.remark(told(self._widths.most or 1))
-        return by_step(schedule) if self.traits.by_step else schedule
-
     def _plan(self, call: ForwardCall, schedule: Schedule, key: int) -> Sequence[StepDecision]:
-        """Everything that will be decided, noted in the record."""
-        work, unit = self._work(call, schedule, key)
-        plans = Planner(self.method, schedule, work, self._feature(call, schedule, key))
-        shown = resolved = plans.resolved(self._profile)
-        verification = self.verification(key)
-        if verification is not None:
-            shown, _ = plans.verified(resolved, verification.state)
-        planned = {"target": shown.target, "unit": unit, **shown.plan.summary}
-        if verification is not None:
-            verification.follow(longest(shown.plan.verdicts), planned, work)
-        self.record.planned.append(planned)
-        if resolved.remark:
-            self.record.remark(resolved.remark)
+        """Everything that will be decided."""
+        decided = self._planning.verdicts(call, schedule, key, self.verification(key))
         # Alike by construction, unless a rank could not read what another could: then one would wait in a forward.
-        decided = [
+        told = [
             (each.forwarded, each.instead is None, [(slots, one.mode) for slots, one in each.decisions.items()])
-            for each in resolved.plan.verdicts
+            for each in decided
         ]
-        self.agree(f"plan {hashlib.sha256(repr(decided).encode()).hexdigest()[:8]}")
-        return resolved.plan.verdicts
-
-    def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature | None:
-        """What decisions hang on, named in the record: where that is a feature of the timestep (equation 4), it.
-
-        The host's time modulation (or, where the policy wants that, the time embedding that it is made from), or the
-        timestep itself where slicing failed.
-        """
-        if self.method.placed:
-            self.record.signal = placed_by(None if self._profile is None else self.settings.profile)
-        of = self.method.asks
-        if of == "expected":
-            self.record.signal = EXPECTED
-        if of in ("", "expected"):
-            return None
-        if self.host.feature is not None:
-            self.record.signal = CONDITION
-            return self.host.feature(self.pipeline, key, self.model)
-        dit = self.host.dit
-        width = max(end - start for start, end in schedule.baseline)
-        try:
-            if self._sharing.scattered:
-                raise SignalError(f"the model's weights lie in parts ({self._sharing.why})")
-            # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
-            with _tracing:
-                slices = _slices.setdefault(self.model, {})
-                known = slices.get(of)
-                if known is None or not known.fits(dit, self.model, call, width):
-                    known = slices[of] = slice_signal(dit, self.model, call, width, of=of)
-        except SignalError as error:
-            self.record.signal = TIMESTEP
-            logger.warning("decisions are made from the timestep itself, because %s", error)
-            return timestep_signal
-        self.record.signal = SLICED[of]
-        return known
-
-    def _work(self, call: ForwardCall, schedule: Schedule, key: int) -> tuple[Work, str]:
-        """FLOPs by the host's cost model, or by parameters and tokens; latent frames where neither can be had."""
-        try:
-            if self.host.cost is not None:
-                return cache(self.host.cost(self.pipeline, call.arguments, schedule, key)), "flops"
-            if not self.host.moving:
-                if self._sharing.uncounted:
-                    raise ValueError("the parameters lie in parts here, so that nobody can count them")
-                return cache(defaults.cost(self.model, self.host.dit.blocks, call.latents.shape)), "flops"
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            logger.info("%s: work is counted in latent frames: %r", self.host.name, error)
-        return lambda iteration, slots: float(slots[1] - slots[0]), "latent frames"
+        self.agree(f"plan {hashlib.sha256(repr(told).encode()).hexdigest()[:8]}")
+        return decided
 
     def verification(self, key: int = 0) -> Verification | None:
         """What runs some skipped forwards all the same, one a video (an input); None where that is not asked for.
@@ -359,23 +275,8 @@ class Generation:
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None
-        profile = None if self.traits.by_step else self._profile or assumed()
+        profile = None if self.traits.by_step else self._planning.profile or assumed()
         return Verification(self.settings.verify, self.settings.verify_bound, profile)
-
-    @cached_property
-    def _profile(self) -> Profile | None:
-        """What was measured of the velocities; a file that has become unusable costs a remark."""
-        if self.settings.profile is None:
-            return None
-        try:
-            found = read(self.settings.profile)
-        except UsageError as error:
-            self.record.remark(f"{error}; recomputes are placed without it")
-            return None
-        if found.host not in ("", self.host.name):
-            self.record.remark(f"the profile {self.settings.profile} was measured on {found.host}; it is not used")
-            return None
-        return found
 
     def close(self, error: BaseException | None) -> None:
         """The pipeline returned or raised.

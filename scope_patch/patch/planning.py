@@ -1,0 +1,164 @@
+"""What is decided in a section of a generation, from what the host and its model are: schedule, signal, work, plan."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from ..errors import NotApplied, UsageError
+from ..method.changes import EXPECTED, Feature, placed_by
+from ..method.decision import StepDecision
+from ..method.plan import Planner, Work
+from ..method.profile import Profile, read
+from ..method.resolved import Method
+from ..method.schedule import Schedule, Table, Widths, by_step
+from ..method.verifying import longest
+from ..report.record import GenerationRecord
+from . import defaults
+from .compiled import few_enough, told
+from .host import Host
+from .sharing import Sharing
+from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
+from .velocity import ForwardCall
+from .verification import Verification
+
+logger = logging.getLogger("scope_patch")
+
+SHORTER_CLIP = (
+    "latent frames that had not started were left out, and the attention is not block-causal: the others see a shorter "
+    "clip (--no-selective keeps them)"
+)
+CONDITION = "timestep embedding"
+
+_tracing = threading.Lock()
+_slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
+"""Traced signals outlive a generation: tracing costs more than a forward of a small model."""
+
+
+class Planning:
+    """Plans the sections of one generation.
+
+    Args:
+        model: the DiT, out of any wrapper.
+        record: is told what was planned, by which signal, and what could not be had.
+        sharing: how ranks share the DiT.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        pipeline: Any,
+        model: nn.Module,
+        method: Method,
+        record: GenerationRecord,
+        sharing: Sharing,
+    ) -> None:
+        self.host, self.pipeline, self.model, self.method, self.record = host, pipeline, model, method, record
+        self._sharing = sharing
+        self._widths = Widths(few_enough(host.model(pipeline), method.settings))
+
+    def schedule(self, table: Callable[[], Table]) -> Schedule:
+        """The schedule of a section. Raises NotApplied where its table is not what we know."""
+        try:
+            read = table()
+            read.check()
+        except ValueError as problem:
+            raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
+        schedule = Schedule.of(read, selective=self.method.selective, widths=self._widths)
+        if schedule.intervals != schedule.baseline and schedule.selective and not self.host.independent(self.model):
+            self.record.remark(SHORTER_CLIP)
+        if self.method.settings.widths is None and self._widths.limited:
+            self.record.remark(told(self._widths.most or 1))
+        return by_step(schedule) if self.method.traits.by_step else schedule
+
+    def verdicts(
+        self, call: ForwardCall, schedule: Schedule, key: int, verification: Verification | None
+    ) -> Sequence[StepDecision]:
+        """Everything that is decided in a section, noted in the record.
+
+        Args:
+            call: its first forward.
+            key: the section's.
+            verification: what will run some skipped forwards all the same.
+        """
+        work, unit = self.work(call, schedule, key)
+        plans = Planner(self.method, schedule, work, self._feature(call, schedule, key))
+        shown = resolved = plans.resolved(self.profile)
+        if verification is not None:
+            shown, _ = plans.verified(resolved, verification.state)
+        planned = {"target": shown.target, "unit": unit, **shown.plan.summary}
+        if verification is not None:
+            verification.follow(longest(shown.plan.verdicts), planned, work)
+        self.record.planned.append(planned)
+        if resolved.remark:
+            self.record.remark(resolved.remark)
+        return resolved.plan.verdicts
+
+    def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature | None:
+        """What decisions hang on, named in the record: where that is a feature of the timestep (equation 4), it.
+
+        The host's time modulation (or, where the policy wants that, the time embedding that it is made from), or the
+        timestep itself where slicing failed.
+        """
+        if self.method.placed:
+            self.record.signal = placed_by(None if self.profile is None else self.method.settings.profile)
+        of = self.method.asks
+        if of == "expected":
+            self.record.signal = EXPECTED
+        if of in ("", "expected"):
+            return None
+        if self.host.feature is not None:
+            self.record.signal = CONDITION
+            return self.host.feature(self.pipeline, key, self.model)
+        dit = self.host.dit
+        width = max(end - start for start, end in schedule.baseline)
+        try:
+            if self._sharing.scattered:
+                raise SignalError(f"the model's weights lie in parts ({self._sharing.why})")
+            # A tracer of torch.fx replaces nn.Module's own methods while it works: two at once would leave one behind.
+            with _tracing:
+                slices = _slices.setdefault(self.model, {})
+                known = slices.get(of)
+                if known is None or not known.fits(dit, self.model, call, width):
+                    known = slices[of] = slice_signal(dit, self.model, call, width, of=of)
+        except SignalError as error:
+            self.record.signal = TIMESTEP
+            logger.warning("decisions are made from the timestep itself, because %s", error)
+            return timestep_signal
+        self.record.signal = SLICED[of]
+        return known
+
+    def work(self, call: ForwardCall, schedule: Schedule, key: int) -> tuple[Work, str]:
+        """FLOPs by the host's cost model, or by parameters and tokens; latent frames where neither can be had."""
+        try:
+            if self.host.cost is not None:
+                return cache(self.host.cost(self.pipeline, call.arguments, schedule, key)), "flops"
+            if not self.host.moving:
+                if self._sharing.uncounted:
+                    raise ValueError("the parameters lie in parts here, so that nobody can count them")
+                return cache(defaults.cost(self.model, self.host.dit.blocks, call.latents.shape)), "flops"
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.info("%s: work is counted in latent frames: %r", self.host.name, error)
+        return lambda iteration, slots: float(slots[1] - slots[0]), "latent frames"
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """What was measured of the velocities; a file that has become unusable costs a remark."""
+        settings = self.method.settings
+        if settings.profile is None:
+            return None
+        try:
+            found = read(settings.profile)
+        except UsageError as error:
+            self.record.remark(f"{error}; recomputes are placed without it")
+            return None
+        if found.host not in ("", self.host.name):
+            self.record.remark(f"the profile {settings.profile} was measured on {found.host}; it is not used")
+            return None
+        return found
