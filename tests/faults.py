@@ -6,6 +6,7 @@ imported elsewhere, and what it raises is raised where that function begins.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections import Counter
@@ -22,7 +23,9 @@ from hosts import fake_magi, fake_pipeline, tiny_pipeline
 from hosts import generate as generate_diffusers
 
 import scope_patch
+from scope_patch.errors import UsageError
 from scope_patch.patch.hooks import bindings
+from scope_patch.report.read import parse
 
 OURS = (f"{ROOT}/scope_patch/", f"{ROOT}/registry/")
 
@@ -276,6 +279,10 @@ class Trial:
             wrong.append(f"was called {moment.seen} times only")
         interrupt = not isinstance(error, Exception)
         (record,) = handle.run.generations or (None,)
+        try:
+            parse(json.loads(json.dumps(handle.report)))
+        except UsageError as problem:
+            wrong.append(f"nobody can read the report: {problem}")
         if interrupt:
             if made is not None:
                 wrong.append("the interrupt was swallowed")

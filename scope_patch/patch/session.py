@@ -280,14 +280,15 @@ class Session:
             verdict = self._verification.step(iteration, verdict)
         if verdict.forwarded != interval or verdict.instead is not None:
             self._forecast = self._foreseen(schedule, iteration, interval)
+        prefix, last = schedule.clean_prefix(iteration), verdict.forwarded[1]
+        start, end = interval[0] - prefix, last if last > interval[0] else interval[1]
+        each = "".join(verdict.mode_of(slot).value for slot in range(*interval)) if self.layout.moving else ""
+        # All of it at once: where one of the above fails, none is noted, and the report stays of one piece.
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
-        if self.layout.moving:
-            each = "".join(verdict.mode_of(slot).value for slot in range(*interval))
-            self.segment.slots.append("F" * schedule.clean_prefix(iteration) + each)
-        start, last = interval[0] - schedule.clean_prefix(iteration), verdict.forwarded[1]
-        end = last if last > interval[0] else interval[1]
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
+        if self.layout.moving:
+            self.segment.slots.append("F" * prefix + each)
         return verdict
 
     def _foreseen(self, schedule: Schedule, iteration: int, interval: Interval) -> Forecast | None:
