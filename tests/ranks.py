@@ -219,15 +219,24 @@ def run_case(host, case, warnings):
         undo()
 
 
-def main(out, name, *cases):
-    dist.init_process_group("gloo")
-    warnings, found = Warnings(), {}
-    host = HOSTS[name]()
+def run_cases(run, host, cases, warnings):
+    """What this rank saw, by case; all ranks end each of them together."""
+    found = {}
     for case in cases:
-        found[case] = run_case(host, case, warnings)
+        found[case] = run(host, case, warnings)
         dist.barrier()
-    Path(out, f"{dist.get_rank()}.json").write_text(json.dumps(found))
+    return found
+
+
+def report(out, of_all, **group):
+    """Write what `of_all(warnings)` finds within a process group (made with these options), one JSON file a rank."""
+    dist.init_process_group("gloo", **group)
+    Path(out, f"{dist.get_rank()}.json").write_text(json.dumps(of_all(Warnings())))
     dist.destroy_process_group()
+
+
+def main(out, name, *cases):
+    report(out, lambda warnings: run_cases(run_case, HOSTS[name](), cases, warnings))
 
 
 if __name__ == "__main__":

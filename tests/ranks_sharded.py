@@ -6,17 +6,15 @@ torchrun ... ranks_sharded.py OUT HOST:CASE,CASE... HOST:...     one JSON file a
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import sys
-from pathlib import Path
 from unittest import mock
 
 import torch
 import torch.distributed as dist
 from diffusers import DiffusionPipeline
 from hosts import fake_pipeline, generate, tiny_pipeline
-from ranks import PREDICT, Warnings, counted, run_case, seen
+from ranks import PREDICT, counted, report, run_case, run_cases, seen
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -116,17 +114,13 @@ def run(host, case, warnings):
 
 
 def main(out, *jobs):
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=40))
-    warnings, found = Warnings(), {}
-    for job in jobs:
-        name, _, cases = job.partition(":")
-        host = Shared(*HOSTS[name])
-        found[name] = {}
-        for case in cases.split(","):
-            found[name][case] = run(host, case, warnings)
-            dist.barrier()
-    Path(out, f"{dist.get_rank()}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    def of_all(warnings):
+        found = {}
+        for name, _, cases in (job.partition(":") for job in jobs):
+            found[name] = run_cases(run, Shared(*HOSTS[name]), cases.split(","), warnings)
+        return found
+
+    report(out, of_all, timeout=datetime.timedelta(seconds=40))
 
 
 if __name__ == "__main__":

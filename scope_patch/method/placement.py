@@ -34,9 +34,7 @@ TOLERANCE = 1.05
 def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     """For every iteration, what skipping it adds to the error of the finished latents, summed over slots.
 
-    epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified. delta is what is left of an extrapolation over h
-    from two velocities h1 apart, curvature h (h + h1) / 2, or slope h, what changed over h, where that is less or there
-    is one velocity.
+    epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified; delta is what `Distances.miss` says.
 
     Args:
         most: skips in a row at the most, at least 1.
@@ -140,8 +138,6 @@ def place(
 ) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
 
-    Returns it and its error, of the mean latent frame.
-
     Where no set is that cheap, the cheapest. Where the next dearer set comes much nearer to the budget than the best
     one below (few steps make a coarse choice), that one.
 
@@ -149,6 +145,9 @@ def place(
         work: what recomputing each iteration costs, in any unit, that of `budget`.
         errors: `skip_errors` of the schedule.
         max_skip: skips in a row at the most; beyond those that the errors are of it changes nothing.
+
+    Returns:
+        One boolean an iteration, and the error of that set, of the mean latent frame.
     """
     reach = min(max_skip, errors.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]

@@ -251,12 +251,13 @@ class Generation:
     def _plan(self, call: ForwardCall, schedule: Schedule, key: int) -> Sequence[StepDecision]:
         """Everything that will be decided."""
         decided = self._planning.verdicts(call, schedule, key, self.verification(key))
-        # Alike by construction, unless a rank could not read what another could: then one would wait in a forward.
-        told = [
-            (each.forwarded, each.instead is None, [(slots, one.mode) for slots, one in each.decisions.items()])
-            for each in decided
-        ]
-        self.agree(f"plan {hashlib.sha256(repr(told).encode()).hexdigest()[:8]}")
+        if self._agreement is not None:
+            # Alike by construction, unless a rank could not read what another could: then one would wait in a forward.
+            told = [
+                (each.forwarded, each.instead is None, [(slots, one.mode) for slots, one in each.decisions.items()])
+                for each in decided
+            ]
+            self.agree(f"plan {hashlib.sha256(repr(told).encode()).hexdigest()[:8]}")
         return decided
 
     def verification(self, key: int = 0) -> Verification | None:
