@@ -22,6 +22,8 @@ HOST = Host(
         table=magi.transport_table,
         mentions=("forward_dispatcher", *magi.PASSED),
         reads=magi.READS,
+        integrates="integrate_velocity",
+        integrated=magi.integrated,
     ),
     dit=Dit(
         TRANSFORMER,

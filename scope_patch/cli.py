@@ -19,7 +19,7 @@ from typing import Any
 from . import catalogue, launch, outlook, report
 from .errors import UsageError
 from .settings import JOB, NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
-from .values import switch
+from .values import reader, switch
 
 USAGE_ERROR = 2
 
@@ -128,8 +128,8 @@ def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
             continue
         more: dict[str, Any] = {"metavar": option.metavar}
         words = option.help
-        if isinstance(default, bool):
-            more = {"action": argparse.BooleanOptionalAction if default else "store_true", "default": None}
+        if reader(setting.type) is switch:
+            more = {"action": "store_true" if default is False else argparse.BooleanOptionalAction, "default": None}
         elif default is not None:
             words += f" (default: {default:g})" if isinstance(default, int | float) else f" (default: {default})"
         parser.add_argument(flag(setting.name), dest=setting.name, help=words, **more)

@@ -111,6 +111,9 @@ class Settings:
         None, ("timestep", "expected"), "what decisions are made from (default: the host's own)"
     )
     per_chunk: bool = _setting(True, "", "MAGI-1: decide chunk by chunk (default), or for the whole window alike")
+    replay: bool | None = _setting(
+        None, "", "take skipped steps again once the next velocity is known (default: where a speed-up is aimed at)"
+    )
     selective: bool = _setting(True, "", "leave out slots that have not started")
     widths: int | None = _setting(
         None,

@@ -31,6 +31,8 @@ MAY = {
     ("planning.py", "schedule"),  # the table and the plan, made at the first iteration and the first forward
     ("generation.py", "_plan"),
     ("session.py", "_new_segment"),
+    ("replay.py", "begin"),  # a solver's tables, at the first step
+    ("solver.py", "weights"),  # of tensors that it made itself, on the CPU
     ("generation.py", "end_section"),  # after the loop
     ("generation.py", "close"),
 }

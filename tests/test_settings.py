@@ -200,7 +200,7 @@ def test_every_setting_has_a_variable() -> None:
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "expected"},
         {"placement": "error", "profile": "p", "registry": "r"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
-        {"widths": 3, "history_limit": "1GB", "max_skip": 3},
+        {"widths": 3, "history_limit": "1GB", "max_skip": 3, "replay": False},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}
@@ -221,7 +221,9 @@ def test_readmes_table_has_every_setting_with_its_default() -> None:
     for row, name in wanted.items():
         default, takes = getattr(Settings(), name), OPTIONS[name].takes
         text = " ".join(meaning for _, meaning in rows[row])
-        if isinstance(default, bool):
+        if name == "replay":  # on or off by what else was asked for
+            assert f"--no-{row[2:]}" in text
+        elif isinstance(default, bool):
             assert (f"--no-{row[2:]}" in text) is default, f"{row} is {'on' if default else 'off'} by default"
         elif default is not None:
             shown = f"{default:g}" if isinstance(default, int | float) else default
@@ -234,7 +236,7 @@ def test_readmes_table_has_every_setting_with_its_default() -> None:
 def test_every_option_reaches_its_setting(name: str) -> None:
     """The words of the command line and the variable's text give the same value."""
     option, default = OPTIONS[name], getattr(Settings(), name)
-    if isinstance(default, bool):
+    if isinstance(default, bool) or name == "replay":
         words, text = [f"--no-{flag(name)[2:]}" if default else flag(name)], str(int(not default))
     else:
         text = option.takes[0] if isinstance(option.takes, tuple) else GIVEN.get(name, "0.5")

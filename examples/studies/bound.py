@@ -35,7 +35,7 @@ class Plans:
         if self.again is None:
             grown = self._placement.AMPLIFICATION
             self._placement.AMPLIFICATION = self.random.choice([0.3, 0.8, grown, 2.0])
-            other = self._placement.skip_errors(schedule, self.profile, errors.shape[1])
+            other = self._placement.skip_errors(schedule, self.profile, errors.skipped.shape[1])
             self._placement.AMPLIFICATION = grown
             made, _ = self._place(schedule, work, budget, other, max_skip=self.random.choice([2, 3, 5, 8, 16]))
             for _ in range(self.random.choice([0, 0, 1, 2])):
@@ -55,12 +55,14 @@ class Plans:
     def of(self, schedule, recomputed: list[bool], errors) -> float:
         """The bound of a plan, of the mean latent frame; beyond the reach of `errors` that of its end."""
         total, newest, second = 0.0, 0, 0
+        most = errors.skipped.shape[1]
         for i, run in enumerate(recomputed):
+            gap, skips = min(newest - second, most + 1), min(i - newest, most)
             if run or schedule.grew(i):
+                total += float(errors.again[i, i - newest - 2, gap]) if 1 < i - newest <= most + 1 else 0.0
                 newest, second = i, newest
                 continue
-            gap = min(newest - second, errors.shape[2] - 1)
-            total += float(errors[i, min(i - newest, errors.shape[1]) - 1, gap])
+            total += float(errors.skipped[i, skips - 1, gap])
         return total / int(schedule.mask.any(dim=0).sum())
 
 

@@ -252,6 +252,13 @@ def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any
     }
 
 
+def integrated(transport: Any, section: int) -> tuple[Any, Any, int]:
+    """What `integrate_velocity` integrates; chunks of a given video are padded with it anew at every step."""
+    given = transport.transport_inputs[section].prefix_video
+    frames = 0 if given is None else given.size(2)
+    return transport.x_chunks[section], transport.velocities[section], -(-frames // transport.chunk_width)
+
+
 def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """`runs` of one forward, from what it is called with."""
     duplicate = bool(arguments.get("distill_nearly_clean_chunk", False))

@@ -6,6 +6,7 @@ The bound is that of equations 10 to 12 (design §2): the error that skipping an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,18 +32,31 @@ TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
 
 
-def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
-    """For every iteration, what skipping it adds to the error of the finished latents, summed over slots.
+class Errors(NamedTuple):
+    """What skips add to the error of the finished latents, and recomputes behind them take off, summed over slots.
 
-    epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified; delta is what `Distances.miss` says.
+    All float64, infinite where a slot that is updated has no velocity.
+
+    Attributes:
+        skipped: [iterations, most, most + 2]: entry [i, k - 1, g] for the k-th skip in a row (the newest recompute was
+            k iterations ago), g iterations between the last two recomputes, 0 where there is no second.
+        again: [iterations, most, most + 2]: entry [i, k - 1, g] for a recompute k skips behind the newest, whose
+            velocity corrects them.
+    """
+
+    skipped: Tensor
+    again: Tensor
+
+
+def skip_errors(schedule: Schedule, profile: Profile, most: int, *, replay: bool = True) -> Errors:
+    """The errors of all plans of a schedule.
+
+    epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified; delta is what `Distances.miss` says. Where skipped
+    steps are taken again, once the next velocity is known, it is what `Distances.between` says.
 
     Args:
         most: skips in a row at the most, at least 1.
-
-    Returns:
-        float64 [iterations, most, most + 2]: entry [i, k - 1, g] for the k-th skip in a row (the newest recompute was k
-        iterations ago), g iterations between the last two recomputes, 0 where there is no second. Infinite where a slot
-        that is updated has no velocity.
+        replay: skipped steps are taken again.
     """
     levels, mask = schedule.noise_levels, schedule.mask
     iterations, slots = mask.shape
@@ -52,16 +66,31 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int) -> Tensor:
     grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -AMPLIFICATION
     weight = grows * (levels - to).abs() * mask
     entry = _entries(schedule)
-    out = torch.full((iterations, most, most + 2), torch.inf, dtype=torch.float64)
+    skipped = torch.full((iterations, most, most + 2), torch.inf, dtype=torch.float64)
+    again = torch.zeros_like(skipped)
     row, gap, slot = torch.arange(iterations).view(-1, 1, 1), torch.arange(most + 2).view(1, -1, 1), torch.arange(slots)
+    total = torch.zeros(iterations, most + 2, slots, dtype=torch.float64)  # of all skips up to here
     for skips in range(1, most + 1):
         newest = row - skips
         usable = ((newest >= entry) | ~mask[:, None]).all(dim=2) & (newest[:, :, 0] >= 0)
         second = newest - gap
         two = (second >= entry) & (gap > 0)
         delta = distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
-        out[:, skips - 1] = torch.where(usable, (weight[:, None] * delta).sum(dim=2), torch.inf)
-    return out
+        each = weight[:, None] * delta
+        skipped[:, skips - 1] = torch.where(usable, each.sum(dim=2), torch.inf)
+        total = torch.cat([torch.zeros_like(total[:1]), total[:-1]]) + each
+        if not replay:
+            continue
+        at, start = torch.arange(skips + 1, iterations), torch.arange(iterations - skips - 1)
+        if not len(at):
+            continue
+        between = torch.zeros(len(at), slots, dtype=torch.float64)
+        for k in range(1, skips + 1):
+            between += weight[start + k] * distances.between(slot, (start + k)[:, None], start[:, None], at[:, None])
+        known = mask[at] & mask[start] & (start[:, None] >= entry)
+        change = between[:, None] - total[at - 1]
+        again[at, skips - 1] = torch.where(known[:, None], change, 0.0).sum(dim=2)
+    return Errors(skipped, again)
 
 
 class Distances:
@@ -90,6 +119,13 @@ class Distances:
         bend = (self._bend[at, slots] - self._bend[second, slots]).abs()
         two = two & (self._levels[newest, slots] != self._levels[second, slots])
         return torch.where(two, held * bend / (1 + bend.square()).sqrt(), held)
+
+
+    def between(self, slots: Tensor, at: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """What interpolating between the velocities of two iterations misses, likewise."""
+        change = (self._change[at, slots] - self._change[first, slots]).abs()
+        bend = (self._bend[last, slots] - self._bend[at, slots]).abs()
+        return change / (1 + change / 2) * bend / (1 + bend.square()).sqrt()
 
 
 def _integral(grid: Tensor, rate: Tensor, at: Tensor) -> Tensor:
@@ -134,7 +170,7 @@ class Placed:
 
 
 def place(
-    schedule: Schedule, work: Sequence[float], budget: float, errors: Tensor, *, max_skip: int
+    schedule: Schedule, work: Sequence[float], budget: float, errors: Errors, *, max_skip: int
 ) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
 
@@ -149,7 +185,7 @@ def place(
     Returns:
         One boolean an iteration, and the error of that set, of the mean latent frame.
     """
-    reach = min(max_skip, errors.shape[1])
+    reach = min(max_skip, errors.skipped.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
     must = [schedule.grew(i) or schedule.clean_prefix(i) > 0 or changed[i] for i in range(len(schedule))]
     unit = max(budget, _cheapest(work, must, reach)) / UNITS
@@ -176,7 +212,7 @@ def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> fl
 
 
 def _tabulate(
-    parts: Sequence[int], must: Sequence[bool], changed: Sequence[bool], errors: Tensor, max_skip: int, most: int
+    parts: Sequence[int], must: Sequence[bool], changed: Sequence[bool], errors: Errors, max_skip: int, most: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The least error by (skips since the newest recompute, gap between the last two, work so far).
 
@@ -189,8 +225,10 @@ def _tabulate(
     for i in range(1, len(parts)):
         new = torch.full_like(table, torch.inf)
         if not must[i]:
-            new[1:] = table[:-1] + errors[i, :max_skip, : max_skip + 2, None]
+            new[1:] = table[:-1] + errors.skipped[i, :max_skip, : max_skip + 2, None]
         room = most + 1 - parts[i]
+        if not changed[i]:
+            table[1:] += errors.again[i, :max_skip, : max_skip + 2, None]
         if changed[i]:  # what was computed before is of another curve
             least, origin = table.flatten(0, 1).min(dim=0)
             new[0, 0, parts[i] :] = least[:room]

@@ -158,7 +158,8 @@ class Planner:
         """
         wanted = self.baseline / _checked(target)
         work = [self._work(i, slots) for i, slots in enumerate(self.schedule.intervals)]
-        errors = skip_errors(self.schedule, profile, max(1, min(max_skip, FURTHEST)))
+        most = max(1, min(max_skip, FURTHEST))
+        errors = skip_errors(self.schedule, profile, most, replay=self.method.replays)
         placed = partial(place, self.schedule, work, errors=errors, max_skip=max_skip)
         recomputed, error = placed(wanted)
         futile = error > FUTILE

@@ -70,6 +70,13 @@ class Method:
         return self.settings.selective and self.policy.active and not self.traits.self_tuned
 
     @property
+    def replays(self) -> bool:
+        """Whether skipped steps are taken again; unless asked for, not where thresholds or a rival say what is done."""
+        if self.settings.replay is None:
+            return self.settings.policy_name == DEFAULT_POLICY and self.settings.thresholds is None
+        return self.settings.replay and self.policy.active
+
+    @property
     def per_slot(self) -> bool:
         """Whether slots are decided and forwarded one by one."""
         return self.defaults.per_slot and self.settings.per_chunk and self.traits.per_slot

@@ -31,6 +31,9 @@ SMALL = "1.3B"
 VAE_TIME, VAE_SPACE = 4, 8
 """Frames a latent frame, and pixels a latent; the first frame is a latent frame alone. Both hosts' families agree."""
 FLOAT32 = 4
+UNIPC_KEEPS, EULER_KEEPS = 5, 2
+"""Tensors like the latents that taking steps again needs: latents and velocity, and what a solver of second order
+remembers."""
 """Bytes a number of a velocity."""
 
 
@@ -62,6 +65,7 @@ class Job:
         method: that decides.
         signal: what it decides from: timestep, embedding, expected or none.
         history_bytes: of what is kept, where nothing limits it.
+        replay_bytes: of what it takes to take skipped steps again, at the most.
         feature: the timestep signal and its name for people, where the model's weights are at hand.
         remarks: what the user should know of the settings.
     """
@@ -70,6 +74,7 @@ class Job:
     method: Method
     signal: str
     history_bytes: int
+    replay_bytes: int = 0
     feature: tuple[Feature, str] | None = None
     remarks: tuple[str, ...] = ()
 
@@ -122,7 +127,9 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
         # Tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
         kept = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
     kept *= method.predictor.keeps * branches * max(part.schedule.mask.shape[1] for part in parts)
-    return Job(tuple(parts), method, method.signal, kept, feature)
+    under_way = max(int(part.schedule.mask.sum(dim=1).max()) for part in parts)
+    again = method.replays * UNIPC_KEEPS * FLOAT32 * shape.out_channels * height * width * under_way
+    return Job(tuple(parts), method, method.signal, kept, again, feature)
 
 
 def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
@@ -243,4 +250,5 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
         feature = condition(host, checkpoint, steps, mode, distill=engine["distill"]), CONDITION
     kept = method.predictor.keeps * FLOAT32 * shape.out_channels * width * math.prod(size) * min(window, walk[0])
     remarks = () if settings.widths is None else (NO_WIDTHS,)
-    return Job((Part(schedule, work, forwarded, branches, extra),), method, signal, kept, feature, remarks)
+    again = method.replays * EULER_KEEPS * kept // method.predictor.keeps
+    return Job((Part(schedule, work, forwarded, branches, extra),), method, signal, kept, again, feature, remarks)

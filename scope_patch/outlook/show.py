@@ -81,6 +81,7 @@ def as_dict(outlook: Outlook) -> dict[str, Any]:
         "signal": outlook.signal,
         "history_bytes": here,
         "history_bytes_elsewhere": elsewhere,
+        "replay_bytes": job.replay_bytes,
     }
     if outlook.exact:
         out["plan"], out["target"] = _totals(job, outlook.exact), outlook.exact[0].target
@@ -110,7 +111,8 @@ def lines(outlook: Outlook) -> list[str]:
     kept = "residuals" if job.method.level == "residual" else "velocities"
     more = figures["history_bytes_elsewhere"] / 1e6
     moved = f", and {more:.1f} MB on the CPU (dropped, where the model is there too)" if more else ""
-    out.append(f"extra memory: {figures['history_bytes'] / 1e6:.1f} MB of {kept}{moved}")
+    again = f"; {job.replay_bytes / 1e6:.1f} MB to take skipped steps again" if job.replay_bytes else ""
+    out.append(f"extra memory: {figures['history_bytes'] / 1e6:.1f} MB of {kept}{moved}{again}")
     return [*out, *figures["remarks"]]
 
 

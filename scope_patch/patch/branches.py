@@ -136,6 +136,11 @@ class Branches:
         self._iteration, self._calls = iteration, 0
         self._known = [branch for branch in self._known if iteration - branch.seen[0] <= FORGET_AFTER]
 
+    @property
+    def called(self) -> tuple[int, ...]:
+        """Those that were called in the present iteration."""
+        return tuple(id(branch) for branch in self._known if branch.seen[0] == self._iteration)
+
     def forget(self) -> None:
         """What was computed until now says nothing about what comes."""
         for branch in self._known:

@@ -30,6 +30,7 @@ from .current import Request
 from .host import NO_WIDTHS, Host
 from .loops import Loop
 from .planning import Planning
+from .replay import ChunkReplays, Replays, SolverReplays
 from .session import LOST, Session
 from .sharing import Sharing, sharing
 from .timing import Stopwatch
@@ -135,6 +136,7 @@ class Generation:
             agree=self.agree,
             verification=self.verification(key),
             looks=self.loop.looks,
+            replays=self._replays,
         )
         self.agree(f"{what} under {self.settings.fingerprint}")
         session.early, self._early = self._early, 0
@@ -146,6 +148,15 @@ class Generation:
         session, self.session = self.sections.pop(key, None), None
         if session is not None:
             session.close()
+
+    def _replays(self, schedule: Schedule) -> Replays | None:
+        """What takes skipped steps of a section again; None where nothing shall."""
+        if not self.method.replays:
+            return None
+        if self.host.moving:
+            return ChunkReplays(schedule, self.record.remark)
+        edits = any(value is not None for name, value in self._arguments.items() if name.startswith("callback"))
+        return SolverReplays(schedule, self.record.remark, joint=self.loop.joint, blind=edits)
 
     def lost(self) -> None:
         """The loop is where we do not know: forwards are the host's own until it is seen again."""

@@ -30,9 +30,11 @@ class Loop:
 
     Attributes:
         ranks: dimensions that the DiT's timestep may have.
+        joint: one solver steps all latent frames, else there is one each.
     """
 
     ranks: tuple[int, ...] = (2,)
+    joint: bool = False
 
     def __str__(self) -> str:
         """For people."""
@@ -52,6 +54,9 @@ class Loop:
 
     def opened(self, binding: Binding, generation: Generation) -> None:
         """A generation begins."""
+
+    def told(self, generation: Generation, what: str, solver: Any) -> None:
+        """An object of the class of its solver (its scheduler) was called, and has returned."""
 
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         """A LOOP seam is called. Returns what the host gets."""
@@ -75,11 +80,62 @@ class Loop:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# What integrates: loops of several hosts, and several of one host's, share its class.
+
+STEP = "step"
+GIVEN = ("model_output", "timestep", "sample")
+"""What a diffusers scheduler's `step` is called with."""
+
+
+def wrap_solver(binding: Binding, owner: type, name: str) -> None:
+    """Wrap a method of a solver's class, once, whatever loops it serves."""
+    binding.wrap(owner, name, partial(called_solver, binding, name))
+
+
+def called_solver(binding: Binding, name: str, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    """A method of a solver is called: skipped steps may be taken again before it steps, and the loop may have gone on
+    behind it. Returns what the host gets."""
+    if name == STEP:
+        latents = binding.on_loop(lambda generation: _before_step(generation, wrapped, instance, args, kwargs))
+        if latents is not None and len(args) > 2:
+            args = (*args[:2], latents, *args[3:])
+        elif latents is not None:
+            kwargs = {**kwargs, "sample": latents}
+    result = wrapped(*args, **kwargs)
+    binding.on_loop(lambda generation: _after_call(generation, name, instance, result))
+    return result
+
+
+def _before_step(generation: Generation, wrapped: Any, solver: Any, args: Any, kwargs: Any) -> Any:
+    """The latents that a solver is to get; None: its own."""
+    session = generation.session
+    if session is None or session.replays is None or session.replays.off:
+        return None
+    given = {**dict(zip(GIVEN, args, strict=False)), **kwargs}
+    step = getattr(wrapped, "__func__", None)
+    if step is None or not {*GIVEN} <= given.keys():
+        session.replays.give_up(f"{type(solver).__name__}.{STEP} is called in a way that we do not know")
+        return None
+    return session.step(step, solver, given["model_output"], given["sample"])
+
+
+def _after_call(generation: Generation, name: str, solver: Any, result: Any) -> None:
+    session = generation.session
+    if name == STEP and session is not None and session.replays is not None:
+        session.stepped(solver, result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None))
+    generation.loop.told(generation, name, solver)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # A clock: an object that is told of every step.
 
 
 def _scheduler(pipeline: Any) -> Any:
     return pipeline.scheduler
+
+
+def _solver(pipeline: Any) -> Any:
+    return getattr(pipeline, "scheduler", None)
 
 
 def scheduler_table(scheduler: Any, slots: int) -> Table:
@@ -158,6 +214,7 @@ class Clock(Loop):
     made_by: tuple[str, str] | None = None
     table: Callable[[Any, int], Table] = scheduler_table
     ranks = (1, 2)
+    joint = True
 
     def __str__(self) -> str:
         where = "what the pipeline holds (its scheduler)" if self.made_by is None else ".".join(self.made_by)
@@ -184,15 +241,10 @@ class Clock(Loop):
             for name in (self.begins, self.step):
                 if not callable(getattr(clock, name, None)):
                     raise NotApplied(f"{type(clock).__name__} has no {name}, so that nothing says where the loop is")
-                owner = type(clock)
-                binding.wrap(
-                    owner, name, partial(self.entered, binding, Seam(LOOP, owner.__module__, owner.__name__, name))
-                )
+                wrap_solver(binding, type(clock), name)
 
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        result = wrapped(*args, **kwargs)
-        binding.on_loop(lambda generation: self._told(generation, seam.attribute, instance))
-        return result
+        return called_solver(binding, seam.attribute, wrapped, instance, args, kwargs)
 
     def awaits(self, generation: Generation) -> bool:
         return isinstance(generation.place, Ticks) and generation.place.clock is not None
@@ -218,7 +270,7 @@ class Clock(Loop):
     def looks(self, schedule: Schedule) -> set[int]:
         return {0, 1}
 
-    def _told(self, generation: Generation, what: str, clock: Any) -> None:
+    def told(self, generation: Generation, what: str, clock: Any) -> None:
         """Only of the clock of the generation under way: others of its class tick, too."""
         ticks = generation.place
         if not isinstance(ticks, Ticks):
@@ -276,6 +328,7 @@ class Watched(Loop):
         table: what it returned -> the table, made at the loop's first read: callers edit tensors before that.
         parts: how many things it returns, as a tuple.
         position: of the list of intervals among them.
+        solver: pipeline -> a solver of the class that steps the latent frames; None: it has none that we know.
     """
 
     method: str
@@ -283,6 +336,7 @@ class Watched(Loop):
     table: Callable[[tuple[Any, ...]], Table]
     parts: int = 4
     position: int = 3
+    solver: Callable[[Any], Any] = _solver
 
     def __str__(self) -> str:
         return f"a watched list: the loop indexes the intervals that {self.method} returns"
@@ -307,6 +361,9 @@ class Watched(Loop):
 
     def opened(self, binding: Binding, generation: Generation) -> None:
         """A subclass may make its own schedule of ours: what it returns is what its loop reads."""
+        solver = self.solver(generation.pipeline)
+        if callable(getattr(solver, STEP, None)):
+            wrap_solver(binding, type(solver), STEP)
         for owner in type(generation.pipeline).__mro__:
             if binding.holds(owner, self.method):
                 break
@@ -364,6 +421,8 @@ class Called(Loop):
         table: (pipeline, input) -> the table of all its steps, made before the first one.
         mentions: words in the step's text: what it passes on to the DiT by keyword.
         reads: (method, parameters) of the host's that `table` calls.
+        integrates: the method that integrates the step's velocities, with the parameters of `method`; "": none.
+        integrated: (pipeline, input) -> (latents, velocities, slots of the video that are given) of that.
     """
 
     method: str
@@ -372,18 +431,28 @@ class Called(Loop):
     table: Callable[[Any, int], Table]
     mentions: tuple[str, ...] = ()
     reads: Sequence[tuple[str, tuple[str, ...]]] = ()
+    integrates: str = ""
+    integrated: Callable[[Any, int], tuple[Any, Any, int]] | None = None
     ranks = (1, 2)
 
     def __str__(self) -> str:
         return f"called steps: every call of {self.method} is one, and its {' and '.join(self.position)} say which"
 
     def seams(self, entry: Entry) -> tuple[Seam, ...]:
-        step = Seam(LOOP, entry.module, entry.owner, self.method, self.parameters, mentions=self.mentions)
+        step: tuple[Seam, ...] = (
+            Seam(LOOP, entry.module, entry.owner, self.method, self.parameters, mentions=self.mentions),
+        )
         read = (Seam(READ, entry.module, entry.owner, name, parameters) for name, parameters in self.reads)
-        return (step, *read)
+        if self.integrates:
+            step = (*step, Seam(LOOP, entry.module, entry.owner, self.integrates, self.parameters))
+        return (*step, *read)
 
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        step = partial(self._begun, lambda: binding.arguments(seam.owner, seam.attribute, args, kwargs))
+        given = partial(binding.arguments, seam.owner, seam.attribute, args, kwargs)
+        if seam.attribute == self.integrates:
+            binding.on_loop(lambda generation: self._integrate(given(), generation), of=instance)
+            return wrapped(*args, **kwargs)
+        step = partial(self._begun, given)
         generation = binding.on_loop(step, of=instance)
         try:
             return wrapped(*args, **kwargs)
@@ -400,6 +469,12 @@ class Called(Loop):
         session.enter(step)
         generation.session = session  # only now: where entering failed, its forward is none of ours
         return generation
+
+    def _integrate(self, arguments: Mapping[str, Any], generation: Generation) -> None:
+        section = int(arguments[self.position[0]])
+        session = generation.sections.get(section)
+        if session is not None and session.replays is not None and self.integrated is not None:
+            session.integrate(*self.integrated(generation.pipeline, section))
 
     def _read(self, pipeline: Any, section: int) -> Table:
         try:

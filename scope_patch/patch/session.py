@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import NotApplied
 from ..method.decision import StepDecision
 from ..method.forecast import Forecast, Limits, Tally
+from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
 from ..method.predictors import Predictor
 from ..method.profile import Calibration
@@ -20,6 +21,8 @@ from .branches import Branch, Branches
 from .bypass import Bypass
 from .conditioning import conditioning
 from .host import Host
+from .replay import ChunkReplays, Replays, SolverReplays
+from .solver import Step
 from .velocity import (
     ForwardCall,
     Layout,
@@ -54,6 +57,7 @@ class Session:
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
         verification: runs some skipped forwards all the same; None: none.
         looks: schedule -> iterations at which the DiT's timesteps are compared with the schedule's.
+        replays: schedule -> what takes skipped steps again; None: nothing does.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Session:
         agree: Callable[[str], None] = lambda what: None,
         verification: Verification | None = None,
         looks: Callable[[Schedule], set[int]] = lambda schedule: set(),
+        replays: Callable[[Schedule], Replays | None] = lambda schedule: None,
     ) -> None:
         self.host, self.model = host, model
         self._make_schedule, self._make_plan, self._find_looks = schedule, plan, looks
@@ -80,6 +85,8 @@ class Session:
         self._keep, self._calibration = keep or calibration is not None, calibration
         self.limits, self._memory = limits or Limits(), memory or Memory()
         self._bypass, self._agree, self._verification = bypass, agree, verification
+        self._make_replays = replays
+        self.replays: Replays | None = None
         self.schedule: Schedule | None = None
         self.layout = Layout()
         self._looks: set[int] = set()
@@ -137,6 +144,46 @@ class Session:
             self._agree(f"iteration {iteration}: latent frames {interval}")
         return interval
 
+    def step(self, step: Step, solver: Any, velocity: Tensor, latents: Tensor) -> Tensor:
+        """A solver of the host's is about to step. Returns the latents that it is to get (see `SolverReplays`)."""
+        replays, iteration = self.replays, self.iteration
+        if not isinstance(replays, SolverReplays) or replays.off or iteration is None:
+            return latents
+        computed = self._computed(iteration)
+        found = replays.before(step, solver, velocity, latents, iteration, self.branches.called if computed else None)
+        if computed:
+            self._note_memory()
+        return found
+
+    def stepped(self, solver: Any, latents: Tensor) -> None:
+        """It has, and this came of it."""
+        if isinstance(self.replays, SolverReplays) and not self.replays.off:
+            self.replays.after(solver, latents)
+
+    def integrate(self, latents: Tensor, velocity: Tensor, given: int) -> None:
+        """The host is about to integrate the slots of the present iteration; latents are corrected in place.
+
+        Args:
+            latents, velocity: [batch, channels, frames, height, width], the clean prefix included.
+            given: so many slots of the video are not to be touched.
+        """
+        schedule, iteration, replays = self.schedule, self.iteration, self.replays
+        if schedule is None or iteration is None or not isinstance(replays, ChunkReplays):
+            return
+        (start, end), prefix, frames = schedule.intervals[iteration], schedule.clean_prefix(iteration), schedule.frames
+        for slot in range(max(start, given), min(end, start + self._computed(iteration))):
+            part = (FRAME_AXIS, (slot - start + prefix) * frames, frames)
+            replays.integrate(slot, iteration, latents.narrow(*part), velocity.narrow(*part), self.branches.called)
+        self._note_memory()
+
+    def _computed(self, iteration: int) -> int:
+        """Slots whose velocities were computed in the present iteration: the first so many, where slots are chunks."""
+        assert self.schedule is not None
+        interval, verdict = self.schedule.intervals[iteration], self.verdict
+        if verdict is None or (verdict.forwarded != interval and not self.layout.moving):
+            return 0
+        return verdict.forwarded[1] - interval[0]
+
     def count_own(self, slots: int) -> None:
         """A forward of the host's own over so many slots runs."""
         self._count(slots, slots)
@@ -153,11 +200,16 @@ class Session:
         """
         self.iteration = None
         self.branches.forget()
+        if self.replays is not None:
+            self.replays.forget()
 
     def forget(self) -> None:
         """Let go of every tensor."""
         self._begin()
         self._forecast = None
+        if self.replays is not None:
+            self.replays.off = True
+            self.replays.forget()
 
     def serve(self, call: ForwardCall) -> tuple[Any, PendingForward | None]:
         """Before a forward: (output, None) to return instead of it, or (None, pending) to run it.
@@ -243,6 +295,8 @@ class Session:
     def close(self) -> None:
         """The loop is over: let go of every tensor, and read what was counted on the device."""
         self._begin()
+        if self.replays is not None:
+            self.replays.close()
         if self._verification is not None:
             self._verification.settle()
         if self.schedule is not None:
@@ -253,6 +307,7 @@ class Session:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
         self.segment.frames = schedule.mask.shape[1] * schedule.frames
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
+        self.replays = self._make_replays(schedule)
         self.segment.chunk = schedule.frames if self.layout.moving else 0
         self.record.segments.append(self.segment)
         self.count_own(self.early)
@@ -262,6 +317,9 @@ class Session:
 
     def _note_memory(self) -> None:
         self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
+        if self.replays is not None:
+            self.record.replay_bytes_peak = max(self.record.replay_bytes_peak, self.replays.bytes)
+            self.segment.again = len(self.replays.taken)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
         frames = self.layout.frames

@@ -55,6 +55,7 @@ class Segment:
         slots: on such a host, of every iteration that ran, what was decided for each chunk from its interval's start
             on: C, P, R, or F for a clean chunk that is forwarded along.
         verified: skipped iterations that were run all the same, to compare.
+        again: skipped iterations that were taken again, with velocities between those around them.
     """
 
     iterations: int
@@ -70,6 +71,7 @@ class Segment:
     chunk: int = 0
     slots: list[str] = field(default_factory=list)
     verified: list[Verified] = field(default_factory=list)
+    again: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For the report; what says nothing is left out."""
@@ -117,6 +119,7 @@ class GenerationRecord:
             verifying added to it (`tightened`), its `unit` ("flops", or "latent frames" where there is no cost model),
             the `target` that was aimed at.
         history_bytes_peak: the most that velocities took at once.
+        replay_bytes_peak: the most that was kept at once to take skipped steps again.
         guards, forced: how often, by name: a decision that could not be carried out; forwards that are no denoise
             step's own.
         pid, rank: the process that it ran in, and its rank; None where it has none.
@@ -132,6 +135,7 @@ class GenerationRecord:
     forwards_skipped: int = 0
     seconds: Seconds = field(default_factory=Seconds)
     history_bytes_peak: int = 0
+    replay_bytes_peak: int = 0
     guards: dict[str, int] = field(default_factory=dict)
     forced: dict[str, int] = field(default_factory=dict)
     signal: str | None = None

@@ -31,12 +31,14 @@ class Totals(Sums):
     """Sums, and what is known only of generations that are there in full.
 
     Attributes:
-        memory: bytes of kept velocities, the most at once.
+        memory: bytes of kept velocities, and of what it takes to take steps again, the most at once.
+        again: skipped iterations that were taken again.
         reasons: iterations by (mode, reason).
         plans: those that were carried out to the end.
     """
 
     memory: int = 0
+    again: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     guards: Counter[str] = field(default_factory=Counter)
     forced: Counter[str] = field(default_factory=Counter)
@@ -58,8 +60,9 @@ class Totals(Sums):
         super().add(generation)
         if not generation.patched:
             return
-        self.memory = max(self.memory, generation.history_bytes_peak)
+        self.memory = max(self.memory, generation.history_bytes_peak + generation.replay_bytes_peak)
         for segment in generation.segments:
+            self.again += segment.again
             self.reasons.update(zip(segment.modes, segment.reasons, strict=True))
         self.guards.update(generation.guards)
         self.forced.update(generation.forced)
@@ -134,6 +137,8 @@ def _lines(run: Run, host: str, so_far: str) -> Iterator[str]:
         yield f"  DiT forwards {totals.forwards_baseline} -> {totals.forwards_run}, {frames} ({modes})"
         aimed = "" if totals.target is None else f", aimed at 1/{totals.target:g}"
         yield from (f"  DiT work 1/{times:.2f} by {unit}{aimed}" for unit, times in totals.speedups.items())
+        if totals.again:
+            yield f"  {totals.again} skipped steps were taken again, with velocities between those computed around them"
     else:
         why = _why_nothing(run, totals)
         yield f"  nothing was skipped: all {totals.forwards_run} DiT forwards ran, because {why} ({modes})"
