@@ -16,7 +16,7 @@ from .profile import Profile
 from .schedule import Schedule
 
 SHARE_FLOOR = 0.02
-AMPLIFICATION = 1.3
+AMPLIFICATION = 1.6
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
 An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
@@ -79,11 +79,9 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int, *, replay: bool
         each = weight[:, None] * delta
         skipped[:, skips - 1] = torch.where(usable, each.sum(dim=2), torch.inf)
         total = torch.cat([torch.zeros_like(total[:1]), total[:-1]]) + each
-        if not replay:
+        if not replay or skips + 1 >= iterations:
             continue
         at, start = torch.arange(skips + 1, iterations), torch.arange(iterations - skips - 1)
-        if not len(at):
-            continue
         between = torch.zeros(len(at), slots, dtype=torch.float64)
         for k in range(1, skips + 1):
             between += weight[start + k] * distances.between(slot, (start + k)[:, None], start[:, None], at[:, None])
@@ -119,7 +117,6 @@ class Distances:
         bend = (self._bend[at, slots] - self._bend[second, slots]).abs()
         two = two & (self._levels[newest, slots] != self._levels[second, slots])
         return torch.where(two, held * bend / (1 + bend.square()).sqrt(), held)
-
 
     def between(self, slots: Tensor, at: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """What interpolating between the velocities of two iterations misses, likewise."""
