@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(ROOT / "examples"))
 
+from benchmark.points import CALIBRATED, Point, Suite
+
 import bench
 from benchmark import charts, check, hosts, log, looks, prompts, references, suites, sums
-from benchmark.points import CALIBRATED, Point, Suite
 from benchmark.watch import Timed, no_waiting
 from benchmark.work import Work
 from benchmark.worker import Worker
