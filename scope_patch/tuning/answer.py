@@ -118,7 +118,7 @@ def find(
         if answer.bounds == Bounds():
             answer.bounds = usual(rows)
         found.note(aim, answer.bounds.slack(rows), str([row.get("decisions") for row in rows]))
-    answer.target = found.high if answer.bounds.by_time else found.low
+    answer.target = found.high if answer.bounds.by_time else found.best
     answer.points = [target(aim).under(settings) for aim in sorted(answer.rows)]
     return answer
 

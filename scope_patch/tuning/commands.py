@@ -47,10 +47,12 @@ class Made:
     Attributes:
         outputs: its files, or videos where they are in memory: frames uint8 [F, H, W, 3], or latents.
         numbers: of the row, by name; None: not known here.
+        failures: what is wrong with it that its pictures do not show.
     """
 
     outputs: Sequence[Path | Tensor]
     numbers: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 class Command:
@@ -62,7 +64,7 @@ class Command:
         tick: called while a run is under way.
     """
 
-    measured = "by the cost model of its plans"
+    measured, clock = "by the cost model of its plans", "by the clock"
 
     def __init__(self, words: Sequence[str], steps: str | None = None) -> None:
         if not words:

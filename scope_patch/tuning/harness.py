@@ -30,10 +30,11 @@ class Maker(Protocol):
     Attributes:
         name: to be read, and to be copied where it can be.
         fingerprint: tells its runs from those of any other, or of what it was before.
-        measured: how `flops` of a row were counted.
+        measured, clock: how `flops` and `seconds` of a row were counted.
     """
 
     measured: str
+    clock: str
 
     @property
     def name(self) -> str: ...
@@ -68,6 +69,9 @@ class Harness:
     _begin: float = field(default_factory=time.monotonic)
     _here: dict[str, str] = field(default_factory=where)
     _original: tuple[Path, list[Tensor]] | None = None
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()  # a command may join {out} to a folder of its own, or work elsewhere
 
     def run(self, job: Job) -> Row:
         """Its row, from the log or of a run that is made now. Raises RunFailed where the original cannot be made."""
@@ -115,7 +119,8 @@ class Harness:
         for path in paths:
             load(path)  # what cannot be read is said now, not after a second run
         names = [str(path.relative_to(folder)) for path in paths]
-        return self._noted(job, OK, outputs=names, **made.numbers, **nearness([], None))
+        near = {**nearness([], None), "failures": made.failures}
+        return self._noted(job, OK, outputs=names, **made.numbers, **near)
 
     def place(self, job: Job) -> Path:
         """The folder of a run."""
@@ -138,7 +143,8 @@ class Harness:
             folder.mkdir(parents=True, exist_ok=True)
             preview.draw(*pairs[0], folder / PREVIEW)
         outputs = [str(path.relative_to(folder)) for path in paths]
-        return {**near, "outputs": outputs, "folder": str(folder.relative_to(self.folder))}
+        near["failures"] |= made.failures
+        return {**near, "outputs": outputs}
 
     def _tensors(self, job: Job) -> list[Tensor]:
         """The original's videos; kept in memory, since a video's runs follow one another."""
@@ -151,7 +157,7 @@ class Harness:
         point = job.point
         row = dict(zip(KEY, job.key(self.maker.fingerprint), strict=True)) | self._here
         row |= {"settings": point.settings, "instead": point.instead, "video": point.video, "x": point.x}
-        row |= {"status": status, **values}
+        row |= {"status": status, **values, "folder": str(self.place(job).relative_to(self.folder))}
         self.log.add(row)
         return row
 

@@ -14,6 +14,7 @@ from .points import Job, Point
 
 OK, FAILED, UNAVAILABLE = "ok", "failed", "unavailable"
 KEY = ("host", "method", "point", "prompt", "seed", "options")
+KIND = ("host", "method", "point", "options")
 NAME = "runs.jsonl"
 
 Row = dict[str, Any]
@@ -39,14 +40,14 @@ class Log:
         row = self.rows.get(job.key(fingerprint))
         return row if row is not None and row["status"] == OK else None
 
-    def of(self, points: Iterable[Point], fingerprint: str) -> tuple[list[Row], int]:
-        """The rows of these points and of their originals as they are now, and how many others there are."""
-        wanted = {(each.host, each.method, each.name, Job(each).options(fingerprint))
-                  for point in points for each in (point, point.original)}  # fmt: skip
-        rows = [
-            row for row in self.rows.values() if (row["host"], row["method"], row["point"], row["options"]) in wanted
-        ]
-        return rows, len(self.rows) - len(rows)
+    def of(self, points: Iterable[Point], fingerprint: str) -> list[Row]:
+        """The rows of these points and of their originals, as they are now: not of other settings or versions."""
+        wanted = {
+            (each.host, each.method, each.name, Job(each).options(fingerprint))
+            for point in points
+            for each in (point, point.original)
+        }
+        return [row for row in self.rows.values() if tuple(row[name] for name in KIND) in wanted]
 
     def add(self, row: Row) -> None:
         """Write the row down, unless the newest of its key says the same failure."""

@@ -83,7 +83,7 @@ def digest(*values: Any) -> str:
 
 def target(speedup: float) -> Point:
     """Ours, aimed at a speed-up."""
-    return Point(OURS, f"target {speedup:g}", {"target_speedup": speedup}, x=speedup)
+    return Point(OURS, f"target {speedup:g}", {"target_speedup": float(speedup)}, x=float(speedup))
 
 
 def parse(text: str) -> Point:

@@ -17,18 +17,25 @@ TABLE, PAGE = "table.md", "index.html"
 
 def found_in(harness: Harness, points: Sequence[Point]) -> list[Group]:
     """The points of which a run went well, as they are listed."""
-    rows, _ = harness.log.of(points, harness.maker.fingerprint)
+    rows = harness.log.of(points, harness.maker.fingerprint)
     return groups(rows, [(point.host, point.method, point.name) for point in points])
 
 
 def text(command: str, harness: Harness, points: Sequence[Point], words: str = "", line: str = "") -> str:
     """All that is told, in Markdown."""
-    rows, _ = harness.log.of(points, harness.maker.fingerprint)
+    rows = harness.log.of(points, harness.maker.fingerprint)
     found = found_in(harness, points)
     parts = [tables.made(command, found, rows)] if found else ["No run has ended well yet."]
     parts += [words] if words else []
     parts += [f"    {line}"] if line else []
-    parts += [tables.results(found), tables.READING.format(measured=harness.maker.measured, cap=CAP)] if found else []
+    parts += (
+        [
+            tables.results(found),
+            tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP),
+        ]
+        if found
+        else []
+    )
     against = check.table(found)
     parts += [f"## Against {OURS} at equal DiT work", against] if against else []
     left = left_out(harness, points)
@@ -38,8 +45,8 @@ def text(command: str, harness: Harness, points: Sequence[Point], words: str = "
 
 def left_out(harness: Harness, points: Sequence[Point]) -> str:
     """What is not in the tables, and why."""
-    rows, old = harness.log.of(points, harness.maker.fingerprint)
-    return tables.troubles(rows, found_in(harness, points), harness.log.broken, old)
+    rows = harness.log.of(points, harness.maker.fingerprint)
+    return tables.troubles(rows, found_in(harness, points), harness.log.broken)
 
 
 def write(
@@ -59,7 +66,7 @@ def write(
     """
     found, left = found_in(harness, points), left_out(harness, points)
     (folder / TABLE).write_text(text(command, harness, points, words, line), encoding="utf-8")
-    reading = tables.READING.format(measured=harness.maker.measured, cap=CAP)
+    reading = tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP)
     told = page(folder, harness.maker.name, found, words, line, left, reading, target)
     (folder / PAGE).write_text(told, encoding="utf-8")
     parts = [tables.results(found)] if found else []

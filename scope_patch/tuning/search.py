@@ -8,7 +8,6 @@ narrowed by the secant through the ends, kept away from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 START, LEAST, MOST = 3.0, 1.2, 20.0
@@ -54,6 +53,11 @@ class Search:
         return max(within) if within else None
 
     @property
+    def best(self) -> float | None:
+        """The answer: `low`, or a lower target that decides the same."""
+        return self.low if self.high is not None or self.ceiling is None else self.ceiling
+
+    @property
     def high(self) -> float | None:
         """The lowest target that is not within the bound."""
         return min(self._above) if self._above else None
@@ -72,8 +76,9 @@ class Search:
         if high / low <= CLOSE:
             return None
         share = self.slacks[low] / (self.slacks[low] - self.slacks[high])
-        between = rung(low * (high / low) ** min(max(share, EDGE), 1 - EDGE))
-        return between if low < between < high else None
+        shares = min(max(share, EDGE), 1 - EDGE), 0.5
+        between = (rung(low * (high / low) ** share) for share in shares)
+        return next((aim for aim in between if low < aim < high), None)
 
     @property
     def left(self) -> list[float]:
@@ -94,11 +99,3 @@ def rung(target: float) -> float:
     """The nearest target that is worth a run of its own: they are 1 to 3 % apart."""
     step = 0.05 if target < 5 else 0.1 if target < 10 else 0.2
     return round(round(target / step) * step, 2)
-
-
-def grid() -> Iterator[float]:
-    """All targets from LEAST to MOST at most CLOSE apart: what the search saves, and what it is checked against."""
-    target = LEAST
-    while target <= MOST:
-        yield target
-        target = max(rung(target * CLOSE), rung(target + 0.05))

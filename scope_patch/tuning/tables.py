@@ -10,15 +10,16 @@ from .sums import Group, Mean, unavailable
 
 PLACES = {"psnr": 2, "ssim": 4, "lpips": 4}
 HEAD = (
-    "method", "point", "n", "seconds", "times", "DiT s", "times", "DiT work", "forwards", "peak MB", "PSNR", "SSIM",
-    "LPIPS", "worst", "failures",
+    "method", "point", "n", "seconds", "times", "DiT s", "times", "DiT work", "forwards", "kept MB", "peak MB", "PSNR",
+    "SSIM", "LPIPS", "worst", "failures",
 )  # fmt: skip
 READING = (
-    "Seconds: of the pipeline's calls; DiT s: of its forwards; times: how many times less than the original, over all "
-    "videos. DiT work: how many times less, {measured}. Peak MB: of the device, or where there is none of the largest "
-    "process. PSNR in dB ({cap:g} where all frames are equal), SSIM and LPIPS against the original of the same prompt "
-    "and seed, means over videos ± standard error; worst: PSNR of the worst video, and its LPIPS or SSIM. Failures: "
-    "black, frozen or non-finite output where the original is sound, or an error."
+    "Seconds: of the pipeline's calls, {clock}; DiT s: of its forwards, by the clock; times: how many times less than "
+    "the original, over all videos. DiT work: how many times less, {measured}. Kept MB: of velocities, the most at "
+    "once; peak MB: of the device, or where there is none of the largest process. PSNR in dB ({cap:g} where all frames "
+    "are equal), SSIM and LPIPS against the original of the same prompt and seed, means over videos ± standard error; "
+    "worst: PSNR of the worst video, and its LPIPS or SSIM. Failures: black, frozen or non-finite output where the "
+    "original is sound, or an error."
 )
 
 
@@ -62,11 +63,11 @@ def made(command: str, found: Sequence[Group], rows: Sequence[Row]) -> str:
     return f"`{command}`: {what}; {'; '.join(sorted({row['machine'] for row in rows}))}; {span}; {of_code}."
 
 
-def troubles(rows: Sequence[Row], found: Sequence[Group], broken: int = 0, old: int = 0) -> str:
+def troubles(rows: Sequence[Row], found: Sequence[Group], broken: int = 0) -> str:
     """What is not in the tables, and why; "" where nothing is missing.
 
     Args:
-        broken, old: lines of the log that cannot be read; runs of other commands, settings or versions.
+        broken: lines of the log that cannot be read.
     """
     lines = [f"* left out: {'; '.join(points)}: {why}" for why, points in unavailable(rows).items()]
     for why in dict.fromkeys(row["reason"] for row in rows if row["status"] == FAILED):
@@ -83,8 +84,6 @@ def troubles(rows: Sequence[Row], found: Sequence[Group], broken: int = 0, old: 
         lines.append("* LPIPS is not given: its weights are not installed; docs/quality.md says how to get them")
     if broken:
         lines.append(f"* {broken} line{'s' if broken > 1 else ''} of the log could not be read and went unused")
-    if old:
-        lines.append(f"* {old} run{'s' if old > 1 else ''} in the log are of other commands, settings or versions")
     return "\n".join(lines)
 
 
@@ -106,6 +105,8 @@ def _row(group: Group) -> list[str]:
     cells.append(_times(group.ratio))
     forwards = group.mean("forwards")
     cells.append("" if forwards is None else f"{forwards.mean:.0f}")
+    kept = group.mean("bytes")
+    cells.append("" if kept is None or group.name[1] == ORIGINAL else f"{kept.mean / 1e6:.1f}")
     peaks = [row.get("memory") or row.get("rss") for row in group.rows.values()]
     known = [peak for peak in peaks if peak]
     cells.append(f"{max(known) / 1e6:.0f}" if known else "")
@@ -128,13 +129,3 @@ def _failures(group: Group) -> str:
     told = [f"{count} {fault}" for fault, count in group.faults.items()]
     told += [f"{len(group.failed)} with an error"] if group.failed else []
     return ", ".join(told) or "0"
-
-
-def summary(found: Sequence[Group]) -> dict[str, dict[str, float | None]]:
-    """Means by point, for programs."""
-    keys = ("seconds", "dit", "forwards", "psnr", "ssim", "lpips")
-    return {
-        group.name[2]: {key: None if (mean := group.mean(key)) is None else mean.mean for key in keys}
-        | {"speedup": group.times("seconds"), "dit_speedup": group.times("dit"), "work": group.ratio}
-        for group in found
-    }
