@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ from .points import ORIGINAL, Job, digest
 PLACEHOLDERS = ("{out}", "{prompt}", "{seed}", "{steps}")
 TAIL = 12
 """Lines of a command's output that are shown where it failed."""
-_SMALL = 2**20
-"""Bytes of a file in the command that is looked into, to know a changed script."""
+_SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
+"""Files in the command that are looked into, to know a changed one; not those that it writes."""
 _TICK = 0.2
 
 
@@ -84,15 +85,11 @@ class Command:
         """The command, to be read or copied."""
         return shlex.join(self.words)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Ten letters of all that a run's output hangs on, as far as it can be seen from outside."""
-        files = [Path(word) for word in self.words]
-        contents = {
-            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-            if path.is_file() and path.stat().st_size < _SMALL
-        }
+        scripts = [path for path in map(Path, self.words) if path.suffix in _SCRIPTS and path.is_file()]
+        contents = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts}
         return digest(self.words, os.getcwd(), self.steps, contents, code(), metadata.version("torch"))
 
     def example(self, prompt: str, seed: int) -> str:
