@@ -82,6 +82,11 @@ def test_where_nothing_more_is_skipped_the_search_ends():
     assert found.next is None and found.ceiling == found.best == 6.8
 
 
+def test_a_dent_is_seen():
+    assert Search({3.0: 0.5, 4.5: 0.55, 6.0: -1.0}).dent is None
+    assert Search({3.0: 0.5, 7.7: -0.4, 8.0: -0.2}).dent == (7.7, 8.0)
+
+
 # Points, bounds
 
 

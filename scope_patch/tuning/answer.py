@@ -59,6 +59,12 @@ class Answer:
             lines.append(f"target {beyond:g} is {what} ({values(self.rows[beyond])})")
         elif self.found.ceiling is not None:
             lines.append(f"from target {self.found.ceiling:g} on nothing more is skipped")
+        if dent := self.found.dent:
+            low, high = dent
+            lines.append(
+                f"nearness does not fall steadily on these videos (target {high:g} is nearer than {low:g}): a little "
+                "more or less may tip one over, and more prompts or seeds say more"
+            )
         if not self.bounds.fast_enough(rows):
             lines.append(f"no target keeps {self.bounds}: this one takes {fmean(row['seconds'] for row in rows):.1f} s")
         if self.stopped:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 START, LEAST, MOST = 3.0, 1.2, 20.0
 """The first target, and between which ones it is looked for."""
@@ -16,6 +17,8 @@ STRIDE = 1.5
 """From one target to the next while there is no bracket."""
 CLOSE = 1.05
 """How many times the upper end is the lower one when a bracket is narrow enough."""
+DENT = 0.1
+"""Powers of ten of the error; less is noise."""
 EDGE = 0.25
 """Of a bracket, in the logarithm: no step comes nearer to an end."""
 
@@ -79,6 +82,14 @@ class Search:
         shares = min(max(share, EDGE), 1 - EDGE), 0.5
         between = (rung(low * (high / low) ** share) for share in shares)
         return next((aim for aim in between if low < aim < high), None)
+
+    @property
+    def dent(self) -> tuple[float, float] | None:
+        """Two targets next to one another, of which the higher one is clearly the better."""
+        for low, high in pairwise(sorted(self.slacks)):
+            if self.slacks[high] - self.slacks[low] > DENT:
+                return low, high
+        return None
 
     @property
     def left(self) -> list[float]:
