@@ -384,6 +384,22 @@ def test_bad_input_is_one_sentence_before_anything_runs(words, complaint, tmp_pa
     assert not list(tmp_path.glob("scope_tune/runs*"))
 
 
+def test_a_metric_without_its_package_is_told_before_anything_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    assert main(["tune", "--", *SCRIPT]) == 2
+    assert "this needs scikit-image" in capsys.readouterr().err and not list(tmp_path.glob("scope_tune/runs*"))
+
+
+def test_device_memory_is_in_the_report(monkeypatch, tmp_path):
+    for name, value in (("is_available", True), ("is_initialized", True), ("max_memory_allocated", 123)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    from scope_patch.report import sink
+
+    assert sink.device_peak() == 123
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert sink.device_peak() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_whole_lines_and_goes_on(number, tmp_path):
     methods = ["--methods", "scope:2", "scope:3", "scope:4"]

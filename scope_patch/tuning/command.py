@@ -16,7 +16,7 @@ from . import results
 from .answer import Case, find
 from .bounds import Bounds
 from .commands import Command, flags
-from .harness import Harness, jobs
+from .harness import Harness, check_packages, jobs
 from .log import opened
 from .options import CHOSEN
 from .points import parse
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         name: value for name in NAMES if name not in CHOSEN and (value := getattr(options, name, None)) is not None
     }
     Settings(**settings)  # what cannot be used is said before the first run
+    check_packages()
     command = Command(words, options.steps)
     cases = _cases(command, options.prompts, options.seeds)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C

@@ -24,7 +24,7 @@ from . import results, tables
 from .answer import Answer, find
 from .bounds import Bounds
 from .commands import Made, told
-from .harness import Harness
+from .harness import Harness, check_packages
 from .log import opened
 from .points import ORIGINAL, Job
 from .progress import Progress
@@ -77,6 +77,7 @@ def tune(
 
     Raises UsageError where nothing can be compared, NotApplied where there is no known pipeline, and what `make` does.
     """
+    check_packages()
     bounds = Bounds(psnr, ssim, lpips, seconds)
     maker = Function(make, pipe if pipe is not None else _pipeline_of(make))
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..compare import lpips
+from ..compare.read import extra
 from ..errors import ScopePatchError, UsageError
 from . import preview
 from .commands import Made, RunFailed, last_lines
@@ -22,6 +23,19 @@ from .points import ORIGINAL, Job, Point, digest
 
 PREVIEW = "preview"
 """Of a run's folder: the file that the page shows, whatever it ends in."""
+
+
+NEEDS = {
+    "skimage.metrics": "scikit-image", "PIL.Image": "pillow", "imageio_ffmpeg": "imageio-ffmpeg",
+    "filelock": "filelock", "matplotlib": "matplotlib", "jinja2": "jinja2", "tqdm": "tqdm",
+}  # fmt: skip
+"""Modules, and the packages they come from: what is missing is said before the first run, not after it."""
+
+
+def check_packages() -> None:
+    """Raises UsageError for the first that is not installed."""
+    for module, package in NEEDS.items():
+        extra(module, package)
 
 
 class Maker(Protocol):
