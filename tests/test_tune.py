@@ -22,12 +22,14 @@ import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.tuning import outputs, preview, results
+from scope_patch.tuning.answer import find
 from scope_patch.tuning.bounds import Bounds
 from scope_patch.tuning.commands import Command, Made, _fill, flags
 from scope_patch.tuning.functions import as_videos
 from scope_patch.tuning.harness import Harness, jobs
 from scope_patch.tuning.log import Log, opened
 from scope_patch.tuning.points import Job, parse, target
+from scope_patch.tuning.progress import Progress
 from scope_patch.tuning.search import CLOSE, LEAST, MOST, Search, rung
 
 SCRIPT = [sys.executable, str(ROOT / "tests" / "filming.py")]
@@ -159,9 +161,10 @@ class Counted:
         self.made.append((job.point.name, job.prompt, job.seed))
         if job.point.name in self.broken:
             raise RuntimeError("on purpose")
+        aim = job.point.x or 1.0
         error = self.edge * (job.point.x or 0.0)
         video = torch.linspace(-1, 1, 64).reshape(1, 4, 1, 4, 4) + error
-        numbers = {"seconds": 1.0, "dit": 0.8, "wall": 1.0, "forwards": 10, "flops": 100.0, "bytes": 5, "rss": None}
+        numbers = {"seconds": 10 / aim, "dit": 8 / aim, "wall": 12.0, "forwards": 10, "flops": 100 / aim, "bytes": 5}
         return Made([video], numbers)
 
 
@@ -195,6 +198,36 @@ def test_a_run_is_made_once_and_a_cut_line_again(tmp_path):
         maker.made.clear()
         assert harness.run(wanted[0])["status"] == "ok" and maker.made == []
         assert harness.run(Job(target(5), "a", 0))["status"] == "ok" and len(maker.made) == 2
+
+
+@pytest.mark.parametrize(
+    ("bounds", "broken", "expected", "words"),
+    [
+        # 20 log10(2 / error), the range of the video being 2: 0.004 is 54 dB, so that target 4 is the last one.
+        (Bounds(psnr=53.97), (), (3.8, 4.05), "times faster"),
+        (Bounds(psnr=53.97, seconds=1), (), (3.8, 4.05), "no target keeps PSNR >= 53.97 dB, 1 s at most"),
+        (Bounds(psnr=90), (), None, "cannot be reached: at target 1.2 there are PSNR 64.44 dB"),
+        (Bounds(seconds=2), (), (5, 5.3), "is too slow"),
+        (Bounds(seconds=0.1), (), None, "cannot be reached: the original takes 10.0 s"),
+        (Bounds(seconds=11), (), None, "the original already takes 10.0 s: nothing to do"),
+        (Bounds(), (), (20, 20), "times faster"),
+        (Bounds(psnr=40), ("target 4.5",), (4.25, 4.45), "target 4.5 is beyond the bound (RuntimeError: on purpose)"),
+    ],
+    ids=str,
+)
+def test_what_is_found(bounds, broken, expected, words, tmp_path):
+    maker = Counted(broken=broken)
+    with opened(tmp_path) as log, Progress() as progress:
+        harness = Harness(maker, log, tmp_path)
+        answer = find(harness, [("a", 0), ("b", 1)], bounds, {}, math.inf, progress)
+    assert words in answer.words, answer.words
+    assert (answer.target is None) == (expected is None)
+    if expected is not None:
+        assert expected[0] <= answer.target <= expected[1] and bounds.within(answer.rows[answer.target]) == (
+            "no target keeps" not in words
+        )
+        assert answer.times(answer.target) == pytest.approx(answer.target)
+    assert len(maker.made) <= 2 * 10
 
 
 def test_two_writers_are_one_too_many(tmp_path):

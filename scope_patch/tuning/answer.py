@@ -123,7 +123,8 @@ def find(
             raise UsageError(f"target {aim:g} failed where the original did not: {failed[0]}")
         if answer.bounds == Bounds():
             answer.bounds = usual(rows)
-        found.note(aim, answer.bounds.slack(rows), str([row.get("decisions") for row in rows]))
+        decisions = [row.get("decisions") for row in rows]
+        found.note(aim, answer.bounds.slack(rows), "" if None in decisions else str(decisions))
     answer.target = found.high if answer.bounds.by_time else found.best
     answer.points = [target(aim).under(settings) for aim in sorted(answer.rows)]
     return answer
