@@ -126,6 +126,12 @@ def test_a_target_is_one_and_the_same_run_for_both_commands():
     assert Job(parse("scope:3")).key("x") != Job(parse("scope:3").under({"predictor": "hold"})).key("x")
 
 
+def test_the_original_knows_the_users_host_and_nothing_else():
+    point = target(3).under({"registry": "my.py", "predictor": "hold"})
+    assert point.original.settings == {"policy": "never", "registry": "my.py"}
+    assert point.original.original.settings == point.original.settings
+
+
 def test_bounds(monkeypatch):
     row = {"status": "ok", "psnr": 40.0, "ssim": 0.99, "lpips": None, "seconds": 2.0}
     assert Bounds(psnr=30).slack([row]) == pytest.approx(1) and Bounds(ssim=0.9).slack([row]) == pytest.approx(1)

@@ -105,7 +105,7 @@ def find(
         until: on the monotonic clock; no run begins after it.
     """
     found = Search()
-    originals = [harness.original(Job(target(LEAST), *case)) for case in cases]
+    originals = [harness.original(Job(target(LEAST).under(settings), *case)) for case in cases]
     answer = Answer(None, bounds, found, originals)
     wall, seconds, dit = (sum(row[key] for row in originals) for key in ("wall", "seconds", "dit"))
     if bounds.by_time and seconds / len(cases) <= (bounds.seconds or 0):

@@ -22,6 +22,8 @@ Key = tuple[str, str, str, str, int, str]
 
 _MAIN = {"teacache": "teacache_thresh", "taylorseer": "interval", "flowcache": "rel_l1_thresh", "delta-dit": "interval"}
 """The setting of a policy's own that a bare value in `NAME:VALUE` stands for."""
+_OF_ALL = ("registry", "strict", "rank_timeout")
+"""Settings that decide nothing, and that the original needs as well."""
 METHODS = ("scope", "scope-thresholds", *_MAIN, "steps")
 
 
@@ -47,7 +49,8 @@ class Point:
     @property
     def original(self) -> Point:
         """What it is compared with."""
-        return Point(ORIGINAL, "", {"policy": "never"}, video=self.video, host=self.host)
+        kept = {name: value for name, value in (self.settings or {}).items() if name in _OF_ALL}
+        return Point(ORIGINAL, "", {"policy": "never", **kept}, video=self.video, host=self.host)
 
     def under(self, settings: dict[str, Any]) -> Point:
         """The same with more settings, which do not win over its own."""
