@@ -79,7 +79,7 @@ def tune(
     """
     check_packages()
     bounds = Bounds(psnr, ssim, lpips, seconds)
-    maker = Function(make, pipe if pipe is not None else _pipeline_of(make))
+    maker = Function(make, pipe if pipe is not None else _pipeline_of(make, settings.get("registry")))
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) if folder is None else Path(folder)
         return _tune(maker, bounds, budget, place, folder is not None, settings)
@@ -174,22 +174,22 @@ def _of_tensor(video: Tensor) -> list[Tensor]:
     return list(video.reshape(-1, *video.shape[-4:]) if video.ndim > 3 else video[None, None])
 
 
-def _pipeline_of(make: Callable[[], Any]) -> Any:
+def _pipeline_of(make: Callable[[], Any], registry: str | None) -> Any:
     """The pipeline that a function's own variables name. Raises NotApplied where none or several are known."""
     named: Mapping[str, Any] = {}
     if inspect.isfunction(make):
         held = inspect.getclosurevars(make)
         named = {**held.globals, **held.nonlocals}
-    known = {name: value for name, value in named.items() if _is_known(value)}
+    known = {name: value for name, value in named.items() if _is_known(value, registry)}
     if len({id(value) for value in known.values()}) != 1:
         what = f"more than one ({', '.join(known)})" if known else "none"
         raise NotApplied(f"of the function's own variables {what} is a known pipeline: say which one it runs by pipe=")
     return next(iter(known.values()))
 
 
-def _is_known(value: Any) -> bool:
+def _is_known(value: Any, registry: str | None) -> bool:
     try:
-        with patched(value, policy="never"):
+        with patched(value, policy="never", registry=registry):
             return True
     except NotApplied:
         return False
