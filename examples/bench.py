@@ -1,8 +1,8 @@
-"""Methods against one another on the demo model: python examples/bench.py SUITE [--prompts N] [--seeds M].
+"""The suites of docs/benchmark.md, on the demo model: python examples/bench.py SUITE [--prompts N] [--seeds M].
 
-Every run goes into OUT/SUITE.jsonl as it ends, and is not made again: stop it whenever you like, and go on with the
-same command. At the end, or with --tables-only at any time, OUT/SUITE.md and, where the suite has one, OUT/SUITE.png
-are written. docs/benchmark.md says what the suites show.
+The harness, its log and its table are those of `python -m scope_patch bench`; what is here is data. Every run goes
+into OUT/runs.jsonl as it ends, and is not made again: stop it whenever you like, and go on with the same command. At
+the end, or with --tables-only at any time, OUT/SUITE.md and, where the suite has one, OUT/SUITE.png are written.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="METHOD", help="these methods of the suite; tables show all there is"
     )
-    parser.add_argument("--threads", type=int, default=1, help="a process (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes; they disturb each other's times (default: 1)")
-    parser.add_argument("--tables-only", action="store_true", help="tables and figure of the runs that are there")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
+    parser.add_argument("--tables-only", action="store_true", help="table and figure of the runs that are there")
     args = parser.parse_args(argv)
     suite = SUITES[args.suite]
     methods = dict.fromkeys(point.method for point in suite.points)
@@ -39,36 +38,41 @@ def main(argv: list[str] | None = None) -> int:
         if name not in methods:
             parser.error(f"the suite {args.suite} has no method {name!r}; it has: {', '.join(map(repr, methods))}")
 
-    from benchmark.log import Log
+    from benchmark.demo import Demo
+    from scope_patch.compare import lpips
+    from scope_patch.tuning.harness import Harness, jobs
+    from scope_patch.tuning.log import opened
+    from scope_patch.tuning.progress import Progress
 
-    log = Log(args.out / f"{args.suite}.jsonl")
-    try:
-        if not args.tables_only:
-            from benchmark.runner import run
-
-            points = [point for point in suite.points if not args.only or point.method in args.only]
-            wanted = videos(args.prompts or suite.prompts, args.seeds or suite.seeds)
-            made = run(points, wanted, log, args.out, args.threads, args.jobs)
-            print(f"{made} runs were made; {log.path} has {len(log.rows)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    finally:
-        if log.rows:
-            write(args.suite, log, args.out)
+    with opened(args.out) as log, Progress() as progress:
+        harness = Harness(
+            Demo(args.out, args.threads), log, args.out, previews=False, told=progress.told, distance=lpips.load()
+        )
+        points = [point for point in suite.points if not args.only or point.method in args.only]
+        try:
+            wanted = jobs(points, videos(args.prompts or suite.prompts, args.seeds or suite.seeds))
+            for number, job in enumerate(wanted if not args.tables_only else []):
+                progress.left = harness.pace(len(wanted) - number)
+                harness.run(job)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+        finally:
+            write(args.suite, harness, args.out)
     return 0
 
 
-def write(name: str, log, folder: Path) -> None:
-    """The tables and the figure of what the log has."""
-    from benchmark import figures, tables
+def write(name: str, harness, folder: Path) -> None:
+    """The table and the figure of what the log has."""
+    from benchmark.figures import figure
+    from scope_patch.tuning import results
 
     suite = SUITES[name]
-    rows, old = log.of(suite.points)
-    told = tables.text(name, suite, rows, log.broken, old)
+    told = results.text(f"python examples/bench.py {name}", harness, suite.points)
+    told = "\n\n".join([f"# {name}: {suite.about}", told.strip(), *([suite.notes] if suite.notes else [])]) + "\n"
     (folder / f"{name}.md").write_text(told, encoding="utf-8")
     print(told)
-    drawn = figures.figure(suite, tables.ordered(suite, rows))
+    drawn = figure(suite.about, suite.axis, results.found_in(harness, suite.points)) if suite.figure else None
     if drawn is not None:
         (folder / f"{name}.png").write_bytes(drawn)
 

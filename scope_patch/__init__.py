@@ -15,9 +15,10 @@ from .errors import NotApplied, ScopePatchError, UsageError
 
 if TYPE_CHECKING:
     from .patch.handle import Handle, apply, patched
+    from .tuning.functions import tune
 
 __version__ = "0.1.0"
-__all__ = ["Handle", "NotApplied", "ScopePatchError", "UsageError", "__version__", "apply", "patched"]
+__all__ = ["Handle", "NotApplied", "ScopePatchError", "UsageError", "__version__", "apply", "patched", "tune"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from .patch import handle
 
         return getattr(handle, name)
+    if name == "tune":
+        from .tuning.functions import tune
+
+        return tune
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

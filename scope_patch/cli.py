@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.action in ("run", "calibrate"):
             return _run(options, command)
+        if options.action in ("tune", "bench"):
+            from .tuning import command as tuning  # torch with it
+
+            return tuning.run(options, command)
         if command:
             raise UsageError(f"{options.action} takes no command behind `--`; did you mean `run`?")
         if options.action == "compare":
@@ -69,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(
-        dest="action", required=True, metavar="{run,plan,calibrate,report,compare,list,doctor}"
+        dest="action", required=True, metavar="{run,tune,bench,plan,calibrate,report,compare,list,doctor}"
     )
     command = partial(commands.add_parser, allow_abbrev=False)
     run = command(
@@ -89,6 +93,18 @@ def parser() -> argparse.ArgumentParser:
     for name, running in (("run", run), ("calibrate", calibrate)):
         _add_settings(running, name)
         running.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+    for name, words in (
+        ("tune", "find the highest speed-up that keeps a bound, by running a command of yours"),
+        ("bench", "methods and speed-ups side by side, on a command of yours"),
+    ):
+        tuned = command(
+            name,
+            help=words,
+            usage=f"python -m scope_patch {name} [OPTIONS] -- COMMAND [ARG ...]",
+            description="In the command {out} stands for the folder or file of a run (without it: what appears in the "
+            "working directory), {prompt} and {seed} for those of a video.",
+        )
+        _add_tuning(tuned, bench=name == "bench")
     plan = command("plan", help="decisions, forwards and FLOPs of a run, before it and without weights")
     hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
     for name, add in (
@@ -120,11 +136,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
+def _add_settings(parser: argparse.ArgumentParser, command: str, without: Sequence[str] = ()) -> None:
     """The settings that `command` has as options; one that is not given is None, so that weaker sources are asked."""
     for setting in fields(Settings):
         option, default = OPTIONS[setting.name], setting.default
-        if command not in option.commands:
+        if command not in option.commands or setting.name in without:
             continue
         more: dict[str, Any] = {"metavar": option.metavar}
         words = option.help
@@ -133,6 +149,14 @@ def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
         elif default is not None:
             words += f" (default: {default:g})" if isinstance(default, int | float) else f" (default: {default})"
         parser.add_argument(flag(setting.name), dest=setting.name, help=words, **more)
+
+
+def _add_tuning(parser: argparse.ArgumentParser, bench: bool) -> None:
+    """The options of `tune` and `bench`, and those of `run` that they do not choose themselves."""
+    from .tuning.options import CHOSEN, add
+
+    add(parser, bench)
+    _add_settings(parser, "run", CHOSEN)
 
 
 def _version() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from itertools import pairwise
 
 import pytest
 import torch
@@ -16,12 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(ROOT / "examples"))
 
 import bench
-from benchmark import charts, check, hosts, log, looks, prompts, references, suites, sums
-from benchmark.points import CALIBRATED, Point, Suite
+import paper
+from benchmark import demo, figures, hosts, prompts, suites
+from benchmark.demo import CALIBRATED, Demo
+from benchmark.suites import NEVER, Suite
 from benchmark.watch import Timed, no_waiting
 from benchmark.work import Work
-from benchmark.worker import Worker
 from demo_model import text
+from scope_patch.settings import Settings
+from scope_patch.tuning import check, sums
+from scope_patch.tuning.points import Point, parse
 
 VIDEO = {"num_frames": 17, "num_inference_steps": 8}
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9}
@@ -37,11 +40,11 @@ TINY = Suite(
         tiny("scope", "one skip", {**PREDICT, "max_skip": 1}, 1),
         tiny("scope", "four skips", {**PREDICT, "max_skip": 4}, 4),
         tiny("scope, calibrated", "target 2", {"target_speedup": 2, "profile": CALIBRATED}, 2),
-        tiny("reduced steps", "slow: 4 steps", None, 2, num_inference_steps=4),
+        tiny("reduced steps", "slow: 4 steps", NEVER, 2, num_inference_steps=4),
         tiny("a rival", "any", {"policy": "nobody-has-this:key=1"}, 2),
-        tiny("a failure", "any", None, 2, guidance_scale="no number"),
+        tiny("a failure", "any", NEVER, 2, guidance_scale="no number"),
     ),
-    figure="lines",
+    figure=True,
     axis="most skips",
 )
 
@@ -59,64 +62,43 @@ def go(folder, *more):
 
 def test_a_suite_is_made_once_and_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(suites.SUITES, "tiny", TINY)
-    monkeypatch.setattr("benchmark.worker.CALIBRATION", prompts.CALIBRATION[:1])
+    monkeypatch.setattr(demo, "CALIBRATION", prompts.CALIBRATION[:1])
     made = []
-    run = Worker.run
-    monkeypatch.setattr(Worker, "run", lambda self, job: made.append(job.point.name) or run(self, job))
+    make = Demo.make
+    monkeypatch.setattr(Demo, "make", lambda self, job, folder: made.append(job.point.name) or make(self, job, folder))
     assert go(tmp_path) == 0
     told = (tmp_path / "tiny.md").read_text()
-    assert len(made) == 5
-    path = tmp_path / "tiny.jsonl"
+    assert made == ["", "one skip", "four skips", "target 2", "slow: 4 steps", "any"]
+    path = tmp_path / "runs.jsonl"
     rows = {(row["method"], row["point"]): row for row in map(json.loads, path.read_text().splitlines())}
-    assert [row["status"] for row in rows.values()].count("ok") == 4
-    slow = rows["reduced steps", "slow: 4 steps"]
-    assert slow["reference"]["flops"] == 2 * slow["flops"]
+    assert [row["status"] for row in rows.values()].count("ok") == 5
+    assert rows["original", ""]["flops"] == 2 * rows["reduced steps", "slow: 4 steps"]["flops"]
     assert rows["scope", "one skip"]["psnr"] > rows["scope", "four skips"]["psnr"]
-    assert "## Table 1" in told and "## Against scope" in told and "* failed: a failure, any: TypeError" in told
-    assert "not available here: a rival, any: there is no policy 'nobody-has-this" in told
+    assert "## Against scope" in told and "* failed: a failure, any: TypeError" in told
+    assert "left out: a rival, any: there is no policy 'nobody-has-this" in told
     picture = (tmp_path / "tiny.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) < 150_000
 
     # An interruption cut the last line that went well. It is made again; so is what failed, every time.
-    lines = [line for line in path.read_text().splitlines() if "a failure" not in line]
+    lines = [line for line in path.read_text().splitlines() if "a failure" not in line and "a rival" not in line]
     path.write_text("\n".join([*lines[:-1], lines[-1][:50]]))
     capsys.readouterr(), made.clear()
     assert go(tmp_path) == 0
     assert made == ["slow: 4 steps", "any"]
     assert "1 line of the log could not be read" in (tmp_path / "tiny.md").read_text()
-    made.clear()
-    assert go(tmp_path) == 0
-    assert made == ["any"]
     picture = (tmp_path / "tiny.png").read_bytes()
 
-    monkeypatch.setattr(Worker, "__init__", None)  # tables need no model
+    monkeypatch.setattr(hosts, "build", None)  # tables need no model
     (tmp_path / "tiny.png").unlink()
+    made.clear()
     assert go(tmp_path, "--tables-only") == 0
-    assert (tmp_path / "tiny.png").read_bytes() == picture
+    assert (tmp_path / "tiny.png").read_bytes() == picture and made == []
 
 
 def test_an_unknown_method_is_refused_with_those_there_are(capsys):
     with pytest.raises(SystemExit):
         bench.main(["steps", "--only", "scoop"])
     assert "it has: 'scope'" in capsys.readouterr().err
-
-
-def test_rows_of_other_settings_or_weights_stay_out(tmp_path):
-    point = TINY.points[0]
-    kept = log.Log(tmp_path / "x.jsonl")
-    row = dict.fromkeys(log.KEY, "") | {"host": point.host, "method": point.method, "point": point.name}
-    kept.add({**row, "options": "of old", "status": "ok"})
-    assert kept.of(TINY.points) == ([], 1)
-
-
-def test_a_broken_reference_is_none(tmp_path):
-    path = tmp_path / "x.pt"
-    assert references.load(path) is None
-    for content in (b"", b"PK\x03\x04 cut", b"nothing"):
-        path.write_bytes(content)
-        assert references.load(path) is None
-    torch.save({"video": torch.zeros(1)}, path)
-    assert references.load(path) is None
 
 
 def test_work_is_what_torch_counts():
@@ -167,11 +149,9 @@ def test_points_have_names_of_their_own(suite):
 
 
 def group(method, ratio, values):
-    rows = {
-        ("a prompt", seed): {"psnr": value, "flops": 1.0, "reference": {"flops": ratio}, "x": None}
-        for seed, value in enumerate(values)
-    }
-    return sums.Group(("demo", method, "any"), rows, [])
+    rows = {("a prompt", seed): {"psnr": value, "flops": 1.0} for seed, value in enumerate(values)}
+    originals = {video: {"flops": ratio} for video in rows}
+    return sums.Group(("demo", method, "any"), rows, originals, [])
 
 
 def test_ours_is_interpolated_in_the_logarithm_video_by_video():
@@ -190,7 +170,52 @@ def test_an_aim_beyond_a_methods_range_counts_once():
 
 
 def test_every_method_is_drawn_its_own_way():
-    made = looks.looks(["scope", "hold", "taylor1", "teacache"])
-    assert len({look.colour for look in made.values()}) == len({look.marker for look in made.values()}) == 4
-    heights = sorted(charts.spread({"a": 0.5, "b": 0.5, "c": 0.51, "d": 0.0}).values())
-    assert min(high - low for low, high in pairwise(heights)) == pytest.approx(charts.GAP)
+    made = figures._looks(["scope", "hold", "taylor1", "teacache"])
+    assert len({look[0] for look in made.values()}) == len({look[1] for look in made.values()}) == 4
+
+
+# The paper's tables
+
+
+@pytest.mark.parametrize("host", paper.PAIRS)
+@pytest.mark.parametrize("table", paper.TABLES)
+def test_the_papers_tables_are_bench_commands(table, host, tmp_path, capsys):
+    config = {"runtime_config": {"num_frames": 96, "num_steps": 8, "window_size": 4}, "engine_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    words = [table, "--host", host, "--repo", str(tmp_path), "--config", "config.json", "--prompts", "prompts.txt"]
+    assert paper.main([*words, "--folder", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == (len(paper.LENGTHS[host]) if table == "figure-8" else 1)
+    for line in told:
+        ours, _, command = line.partition(" -- ")
+        methods = ours.partition("--methods ")[2].split()
+        for method in methods:
+            Settings(**parse(method).settings)
+        assert methods and "{prompt}" in command and "{out}" in command
+    if host == "magi-1":
+        written = json.loads((tmp_path / "out" / "magi-1-240.json").read_text()) if table != "figure-8" else None
+        assert written is None or written["runtime_config"]["num_steps"] == 64
+
+
+def test_measured_stands_beside_the_papers_and_videos_are_laid_out_for_vbench(tmp_path, capsys):
+    common = {"host": "", "options": "", "video": {}, "status": "ok", "failures": {}, "x": None, "seed": 0}
+    each = {"psnr": [40.0], "ssim": [1.0], "lpips": [None]}
+    lines = []
+    for prompt in ("a disc", "a ring / two"):
+        for method, point, flops in (("original", "", 2e17), ("scope", "fast", 4e16)):
+            folder = f"runs/{method}{len(prompt)}"
+            (tmp_path / folder / "out").mkdir(parents=True)
+            (tmp_path / folder / "out" / "video_17.mp4").write_bytes(b"")
+            row = {"prompt": prompt, "method": method, "point": point, "flops": flops, "seconds": flops, "each": each}
+            lines.append({**common, **row, "folder": folder, "outputs": ["out/video_17.mp4"]})
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert paper.main(["--tell", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "| scope:fast " in told and "| 5.27      | 5.00 " in told and "| 245.01    | 200.00 " in told
+    assert "| scope:slow           | DiT work | 4.55      | not in this folder |" in told
+    assert paper.main(["--vbench", str(tmp_path)]) == 0
+    assert "vbench evaluate --mode custom_input" in capsys.readouterr().out
+    for method in ("original", "scope-fast"):
+        names = json.loads((tmp_path / "vbench" / f"{method}.json").read_text())
+        assert names == {"a disc-0.mp4": "a disc", "a ring   two-0.mp4": "a ring / two"}
+        assert {path.name for path in (tmp_path / "vbench" / method).iterdir()} == names.keys()

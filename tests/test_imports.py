@@ -16,7 +16,7 @@ PACKAGE = ROOT / "scope_patch"
 # below all. A module may import what stands in a later row, or in its own without a circle. Longest prefix wins.
 LAYERS: list[list[str]] = [
     ["scope_patch.__main__", "scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
-    ["scope_patch.doctor", "scope_patch.launch", "scope_patch.outlook", "scope_patch.compare"],
+    ["scope_patch.doctor", "scope_patch.launch", "scope_patch.outlook", "scope_patch.compare", "scope_patch.tuning"],
     ["scope_patch.patch.handle", "scope_patch.patch.hooks"],
     ["scope_patch.catalogue"],
     ["scope_patch.patch"],

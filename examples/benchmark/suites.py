@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from . import rivals
-from .points import CALIBRATED, OURS, Point, Suite
+from dataclasses import dataclass
+
+from scope_patch.tuning.points import OURS, Point
+
+from .demo import CALIBRATED
+
+NEVER = {"policy": "never"}  # the host as it is, timed
 
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9}  # Predict wherever it may: equal forwards for all
 HOLD = {**PREDICT, "predictor": "hold"}
@@ -15,9 +20,59 @@ KEPT_AR_STEP = (25, 15, 5)
 """Steps with ar_step 5, whose 20 iterations of delay no saving of steps can touch."""
 
 
+RIVALS = {
+    "teacache": "teacache:ckpt_dir=none",  # upstream's polynomials were fitted to other models
+    "taylorseer": "taylorseer:max_order=1",
+    "taylorseer, order 2": "taylorseer:max_order=2",
+    "delta-dit": "delta-dit",
+    "flowcache": "flowcache",
+}
+TARGETS = {
+    "teacache": (1.5, 2, 3, 4, 5, 6),
+    "taylorseer": (2, 3, 4, 5, 6),
+    "taylorseer, order 2": (2, 3, 4, 5, 6),
+    "delta-dit": (1.5, 2, 3, 4),
+    "flowcache": (1.5, 2, 3),
+}
+"""What each can reach, and the first aim beyond it: from there on every aim is the same run."""
+PAPER = {"slow": 4.55, "fast": 5.27}
+"""The paper's speed-ups on SkyReels-V2, to which our presets aim too."""
+
+
+def rivals() -> list[Point]:
+    """Every rival over its range."""
+    return [rival(name, f"target {x:g}", x) for name, aims in TARGETS.items() for x in aims]
+
+
+def rivals_slow_and_fast() -> list[Point]:
+    """Every rival that gets there at the paper's two."""
+    able = [name for name, aims in TARGETS.items() if max(aims) > max(PAPER.values())]
+    return [rival(name, f"{level}: target {x}", x) for name in able for level, x in PAPER.items()]
+
+
+def rival(name: str, words: str, x: float) -> Point:
+    return Point(name, words, {"policy": RIVALS[name], "target_speedup": x})
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """Points, with how many prompts and seeds are filmed unless asked otherwise.
+
+    Attributes: figure, whether it has one; axis, what the points' `x` is, "" for the plane of speed and quality.
+    """
+
+    about: str
+    points: tuple[Point, ...]
+    prompts: int = 8
+    seeds: int = 1
+    figure: bool = False
+    axis: str = ""
+    notes: str = ""
+
+
 def reduced() -> list[Point]:
     return [
-        Point("reduced steps", f"{steps} steps, ar_step {lag}", None, {"num_inference_steps": steps, "ar_step": lag})
+        Point("reduced steps", f"{steps} steps, ar_step {lag}", NEVER, {"num_inference_steps": steps, "ar_step": lag})
         for steps, lag in REDUCED.values()
     ]
 
@@ -78,7 +133,7 @@ def selective() -> list[Point]:
 
 def steps() -> list[Point]:
     kept = [
-        Point("reduced steps, ar_step 5", f"{n} steps", None, {"num_inference_steps": n, "ar_step": 5})
+        Point("reduced steps, ar_step 5", f"{n} steps", NEVER, {"num_inference_steps": n, "ar_step": 5})
         for n in KEPT_AR_STEP
     ]
     narrow = [
@@ -95,10 +150,12 @@ def slow_and_fast() -> list[Point]:
         for level in ("slow", "fast")
     ]
     cut = [
-        Point("reduced steps", f"{level}: {steps} steps, ar_step 1", None, {"num_inference_steps": steps, "ar_step": 1})
+        Point(
+            "reduced steps", f"{level}: {steps} steps, ar_step 1", NEVER, {"num_inference_steps": steps, "ar_step": 1}
+        )
         for level, steps in (("slow", 11), ("fast", 9))
     ]
-    return [*own, *cut, *rivals.levels()]
+    return [*own, *cut, *rivals_slow_and_fast()]
 
 
 def levels() -> list[Point]:
@@ -121,27 +178,27 @@ RANGE_NOTE = (
 SUITES = {
     "main": Suite(
         "Every method over its range: speed against quality.",
-        (*ours(), *reduced(), *rivals.sweep(), *slow_and_fast()),
-        prompts=16, seeds=2, figure="plane", notes=STEPS_NOTE + RANGE_NOTE,
+        (*ours(), *reduced(), *rivals(), *slow_and_fast()),
+        prompts=16, seeds=2, figure=True, notes=STEPS_NOTE + RANGE_NOTE,
     ),
     "thresholds": Suite("Table 2 of the paper: the two thresholds.", tuple(thresholds())),
     "k-max": Suite(
-        "Figure 7 of the paper: the most skips in a row, K.", tuple(k_max()), figure="lines", axis="most skips, K"
+        "Figure 7 of the paper: the most skips in a row, K.", tuple(k_max()), figure=True, axis="most skips, K"
     ),
     "length": Suite(
         "Figure 8 of the paper: the length of the video.",
-        tuple(length()), prompts=4, figure="lines", axis="video frames",
+        tuple(length()), prompts=4, figure=True, axis="video frames",
     ),
     "predictors": Suite("Predictors, each on the same forwards.", tuple(predictors())),
     "selective": Suite(
         "Forwarding only latent frames under way, with block-causal and with full attention.", tuple(selective())
     ),
     "steps": Suite(
-        "Fewer steps for the same time.", tuple(steps()), figure="plane",
+        "Fewer steps for the same time.", tuple(steps()), figure=True,
         notes=STEPS_NOTE + " `selective`: the same, forwarding only the latent frames under way, as we do.",
     ),
     "levels": Suite(
         "Where it is skipped: the velocity (no forward), or the residual of the blocks (embedding and head are fresh).",
-        tuple(levels()), figure="plane",
+        tuple(levels()), figure=True,
     ),
 }  # fmt: skip

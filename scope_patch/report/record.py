@@ -120,6 +120,7 @@ class GenerationRecord:
             the `target` that was aimed at.
         history_bytes_peak: the most that velocities took at once.
         replay_bytes_peak: the most that was kept at once to take skipped steps again.
+        device_bytes_peak: the most that its process had allocated on its accelerator, as torch counts; 0 without one.
         guards, forced: how often, by name: a decision that could not be carried out; forwards that are no denoise
             step's own.
         pid, rank: the process that it ran in, and its rank; None where it has none.
@@ -136,6 +137,7 @@ class GenerationRecord:
     seconds: Seconds = field(default_factory=Seconds)
     history_bytes_peak: int = 0
     replay_bytes_peak: int = 0
+    device_bytes_peak: int = 0
     guards: dict[str, int] = field(default_factory=dict)
     forced: dict[str, int] = field(default_factory=dict)
     signal: str | None = None

@@ -58,6 +58,7 @@ class Sink:
             self._begin()
         with self._lock:
             if ended is not None and ended.pid in (None, self._process):
+                ended.device_bytes_peak = device_peak()
                 self._untold.begin(ended)
             report = self.run.settings.report
             try:
@@ -183,6 +184,13 @@ def speak(before: tuple[int, int] | None, imported: bool) -> None:
         with suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
+
+
+def device_peak() -> int:
+    """Bytes that torch had allocated at the most on this process's accelerator, as it counts them; 0 without one."""
+    torch = sys.modules.get("torch")
+    ready = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return int(torch.cuda.max_memory_allocated()) if torch is not None and ready else 0
 
 
 def _all(*parts: Values) -> Values:

@@ -1,6 +1,6 @@
-"""Is ours below anything at equal DiT FLOPs? Each other point against our own points to both sides of it.
+"""Is ours below anything at equal DiT work? Each other point against our own points to both sides of it.
 
-Ours is interpolated linearly in the logarithm of the FLOPs saved, video by video, so that differences are paired.
+Ours is interpolated linearly in the logarithm of the work saved, video by video, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from .markdown import table as markdown
 from .points import OURS
 from .sums import Group, Mean, Video
+from .tables import markdown
 
 SLACK = 1.02
 """A point up to 2 % outside our range is compared with our nearest."""
@@ -23,15 +23,18 @@ METRICS = (("psnr", "PSNR", 2, " dB"), ("ssim", "SSIM", 4, ""))
 
 def table(found: list[Group]) -> str:
     """Markdown; "" where ours is not among the points, or nothing else is."""
-    lines, below = [], {metric: [] for metric, *_ in METRICS}
+    lines: list[list[str]] = []
+    below: dict[str, list[tuple[Group, Mean]]] = {metric: [] for metric, *_ in METRICS}
     compared = 0
+    found = [group for group in found if group.ratio is not None and all(group.mean(key) for key, *_ in METRICS)]
     hosts = dict.fromkeys(group.name[0] for group in found)
     for host in hosts:
-        ours = sorted((g for g in found if g.name[:2] == (host, OURS)), key=lambda group: group.ratio)
+        ours = sorted((g for g in found if g.name[:2] == (host, OURS)), key=_ratio)
         for group in distinct(g for g in found if ours and g.name[0] == host and g.name[1] != OURS):
-            cells = [*group.name[1:], f"{group.ratio:.2f}"]
+            cells = [*group.name[1:], f"{_ratio(group):.2f}"]
             differences = {metric: difference(ours, group, metric) for metric, *_ in METRICS}
-            if None in differences.values():
+            known = {metric: each for metric, each in differences.items() if each is not None}
+            if len(known) < len(METRICS):
                 lines.append([*cells, "", *["no point of ours to both sides", ""] * len(METRICS)])
                 continue
             rival = not group.name[1].startswith(OURS)  # not one of our own variants
@@ -39,15 +42,20 @@ def table(found: list[Group]) -> str:
             cells.append(str(len(shared([*ours, group]))))
             for metric, _, places, unit in METRICS:
                 other = Mean.of(group.rows[video][metric] for video in shared([*ours, group]))
-                cells += [f"{other.mean:.{places}f}", verdict(differences[metric], places, unit)]
-                if rival and differences[metric].mean < 0:
-                    below[metric].append((group, differences[metric]))
+                cells += [f"{other.mean:.{places}f}", verdict(known[metric], places, unit)]
+                if rival and known[metric].mean < 0:
+                    below[metric].append((group, known[metric]))
             lines.append(cells)
     if not lines:
         return ""
     head = ["method", "point", "DiT FLOPs", "n", *(x for _, title, *_ in METRICS for x in (title, f"{OURS} is"))]
     told = [_summary(title, below[metric], compared) for metric, title, *_ in METRICS]
     return markdown(head, lines) + "\n\n" + "\n".join(told)
+
+
+def _ratio(group: Group) -> float:
+    assert group.ratio is not None, "others were left out"
+    return group.ratio
 
 
 def distinct(found: Iterable[Group]) -> list[Group]:
@@ -65,7 +73,7 @@ def difference(ours: list[Group], other: Group, metric: str) -> Mean | None:
     Args:
         ours: by ascending ratio.
     """
-    weights = _weights([group.ratio for group in ours], other.ratio)
+    weights = _weights([_ratio(group) for group in ours], _ratio(other))
     videos = shared([*ours, other])
     if weights is None or not videos:
         return None

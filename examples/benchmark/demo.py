@@ -1,0 +1,90 @@
+"""The demo as what a harness runs: a function in this process, with the DiT's work counted by hooks."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import scope_patch
+from scope_patch.report.summary import Totals
+from scope_patch.tuning.commands import Made, told
+from scope_patch.tuning.machine import code
+from scope_patch.tuning.points import ORIGINAL, Job, Point, digest
+
+from . import hosts
+from .prompts import CALIBRATION, CALIBRATION_SEED
+from .work import Work
+
+CALIBRATED = "(calibrated here)"
+"""Stands for the path of the profile that the bench makes, in a point's settings."""
+
+
+class Demo:
+    """Makes a job's video with the demo model.
+
+    Args:
+        folder: where profiles are kept.
+        threads: of torch.
+    """
+
+    name = "the demo (examples/demo_model)"
+    measured = (
+        "counted in the run by hooks: matrix products, and attention where its mask lets it through (with the masked "
+        "pairs, which torch computes too, narrower forwards would save more)"
+    )
+    clock = "in CPU time, which other load on the machine moves less than the clock's"
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self.folder, self.pipe = folder, lru_cache(hosts.build)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights and of our code."""
+        return digest(hosts.fingerprint(), code(), torch.__version__)
+
+    def available(self, job: Job) -> str:
+        """Why these settings cannot be used here. Generates nothing."""
+        try:
+            with scope_patch.patched(self.pipe(job.point.host), **self._settings(job.point, make=False), strict=True):
+                return ""
+        except scope_patch.ScopePatchError as error:
+            return str(error)
+
+    def make(self, job: Job, folder: Path) -> Made:
+        """One video, uint8 [F, H, W, 3], in memory. Raises what the host raises."""
+        from demo_model import pipeline
+
+        point = job.point
+        pipe = self.pipe(point.host)
+        with scope_patch.patched(pipe, **self._settings(point), strict=True) as run, Work(pipe.transformer) as work:
+            begin, cpu = time.perf_counter(), time.process_time()
+            latents = pipeline.sample(pipe, job.prompt, seed=job.seed, **{**point.video, **point.instead})
+            cost = {"wall": time.perf_counter() - begin, "seconds": time.process_time() - cpu}
+        numbers = told(run, Totals.of(run.generations), job.point.method == ORIGINAL)
+        counted = {"flops": work.flops, "forwards": work.forwards, "latent_frames": work.frames}
+        finite = {} if latents.isfinite().all() else {"non-finite": "in the latents"}
+        return Made([pipeline.decode(pipe, latents.nan_to_num())[0]], {**numbers, **cost, **counted}, finite)
+
+    def calibrated(self, point: Point) -> Path:
+        """The profile for this point's host and video, made where there is none; on prompts of its own."""
+        from demo_model import pipeline
+
+        path = self.folder / f"profile-{digest(self.fingerprint, point.host, point.video)}.json"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with scope_patch.patched(self.pipe(point.host), policy="never", calibrate=str(part), strict=True):
+                for k, prompt in enumerate(CALIBRATION):
+                    pipeline.sample(self.pipe(point.host), prompt, seed=CALIBRATION_SEED + k, **point.video)
+            part.replace(path)
+        return path
+
+    def _settings(self, point: Point, make: bool = True) -> dict[str, Any]:
+        settings = dict(point.settings or {})
+        if settings.get("profile") == CALIBRATED:
+            settings["profile"] = str(self.calibrated(point)) if make else None
+        return settings

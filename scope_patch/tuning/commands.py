@@ -1,0 +1,221 @@
+"""The user's command as what makes videos: `run -- COMMAND` in a process of its own, and what it left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import launch
+from ..errors import UsageError
+from ..report.read import read as read_report
+from ..report.record import PARTLY, Run
+from ..report.summary import Totals
+from ..settings import OPTIONS, flag
+from .machine import code
+from .outputs import Snapshot, collected
+from .points import ORIGINAL, Job, digest
+
+PLACEHOLDERS = ("{out}", "{prompt}", "{seed}", "{steps}")
+TAIL = 12
+"""Lines of a command's output that are shown where it failed."""
+_SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
+"""Files in the command that are looked into, to know a changed one; not those that it writes."""
+_TICK = 0.2
+
+
+class RunFailed(UsageError):  # noqa: N818 - it says the outcome, as NotApplied does
+    """A run of the command came to nothing; the message has its last lines of output."""
+
+
+@dataclass
+class Made:
+    """What a run left, and what it cost.
+
+    Attributes:
+        outputs: its files, or videos where they are in memory: frames uint8 [F, H, W, 3], or latents.
+        numbers: of the row, by name; None: not known here.
+        failures: what is wrong with it that its pictures do not show.
+    """
+
+    outputs: Sequence[Path | Tensor]
+    numbers: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class Command:
+    """The user's command, with placeholders.
+
+    Attributes:
+        words: as the user wrote them.
+        steps: what `{steps}` stands for where a method says nothing else.
+        tick: called while a run is under way.
+    """
+
+    measured, clock = "by the cost model of its plans", "by the clock"
+
+    def __init__(self, words: Sequence[str], steps: str | None = None) -> None:
+        if not words:
+            raise UsageError("no command to run; write it behind `--`: python -m scope_patch tune [OPTIONS] -- COMMAND")
+        if not launch.startable(words[0], os.environ):
+            raise UsageError(f"command not found: {words[0]}; check its name and PATH")
+        obstacle = launch.interpreter_of(words, os.environ).obstacle()
+        if obstacle is not None:
+            raise UsageError(f"nothing can be patched: {obstacle}")
+        self.words, self.steps = list(words), steps
+        self.tick: Callable[[], None] = lambda: None
+        if self.has("{steps}") and steps is None:
+            raise UsageError("the command has {steps}: say by --steps N what it usually is")
+
+    @property
+    def name(self) -> str:
+        """The command, to be read or copied."""
+        return shlex.join(self.words)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Ten letters of all that a run's output hangs on, as far as it can be seen from outside."""
+        scripts = [path for path in map(Path, self.words) if path.suffix in _SCRIPTS and path.is_file()]
+        contents = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts}
+        return digest(self.words, os.getcwd(), self.steps, contents, code(), metadata.version("torch"))
+
+    def example(self, prompt: str, seed: int) -> str:
+        """The command with its placeholders filled, to be copied."""
+        filled = {"{out}": "out", "{prompt}": prompt, "{seed}": str(seed), "{steps}": str(self.steps)}
+        return shlex.join(_fill(word, filled) for word in self.words)
+
+    def has(self, placeholder: str) -> bool:
+        """Whether it stands somewhere in the command."""
+        return any(placeholder in word for word in self.words)
+
+    def available(self, job: Job) -> str:
+        """Why this run cannot be made with this command; "" where it can."""
+        if "steps" in job.point.instead and not self.has("{steps}"):
+            return "the command has no {steps} for it to fill"
+        return ""
+
+    def make(self, job: Job, folder: Path) -> Made:
+        """Run it. Raises RunFailed, with its last lines."""
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
+        folder.mkdir(parents=True)
+        out, report, said = folder / "out", folder / "report.json", folder / "output.txt"
+        steps = job.point.instead.get("steps", self.steps)
+        filled = {"{out}": str(out), "{prompt}": job.prompt, "{seed}": str(job.seed), "{steps}": str(steps)}
+        words = [_fill(word, filled) for word in self.words]
+        if self.has("{out}/"):
+            out.mkdir()
+        before = None if self.has("{out}") else Snapshot(Path.cwd(), folder)
+        ours = [sys.executable, "-m", "scope_patch", "run", *flags(job.point.settings or {}), "--report", str(report)]
+        code_, cost = self._run([*ours, "--", *words], said)
+        if code_:
+            died = f"was ended by {signal.Signals(-code_).name}" if code_ < 0 else f"exited with {code_}"
+            raise RunFailed(f"the command {died}{last_lines(said)}")
+        outputs = collected(out) if before is None else before.changed(out)
+        if not outputs:
+            where = "to {out}" if before is None else "that is new in the working directory; write {out} where it says"
+            raise RunFailed(f"the command wrote no video, picture or latents {where}{last_lines(said)}")
+        return Made(outputs, {**cost, **self._told(job, report, said)})
+
+    def _told(self, job: Job, report: Path, said: Path) -> dict[str, Any]:
+        """What its report says. Raises RunFailed where nothing was patched."""
+        run = read_report(str(report)).run
+        if not run.applied:
+            reasons = "; ".join(run.all_reasons)
+            raise RunFailed(f"nothing was patched in effect, so there is nothing to tune: {reasons}{last_lines(said)}")
+        return told(run, Totals.of(run.generations, run.omitted), job.point.method == ORIGINAL)
+
+    def _run(self, words: list[str], said: Path) -> tuple[int, dict[str, Any]]:
+        """Exit code (negative: a signal), and what it cost. All it started ends with us."""
+        begin = time.monotonic()
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            try:
+                while True:
+                    pid, status, used = os.wait4(process.pid, os.WNOHANG)
+                    if pid:
+                        break
+                    self.tick()
+                    time.sleep(_TICK)
+            except BaseException:
+                _end(process)
+                raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        unit = 1 if sys.platform == "darwin" else 1024
+        cost = {"wall": time.monotonic() - begin, "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss * unit}
+        return process.returncode, cost
+
+
+def told(run: Run, totals: Totals, original: bool) -> dict[str, Any]:
+    """The numbers of a row that a run's record knows; `original`: its work is the host's own."""
+    generations = run.generations
+    key = "baseline" if original else "work"
+    work = sum(plan[key] + (0 if original else plan.get("tightened", 0.0)) for plan in totals.plans)
+    remarks = dict.fromkeys(remark for each in generations for remark in each.remarks)
+    return {
+        "seconds": totals.seconds.total,
+        "dit": totals.seconds.dit,
+        "overhead": totals.seconds.overhead,
+        "forwards": totals.forwards_run,
+        "latent_frames": totals.slots_computed,
+        "flops": work or None,
+        "bytes": totals.memory,
+        "memory": max((each.device_bytes_peak for each in generations), default=0) or None,
+        "decisions": digest([["".join(s.modes), s.intervals, s.slots] for g in generations for s in g.segments]),
+        "remarks": [*remarks, *(run.all_reasons if run.status == PARTLY else [])],
+    }
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as options of `run`."""
+    words = []
+    for name, value in settings.items():
+        option = flag(name)
+        if OPTIONS[name].takes == "":
+            words.append(option if value in (True, "1", "true", "True") else f"--no-{option[2:]}")
+        else:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
+def last_lines(said: Path) -> str:
+    """What a command said last, for the end of a message."""
+    text = said.read_bytes()[-20_000:].decode(errors="replace").replace("\r", "\n")
+    lines = [line for line in text.splitlines() if line.strip()][-TAIL:]
+    return "; its last lines:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; it said nothing"
+
+
+def _fill(word: str, filled: Mapping[str, str]) -> str:
+    """Placeholders in one pass, so that a prompt with braces in it stays as it is."""
+    at = min((place for place in (word.find(name) for name in filled) if place >= 0), default=-1)
+    if at < 0:
+        return word
+    name = next(name for name in filled if word.startswith(name, at))
+    return word[:at] + filled[name] + _fill(word[at + len(name) :], filled)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The command and all that it started, as Ctrl-C would, and after ten seconds for good."""
+    for number, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 10.0)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
