@@ -23,7 +23,8 @@ few = settings(max_examples=20, deadline=None, derandomize=True)
 
 def place(schedule, work, budget, max_skip, profile):
     errors = skip_errors(schedule, profile, max(1, min(max_skip, FURTHEST)))
-    return placement.place(schedule, work, budget, errors, max_skip=max_skip)
+    cost = work if callable(work) else lambda i, before: work[i]
+    return placement.place(schedule, cost, budget, errors, max_skip=max_skip)
 
 
 def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
+from ..values import FrozenKeys
 from . import policies, predictors
 from .decision import Policy
 from .forecast import Limits
@@ -68,6 +69,11 @@ class Method:
     def selective(self) -> bool:
         """Whether latent frames that have not started may be left out."""
         return self.settings.selective and self.policy.active and not self.traits.self_tuned
+
+    @property
+    def frozen(self) -> FrozenKeys | None:
+        """What keys and values of finished latent frames may take; None: they are forwarded along."""
+        return self.settings.frozen if self.selective and self.level == "velocity" else None
 
     @property
     def per_slot(self) -> bool:

@@ -117,6 +117,7 @@ class GenerationRecord:
             verifying added to it (`tightened`), its `unit` ("flops", or "latent frames" where there is no cost model),
             the `target` that was aimed at.
         history_bytes_peak: the most that velocities took at once.
+        frozen_bytes_peak: the most that keys and values of finished latent frames did.
         guards, forced: how often, by name: a decision that could not be carried out; forwards that are no denoise
             step's own.
         pid, rank: the process that it ran in, and its rank; None where it has none.
@@ -132,6 +133,7 @@ class GenerationRecord:
     forwards_skipped: int = 0
     seconds: Seconds = field(default_factory=Seconds)
     history_bytes_peak: int = 0
+    frozen_bytes_peak: int = 0
     guards: dict[str, int] = field(default_factory=dict)
     forced: dict[str, int] = field(default_factory=dict)
     signal: str | None = None
