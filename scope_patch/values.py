@@ -96,8 +96,8 @@ class FrozenKeys:
             if found is not None and found[2].upper() in _UNITS:
                 return cls(int(float(found[1]) * _UNITS[found[2].upper()]), full)
         raise UsageError(
-            f"frozen_keys is {text!r}, which is neither auto nor off nor a size; write one as 4GB or a number of bytes, "
-            "and :full behind it where keys shall be kept under full attention too"
+            f"frozen_keys is {text!r}, which is neither auto nor off nor a size; write one as 4GB or a number of "
+            "bytes, and :full behind it where keys shall be kept under full attention too"
         )
 
 

@@ -1,4 +1,4 @@
-"""SkyReels-V2, both hosts: what must be known of their self-attention to keep keys and values of finished latent frames.
+"""SkyReels-V2, both hosts: what must be known of their self-attention to keep keys and values of latent frames.
 
 Read from `skyreels_v2_infer` (SkyworkAI/SkyReels-V2 @ abed76f) and diffusers 0.35 to 0.42.
 """
@@ -72,9 +72,8 @@ def official_rotary(model: Any, latents: Tensor, start: int, freqs: Tensor) -> T
     """`freqs` [positions, D / 2] of latent frames from `start` on: the first columns are those of time."""
     import torch
 
-    half = freqs.shape[1]
-    time, *picture = freqs.split([half - 2 * (half // 3), half // 3, half // 3], dim=1)
-    return torch.cat([time.roll(-start, 0), *picture], dim=1)
+    columns = freqs.shape[1] - 2 * (freqs.shape[1] // 3)
+    return torch.cat([freqs[:, :columns].roll(-start, 0), freqs[:, columns:]], dim=1)
 
 
 # --- diffusers ---

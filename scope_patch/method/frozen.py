@@ -15,7 +15,9 @@ from .decision import StepDecision
 from .schedule import Interval, Schedule
 
 ALONG = "finished latent frames are forwarded along"
-FULL = "the others see finished latent frames by keys and values that are kept; under full attention that is approximate"
+FULL = (
+    "the others see finished latent frames by keys and values that are kept; under full attention that is approximate"
+)
 NOISED = "--addnoise-condition draws the noise of the given latent frames anew at every step"
 MOVES = "the host's window moves, and with it where the rotary embedding begins"
 WIDTHS = "--widths asks for few widths"
@@ -98,12 +100,15 @@ class Freezing:
         return self.size * max((start for start, run in zip(starts, recomputed, strict=True) if run), default=0)
 
 
-def refusal(schedule: Schedule, noised: bool) -> str:
+def refusal(schedule: Schedule, noised: bool, widths: int | None) -> str:
     """Why nothing can be kept in a section, or "".
 
     Args:
         noised: latent frames that are given get new noise at every iteration.
+        widths: how many the user asks for; None: as many as there are.
     """
+    if widths is not None:
+        return WIDTHS
     if any(start for start, _ in schedule.baseline):
         return MOVES
     return NOISED if noised and not schedule.mask[:, 0].any() else ""

@@ -136,9 +136,7 @@ class Placed:
         return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
 
-def place(
-    schedule: Schedule, work: Work, budget: float, errors: Tensor, *, max_skip: int
-) -> tuple[list[bool], float]:
+def place(schedule: Schedule, work: Work, budget: float, errors: Tensor, *, max_skip: int) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
 
     Where no set is that cheap, the cheapest. Where the next dearer set comes much nearer to the budget than the best
@@ -155,7 +153,10 @@ def place(
     reach = min(max_skip, errors.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
     must = [schedule.grew(i) or schedule.clean_prefix(i) > 0 or changed[i] for i in range(len(schedule))]
-    costs = [[work(i, before) for before in range(i - 1, max(i - reach - 2, -1), -1)] or [work(i, -1)] for i in range(len(must))]
+    costs = [
+        [work(i, before) for before in range(i - 1, max(i - reach - 2, -1), -1)] or [work(i, -1)]
+        for i in range(len(must))
+    ]
     unit = max(budget, _cheapest(costs, must, reach)) / UNITS
     parts = [[round(each / unit) for each in row] for row in costs]
     spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer

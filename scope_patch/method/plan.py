@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any
 
 from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
@@ -19,15 +19,11 @@ from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
 
+Work = Callable[..., float]
+"""(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit.
 
-class Work(Protocol):
-    """(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit.
-
-    A third argument, of a host whose keys can be kept: latent frames that are attended to beside the forwarded ones.
-    """
-
-    def __call__(self, iteration: int, slots: Interval, frozen: int = ..., /) -> float: ...
-
+A third argument, of a host whose keys can be kept: latent frames that are attended to beside the forwarded ones.
+"""
 
 HALVINGS = 24
 

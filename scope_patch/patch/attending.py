@@ -82,11 +82,11 @@ class Attending(TorchFunctionMode):
                 module.register_forward_pre_hook(partial(self._begins, block), with_kwargs=True),
                 module.register_forward_hook(self._ends),
             ]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -124,7 +124,8 @@ class Attending(TorchFunctionMode):
         block, extent = self._block, self.extent
         try:
             named = {**dict(zip(NAMES, args, strict=False)), **kwargs}
-            query, key, value, mask = (named.get(name) for name in NAMES[:4])
+            query, key, value = (named[name] for name in NAMES[:3])
+            mask = named.get(NAMES[3])
             if block != self._seen or (mask is None) == extent.causal or named.get("is_causal"):
                 raise ValueError(f"block {block} attends in a way that we do not know")
             if key.shape[TOKENS] != query.shape[TOKENS] or key.shape[TOKENS] % extent.frames:

@@ -224,7 +224,7 @@ class Binding:
         given: Callable[[], dict[str, Any]],
         own: Callable[[Mapping[str, Any]], None],
     ) -> Any:
-        """The host's own forward: of what it asks for, or, where the loop has narrowed that, with all of its context."""
+        """The host's own forward: of what it asks for, or, where its loop was made to ask for less, with the rest."""
         more = self.guard(generation, lambda: generation.widened(given()))
         self.guard(generation, lambda: own(more or given()))
         if more is None:

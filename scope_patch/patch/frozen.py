@@ -161,4 +161,3 @@ class FrozenKeys:
     def _stop(self, why: str) -> None:
         self.trouble = why
         self.forget()
-

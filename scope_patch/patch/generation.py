@@ -231,9 +231,7 @@ class Generation:
 
     @cached_property
     def _planning(self) -> Planning:
-        return Planning(
-            self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self._arguments
-        )
+        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self._arguments)
 
     @property
     def _bypasses(self) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 from ..errors import NotApplied, UsageError
 from ..method.changes import EXPECTED, Feature, placed_by
 from ..method.decision import StepDecision
-from ..method.frozen import WIDTHS, Freezing, Room, refusal, runs
+from ..method.frozen import ALONG, Freezing, Room, refusal, runs
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
 from ..method.resolved import Method
@@ -116,6 +116,15 @@ class Planning:
 
     def _freezing(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
         """Which finished latent frames keep their keys and values; None: none does, and the record says why."""
+        try:
+            return self._room(call, schedule)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            self.record.remark(f"{ALONG}: the model cannot be read ({error})")
+            return None
+
+    def _room(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
+        """What there is room for. Raises AttributeError and the like where the model is not what the host's file
+        says."""
         keys, wanted = self.host.keys, self.method.frozen
         if keys is None or wanted is None:
             return None
@@ -127,12 +136,11 @@ class Planning:
         freezing = Freezing.of(schedule, Room(max(block, 1), size, limit))
         if not freezing.any:
             return None
-        why = refusal(schedule, noised=keys.noised(self._arguments)) or keys.obstacle(self.model)
-        if self.method.settings.widths is not None:
-            why = WIDTHS
-        elif compiled(self.host.model(self.pipeline)):
+        noised, widths = keys.noised(self._arguments), self.method.settings.widths
+        why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
+        if not why and compiled(self.host.model(self.pipeline)):
             why = "the model is compiled"
-        elif self._sharing.tokens:
+        elif not why and self._sharing.tokens:
             why = f"its tokens may be split among ranks ({self._sharing.why})"
         remark = freezing.remark(why, block)
         if remark:
@@ -184,7 +192,7 @@ class Planning:
                 return cache(defaults.cost(self.model, self.host.dit.blocks, call.latents.shape)), "flops"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.info("%s: work is counted in latent frames: %r", self.host.name, error)
-        return lambda iteration, slots: float(slots[1] - slots[0]), "latent frames"
+        return lambda iteration, slots, frozen=0: float(slots[1] - slots[0]), "latent frames"
 
     @cached_property
     def profile(self) -> Profile | None:

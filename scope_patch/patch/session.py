@@ -257,7 +257,8 @@ class Session:
     def complete(self, pending: PendingForward, output: Any) -> Any:
         """What the host gets for a forward of some of its slots, the velocity of all; or of more, or with kept keys.
 
-        None where what came out cannot be used. Raises NotApplied, or RuntimeError of torch's, where the output is not what we know.
+        None where what came out cannot be used. Raises NotApplied, or RuntimeError of torch's, where the output is not
+        what we know.
         """
         assert self.schedule is not None
         if pending.whole is not None:
