@@ -25,6 +25,10 @@ Chunks = list[list[tuple[Tensor, Tensor]]]
 """Of every block, keys and values of consecutive latent frames."""
 
 
+class UnknownAttentionError(Exception):
+    """It is called in a way that we do not know."""
+
+
 @dataclass(frozen=True)
 class Extent:
     """The latent frames of a forward. Attributes: kept, in front of it; frames, forwarded; noted, of these, the first
@@ -77,41 +81,38 @@ class Attending(TorchFunctionMode):
         return self.error is None and self._seen == len(self._modules)
 
     def __enter__(self) -> Attending:
-        for block, module in enumerate(self._modules):
-            self._hooks += [
-                module.register_forward_pre_hook(partial(self._begins, block), with_kwargs=True),
-                module.register_forward_hook(self._ends),
-            ]
-        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            for block, module in enumerate(self._modules):
+                self._hooks.append(module.register_forward_pre_hook(partial(self._begins, block), with_kwargs=True))
+                self._hooks.append(module.register_forward_hook(self._ends))
+            super().__enter__()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._unhook()
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._unhook()
+
+    # The host calls these three: whatever is ours in them fails by itself.
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is SDPA and self._block is not None:
-            args, kwargs = self._attend(args, kwargs or {})
+            try:
+                args, kwargs = self._attend(args, kwargs or {})
+            except Exception as error:  # out of memory, for one
+                self.error = self.error or error
         return function(*args, **(kwargs or {}))
 
     def _begins(self, block: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Before a block's self-attention: its rotary embedding is that of where its latent frames are."""
+        """Before a block's self-attention."""
         if threading.get_ident() != self._thread:
             return None  # another thread uses the model meanwhile
         self._block = block
-        if not self.extent.kept:
-            return None
         try:
-            name, position = self._rotary
-            given = kwargs[name] if name in kwargs else args[position]
-            if given is not self._given:
-                self._given, self._made = given, self._shifted(given)
-            if name in kwargs:
-                return args, {**kwargs, name: self._made}
-            return (*args[:position], self._made, *args[position + 1 :]), kwargs
-        except Exception as error:  # out of memory, for one: the host shall not suffer from it
+            return self._moved(args, kwargs) if self.extent.kept else None
+        except Exception as error:
             self.error = self.error or error
             return None
 
@@ -119,33 +120,47 @@ class Attending(TorchFunctionMode):
         if threading.get_ident() == self._thread:
             self._block = None
 
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _moved(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments with the rotary embedding of where the latent frames are. Made once a forward."""
+        name, position = self._rotary
+        given = kwargs[name] if name in kwargs else args[position]
+        if given is not self._given:
+            self._given, self._made = given, self._shifted(given)
+        if name in kwargs:
+            return args, {**kwargs, name: self._made}
+        return (*args[:position], self._made, *args[position + 1 :]), kwargs
+
     def _attend(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """The arguments of attention, with what is kept in front of keys and values."""
+        """The arguments of attention, with what is kept in front of keys and values.
+
+        Raises UnknownAttentionError.
+        """
         block, extent = self._block, self.extent
-        try:
-            named = {**dict(zip(NAMES, args, strict=False)), **kwargs}
-            query, key, value = (named[name] for name in NAMES[:3])
-            mask = named.get(NAMES[3])
-            if block != self._seen or (mask is None) == extent.causal or named.get("is_causal"):
-                raise ValueError(f"block {block} attends in a way that we do not know")
-            if key.shape[TOKENS] != query.shape[TOKENS] or key.shape[TOKENS] % extent.frames:
-                raise ValueError(f"block {block} has {query.shape[TOKENS]} queries and {key.shape[TOKENS]} keys")
-            self._seen += 1
-            if extent.noted:
-                tokens = key.shape[TOKENS] // extent.frames * extent.noted
-                own = [each.narrow(TOKENS, 0, tokens).detach().clone() for each in (key, value)]
-                self.noted.append((own[0], own[1]))
-            if not extent.kept:
-                return args, kwargs
+        named = {**dict(zip(NAMES, args, strict=False)), **kwargs}
+        query, key, value = (named[name] for name in NAMES[:3])
+        mask, length = named.get(NAMES[3]), key.shape[TOKENS]
+        if block != self._seen or (mask is None) == extent.causal or named.get("is_causal"):
+            raise UnknownAttentionError(f"block {block} attends in a way that we do not know")
+        if length != query.shape[TOKENS] or length % extent.frames:
+            raise UnknownAttentionError(
+                f"block {block} has {query.shape[TOKENS]} queries, {length} keys, {extent.frames} frames"
+            )
+        if extent.noted:
+            tokens = length // extent.frames * extent.noted
+            own = [each.narrow(TOKENS, 0, tokens).detach().clone() for each in (key, value)]
+            self.noted.append((own[0], own[1]))
+        if extent.kept:
             keys, values = zip(*self._chunks[block], strict=True)
-            named["key"] = torch.cat([*keys, key], TOKENS)
-            named["value"] = torch.cat([*values, value], TOKENS)
+            named["key"], named["value"] = torch.cat([*keys, key], TOKENS), torch.cat([*values, value], TOKENS)
             if mask is not None:
                 named["attn_mask"] = self._wider(mask, named["key"].shape[TOKENS])
-            return (), named
-        except Exception as error:
-            self.error = self.error or error
-            return args, kwargs
+        self._seen += 1
+        return (), named
 
     def _wider(self, mask: Tensor, keys: int) -> Tensor:
         """A mask [..., queries, queries] as one over all keys: what is kept, all may see. Made once a forward."""

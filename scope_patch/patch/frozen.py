@@ -15,11 +15,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..errors import NotApplied
 from ..method.frozen import Freezing
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval
-from .attending import Attending, Chunks, Extent
+from .attending import Attending, Chunks, Extent, UnknownAttentionError
 from .branches import Branch
 from .conditioning import Conditioning
 from .host import Host
@@ -107,13 +106,17 @@ class FrozenKeys:
         return replace(pending, arguments=arguments, front=start - before, attending=attending)
 
     def note(self, pending: PendingForward) -> None:
-        """After it. Raises where it attended to less than it should have: what came out cannot be used."""
+        """After it. Raises what went wrong in it, where nobody could be told.
+
+        What came out is of use only where it was to attend to nothing, or all went well.
+        """
         attending = pending.attending
         assert attending is not None
         extent = attending.extent
         if not attending.sound:
-            if extent.kept:
-                raise attending.error or NotApplied("the model's self-attention was not seen in every block")
+            error = attending.error or UnknownAttentionError("the model's self-attention was not seen in every block")
+            if extent.kept or not isinstance(error, UnknownAttentionError):
+                raise error
             self._stop(UNSEEN)
         elif extent.noted:
             kept = self._kept.setdefault(pending.branch, Kept(0, [[] for _ in attending.noted], pending.branch.given))
@@ -161,3 +164,5 @@ class FrozenKeys:
     def _stop(self, why: str) -> None:
         self.trouble = why
         self.forget()
+        if self.read is None or not self.read[0]:
+            self._latents = None
