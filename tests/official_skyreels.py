@@ -340,9 +340,10 @@ FROZEN = {
 
 def frozen(upstream):
     """Block-causal attention with and without kept keys: {case: what came of both}."""
+    from skyreels_v2_infer.modules import transformer
+
     import scope_patch
     from scope_patch.hosts import wan_keys
-    from skyreels_v2_infer.modules import transformer
 
     found = {}
     for name, options in FROZEN.items():

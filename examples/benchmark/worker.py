@@ -151,7 +151,7 @@ class Worker:
             },
             "overhead": generation.get("seconds", {}).get("overhead"),
             "planned": [plan.get("speedup") for plan in generation.get("planned", [])],
-            "bytes": generation.get("history_bytes_peak", 0),
+            "bytes": generation.get("history_bytes_peak", 0) + generation.get("frozen_bytes_peak", 0),
             "psnr": min(CAP, metrics.psnr(reference.video, video)),
             "ssim": metrics.ssim(reference.video, video),
             "lpips": None if distance is None else distance(reference.video, video).mean().item(),
