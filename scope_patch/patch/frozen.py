@@ -25,6 +25,7 @@ from .host import Host
 from .velocity import ForwardCall, PendingForward
 
 UNSEEN = "finished latent frames are forwarded along: the model's self-attention was not seen as we know it"
+LOOSE = "finished latent frames are forwarded along: what they are conditioned on is another tensor at every step"
 LARGER = "finished latent frames are forwarded along: their keys and values are larger than was planned"
 
 

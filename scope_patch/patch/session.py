@@ -21,7 +21,7 @@ from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches
 from .bypass import Bypass
 from .conditioning import conditioning
-from .frozen import FrozenKeys
+from .frozen import LOOSE, FrozenKeys
 from .host import Host
 from .velocity import (
     ForwardCall,
@@ -204,6 +204,8 @@ class Session:
         output, pending = self._carry_out(call, self.verdict, branch, interval)
         if pending is not None and self.frozen is not None:
             pending = self.frozen.pending(pending, call)
+            if pending.front and branch.loose:
+                self.record.remark(LOOSE)
         if pending is None or pending.bypassed or pending.arguments is not None or pending.attending is not None:
             self._agree(f"iteration {iteration}: {self.verdict.forwarded} forwarded")
         host = schedule.baseline[iteration]
