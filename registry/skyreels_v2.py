@@ -1,7 +1,8 @@
 """SkyReels-V2, the official repository: diffusion forcing (short, long, extended), and the synchronous pipelines."""
 
+from scope_patch.hosts import wan_keys
 from scope_patch.hosts.wan import asynchronous_table, official_cost
-from scope_patch.patch.host import Dit, Entry, Host
+from scope_patch.patch.host import Dit, Entry, Host, Keys
 from scope_patch.patch.loops import Clock, Watched
 
 PIPELINES = "skyreels_v2_infer.pipelines"
@@ -48,6 +49,16 @@ HOST = Host(
     versions={"torch": ">=2.4"},
     refuse=refuse,
     cost=official_cost,
+    keys=Keys(
+        "self_attn",
+        ("freqs", 2),
+        wan_keys.official_rotary,
+        wan_keys.official_block,
+        wan_keys.official_obstacle,
+        wan_keys.official_bytes,
+        wan_keys.branches,
+        wan_keys.noised,
+    ),
     bypass=lambda pipeline: "",
     independent=lambda model: bool(model.flag_causal_attention),
 )

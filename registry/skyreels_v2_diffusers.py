@@ -1,7 +1,8 @@
 """SkyReels-V2 in diffusers: the three diffusion-forcing pipelines, and the two synchronous ones beside them."""
 
+from scope_patch.hosts import wan_keys
 from scope_patch.hosts.wan import asynchronous_table, diffusers_cost
-from scope_patch.patch.host import Dit, Entry, Host
+from scope_patch.patch.host import Dit, Entry, Host, Keys
 from scope_patch.patch.loops import Clock, Watched
 
 FRAMES = (
@@ -47,6 +48,16 @@ HOST = Host(
     ),
     versions={"torch": ">=2.4", "diffusers": ">=0.35"},
     cost=diffusers_cost,
+    keys=Keys(
+        "attn1",
+        ("rotary_emb", 3),
+        wan_keys.diffusers_rotary,
+        wan_keys.diffusers_block,
+        wan_keys.diffusers_obstacle,
+        wan_keys.diffusers_bytes,
+        wan_keys.branches,
+        wan_keys.noised,
+    ),
     bypass=lambda pipeline: "",
     independent=lambda model: model.config.num_frame_per_block > 1,
 )

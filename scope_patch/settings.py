@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import UsageError, nearest, unknown
-from .values import Limit, reader, switch
+from .values import FrozenKeys, Limit, reader, switch
 
 PREFIX = "SCOPE_PATCH_"
 SWITCH = "SCOPE_PATCH"
@@ -127,6 +127,12 @@ class Settings:
         "SIZE[:drop]",
         "velocities beyond it (500MB, 1.5GB) move to the CPU, oldest first, or with :drop are dropped",
     )
+    frozen_keys: str = _setting(
+        "auto",
+        "auto|off|SIZE[:full]",
+        "memory for keys and values of finished latent frames, which are then not forwarded any more (auto: a tenth of "
+        "the device's); with :full also under full attention, where that is approximate",
+    )
     policy: str = _setting(
         DEFAULT_POLICY,
         "NAME[:KEY=VALUE,...]",
@@ -194,7 +200,7 @@ class Settings:
             )
         if self.calibrate is not None and self.policy_name != "never":
             raise UsageError(f"calibrating runs the host unaccelerated: --policy {self.policy} has no place there")
-        _ = self.policy_options, self.limit  # what cannot be read is said now
+        _ = self.policy_options, self.limit, self.frozen  # what cannot be read is said now
 
     @property
     def fingerprint(self) -> str:
@@ -220,6 +226,11 @@ class Settings:
     def limit(self) -> Limit | None:
         """Of the memory that velocities or residuals may take. Raises UsageError where it is none."""
         return None if self.history_limit is None else Limit.parse(self.history_limit)
+
+    @property
+    def frozen(self) -> FrozenKeys | None:
+        """What keys and values of finished latent frames may take. Raises UsageError where it is none of these."""
+        return FrozenKeys.parse(self.frozen_keys)
 
     @property
     def thresholds(self) -> Thresholds | None:

@@ -74,6 +74,34 @@ def reader(annotation: object) -> Callable[[object, str], Any]:
 
 
 @dataclass(frozen=True)
+class FrozenKeys:
+    """What `--frozen-keys` says: `auto`, `off`, or a size; `:full` behind it: under full attention too.
+
+    Attributes: size, bytes; None: a share of the device's memory. full, also where it is approximate.
+    """
+
+    size: int | None = None
+    full: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> FrozenKeys | None:
+        """None for `off`. Raises UsageError for anything else that is no size."""
+        amount, colon, more = text.strip().lower().partition(":")
+        found, full = _SIZE.fullmatch(amount), bool(colon)
+        if amount == "off" and not colon:
+            return None
+        if more == "full" * full:
+            if amount == "auto":
+                return cls(None, full)
+            if found is not None and found[2].upper() in _UNITS:
+                return cls(int(float(found[1]) * _UNITS[found[2].upper()]), full)
+        raise UsageError(
+            f"frozen_keys is {text!r}, which is neither auto nor off nor a size; write one as 4GB or a number of "
+            "bytes, and :full behind it where keys shall be kept under full attention too"
+        )
+
+
+@dataclass(frozen=True)
 class Limit:
     """A limit of memory as people write it: `500MB`, `1.5GB`, `4096`; `:drop` behind it: nothing shall be moved.
 

@@ -208,6 +208,14 @@ CASES = {
     "magi placed": Case("magi-1", _magi, _run_magi, {"target_speedup": 1.5, "placement": "error"}),
     "diffusers": Case("skyreels-v2-diffusers", _diffusers, _run_diffusers, {**SIGNAL, **REPORT}),
 }
+BLOCKS = {"num_frames": 33, "num_inference_steps": 5, "ar_step": 2, "causal_block_size": 2}
+
+
+def _run_blocks(pipe):
+    return generate_diffusers(pipe, **BLOCKS)
+
+
+CASES["frozen"] = Case("skyreels-v2-diffusers", _diffusers, _run_blocks, {"target_speedup": 1.3, **REPORT})
 ABSORBED = "decisions are made from the timestep itself"
 """What is said where the signal cannot be had; the generation stays ours then."""
 

@@ -390,11 +390,15 @@ def prompt(subject: Subject, case: str) -> None:
 
 
 def cloned(subject: Subject, case: str) -> None:
-    """Texts that are cloned for every step cost nothing but a remark."""
+    """Texts that are cloned for every step cost no skipped step, and are told of; keys are not kept then."""
     made, usual = _texts(subject, case, lambda number, text: text.clone(), PREDICT), predicted(subject, case)
-    assert torch.equal(made.latents, usual.latents) and made.generation["forwards"] == usual.generation["forwards"]
-    (remark,) = [each for each in made.generation["remarks"] if each not in usual.generation["remarks"]]
-    assert "another tensor at every step" in remark
+    assert made.generation["forwards"] == usual.generation["forwards"]
+    if usual.generation.get("frozen_bytes_peak"):  # sums are rounded otherwise
+        assert torch.allclose(made.latents, usual.latents, rtol=1e-4, atol=1e-4)
+    else:
+        assert torch.equal(made.latents, usual.latents)
+    remarks = [each for each in made.generation["remarks"] if each not in usual.generation["remarks"]]
+    assert remarks and all("another tensor at every step" in remark for remark in remarks)
 
 
 def _replaced(at: int, in_place: bool) -> Callable[[int, torch.Tensor], torch.Tensor]:

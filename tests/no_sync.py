@@ -37,6 +37,8 @@ MAY = {
     ("generation.py", "close"),
 }
 """Functions of ours that may look, with all they call: outside of the loop, as often as they like."""
+PASSES = {("attending.py", "__torch_function__")}
+"""Functions of ours through which the host's own operations pass, as they are."""
 LOOK = {("session.py", "check_timestep")}
 """Functions of ours that look within the loop; how often is counted."""
 
@@ -51,7 +53,7 @@ def running() -> tuple[tuple[str, str], FrameType | None] | None:
     None where it is the host's code that runs, or ours that may look.
     """
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(BETWEEN):
+    while frame is not None and (frame.f_code.co_filename.startswith(BETWEEN) or _name(frame) in PASSES):
         frame = frame.f_back
     if frame is None or not frame.f_code.co_filename.startswith(OURS):
         return None

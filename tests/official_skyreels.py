@@ -321,6 +321,52 @@ def schedules(upstream, seed, tries=300):
     return {"tried": tries, "bad": bad}
 
 
+class Wide:
+    """torch, as a module of upstream's sees it whose bf16 shall be float32: what is exact is then seen to be."""
+
+    bfloat16 = property(lambda self: torch.float32)
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+FROZEN = {
+    "text": {},
+    "257 frames in three segments": {"num_frames": 257, "overlap_history": 17},
+    "guidance off": {"guidance_scale": 1.0, "num_frames": 177, "overlap_history": 17},
+    "noised": {"num_frames": 177, "overlap_history": 17, "addnoise_condition": 20},
+}
+
+
+def frozen(upstream):
+    """Block-causal attention with and without kept keys: {case: what came of both}."""
+    from skyreels_v2_infer.modules import transformer
+
+    import scope_patch
+    from scope_patch.hosts import wan_keys
+
+    found = {}
+    for name, options in FROZEN.items():
+        for wide in (False, True):
+            made, told = {}, {}
+            transformer.torch, wan_keys.BF16 = (Wide(), 4) if wide else (torch, 2)
+            for kept in ("off", "auto"):
+                pipe = build(upstream, causal=True)
+                with scope_patch.patched(pipe, strict=True, **{**PREDICT, "max_skip": 1}, frozen_keys=kept) as run:
+                    made[kept] = generate(pipe, **options)
+                told[kept] = run.report["generations"][0]
+            transformer.torch, wan_keys.BF16 = torch, 2
+            error = (made["auto"] - made["off"]).double().norm() / made["off"].double().norm()
+            found[f"{name}, {'float32' if wide else 'bf16'}"] = {
+                "error": float(error),
+                "slots": [sum(each["slots_computed"] for each in told[kept]["segments"]) for kept in ("off", "auto")],
+                "planned": [plan["frozen_bytes"] for plan in told["auto"]["planned"]],
+                "held": told["auto"]["frozen_bytes_peak"],
+                "remarks": told["auto"]["remarks"],
+            }
+    return found
+
+
 def main():
     import laws
     import planned_skyreels
@@ -331,6 +377,7 @@ def main():
         "facts": lambda: facts(upstream),
         "teacache": lambda: teacache(upstream),
         "verify": lambda: verify(upstream),
+        "frozen": lambda: {"found": frozen(upstream)},
         "upstream's teacache": lambda: {"found": rivals_skyreels.compare(this, upstream)},
         "residuals": lambda: {"found": rivals_skyreels.residuals(this, upstream)},
         "schedules": lambda: schedules(upstream, 0),

@@ -165,6 +165,7 @@ def seen(host, warnings, run=None):
         "reported": None if generation is None else generation["forwards"],
         "reasons": None if generation is None else generation["reasons"],
         "remarks": None if generation is None else generation["remarks"],
+        "frozen": None if generation is None else generation["frozen_bytes_peak"],
         "warnings": warnings.told[told:],
     }
 
@@ -184,7 +185,7 @@ def failing(owner, name, at):
 
 def run_case(host, case, warnings):
     """See tests/test_ranks.py for what the cases are."""
-    from scope_patch.patch import bind, session
+    from scope_patch.patch import bind, frozen, session
 
     rank = dist.get_rank()
     name, _, detail = case.partition(" ")
@@ -210,7 +211,7 @@ def run_case(host, case, warnings):
         with scope_patch.patched(host.model, **{**PREDICT, "max_skip": 2 + rank}) as run:
             return seen(host, warnings, run)
     owner, method, at, on = detail.split()
-    owner = {"Session": session.Session, "Binding": bind.Binding}[owner]
+    owner = {"Session": session.Session, "Binding": bind.Binding, "FrozenKeys": frozen.FrozenKeys}[owner]
     undo = failing(owner, method, int(at)) if rank == int(on) else lambda: None
     try:
         with scope_patch.patched(host.model, **PREDICT) as run:

@@ -166,7 +166,8 @@ def test_points_that_were_dropped_under_a_forecast_are_held():
 
 def made(**settings):
     pipe = tiny_pipeline()
-    with scope_patch.patched(pipe, target_speedup=3, strict=True, **settings) as run:
+    # With keys kept, velocities are of fewer latent frames as the video goes on: not all points are of one size.
+    with scope_patch.patched(pipe, target_speedup=3, strict=True, frozen_keys="off", **settings) as run:
         video = generate(pipe)
     (generation,) = run.report["generations"]
     return video, generation

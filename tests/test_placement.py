@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method import placement
+from scope_patch.method.frozen import Freezing, Room
 from scope_patch.method.placement import AMPLIFICATION, FURTHEST, SHARE_FLOOR, skip_errors
 from scope_patch.method.profile import Profile, assumed
 from scope_patch.method.schedule import Schedule
@@ -23,7 +24,8 @@ few = settings(max_examples=20, deadline=None, derandomize=True)
 
 def place(schedule, work, budget, max_skip, profile, replay=True):
     errors = skip_errors(schedule, profile, max(1, min(max_skip, FURTHEST)), replay=replay)
-    return placement.place(schedule, work, budget, errors, max_skip=max_skip)
+    cost = work if callable(work) else lambda i, before: work[i]
+    return placement.place(schedule, cost, budget, errors, max_skip=max_skip)
 
 
 def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):
@@ -145,6 +147,44 @@ def test_nothing_allowed_errs_less(name, share, most, replay, data):
         assert cost(made) == cheapest
     elif cost(made) > budget + 1e-9:  # nearer to what was asked than the best below
         assert cost(made) / budget < budget / max(inside) * 1.5
+
+
+@few
+@given(
+    share=st.sampled_from([0.25, 0.4, 0.6]),
+    most=st.integers(1, 4),
+    prefix=st.booleans(),
+    data=st.lists(st.floats(0.1, 30), min_size=12, max_size=12),
+    saved=st.floats(0, 0.9),
+)
+def test_nothing_errs_less_where_work_hangs_on_the_recompute_before(share, most, prefix, data, saved):
+    """As with kept keys: what had finished at the recompute before costs less, or nothing."""
+    schedule = SMALL["prefix" if prefix else "asynchronous"]()
+    profile = Profile(tuple(k / 5 for k in range(6)), tuple(data[:6]), tuple(data[6:]))
+    room = Room(2, 1, 100)
+    finished = Freezing.of(schedule, room).finished
+
+    def work(i, before):
+        kept = finished[before] if before >= 0 else 0
+        return schedule.intervals[i][1] - kept * (1 - saved)
+
+    def cost(chosen):
+        runs = [i for i, run in enumerate(chosen) if run]
+        return sum(work(i, before) for before, i in itertools.pairwise([-1, *runs]))
+
+    budget = cost([True] * len(schedule)) * share
+    made, _ = place(schedule, work, budget, max_skip=most, profile=profile)
+    assert allowed(schedule, made, most)
+    every = [s for s in itertools.product([False, True], repeat=len(schedule)) if allowed(schedule, s, most)]
+    # Budgets are counted in thousandths, so that a sum may be one or two of them off.
+    slack = 1.001 + 0.001 * len(schedule)
+    errors = {s: slow_error(schedule, profile, s) for s in every}
+    if cost(made) <= budget * slack:
+        least = min((errors[s] for s in every if cost(s) <= budget / slack), default=math.inf)
+        assert errors[tuple(made)] <= least * (1 + 1e-9) + 1e-15
+    else:
+        inside = [cost(s) for s in every if cost(s) <= budget / slack]
+        assert cost(made) <= min(map(cost, every)) * slack or cost(made) / budget < budget / max(inside) * 1.5
 
 
 def test_the_default_plan_is_made_in_milliseconds_and_spends_its_budget():

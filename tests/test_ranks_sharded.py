@@ -28,7 +28,15 @@ from scope_patch.patch.sharing import Sharing, sharing
 
 SCRIPT = Path(__file__).with_name("ranks_sharded.py")
 JOBS = {
-    "fsdp2": ("unpatched", "plain", "absent 1", "other settings", "fails Session serve 25 0", "residual"),
+    "fsdp2": (
+        "unpatched",
+        "plain",
+        "absent 1",
+        "other settings",
+        "fails Session serve 25 0",
+        "fails FrozenKeys note 3 1",
+        "residual",
+    ),
     "fsdp1": ("unpatched", "plain", "fails Session serve 25 1", "residual"),
     "fsdp1 flat": ("unpatched", "plain"),
     "tensor": ("unpatched", "parted", "plain", "residual"),
@@ -66,6 +74,9 @@ def check(case, rank, unpatched, refused):
         exact = 1e-6 if case == "parted" else 0  # latent frames that had not begun were left out until then
         assert rank["latents"] == pytest.approx(unpatched["latents"], rel=exact, abs=0), case
         assert rank["forwards"] == unpatched["forwards"] and (rank["reasons"] or rank["reported"] is None), case
+    elif "FrozenKeys" in case:  # it failed before anything was skipped: all forwards ran, those after it whole
+        assert rank["latents"] == pytest.approx(unpatched["latents"], rel=1e-5) and rank["reasons"], case
+        assert rank["forwards"] > unpatched["forwards"] and rank["reported"]["skipped"] == 0, case
     elif case != "unpatched":
         assert rank["latents"] != pytest.approx(unpatched["latents"], rel=1e-3), "something was left out"
         assert (rank["forwards"] < unpatched["forwards"]) == (case != "residual"), case
@@ -86,6 +97,14 @@ def test_what_they_make_is_what_one_process_makes(found):
             for told in (found[0][name][case] for name in names):
                 assert told["latents"] == pytest.approx(sums, rel=1e-5), case
                 assert case == "unpatched" or told["modes"] == [segment["modes"]]
+
+
+def test_ranks_that_share_weights_alone_keep_keys(found):
+    for rank in found:
+        assert rank["fsdp2"]["plain"]["frozen"] == rank["fsdp1"]["plain"]["frozen"] > 0
+        assert rank["tensor"]["plain"]["frozen"] == rank["fsdp2"]["residual"]["frozen"] == 0
+        assert any("tokens may be split" in remark for remark in rank["tensor"]["plain"]["remarks"])
+        assert rank["fsdp2"]["fails FrozenKeys note 3 1"]["frozen"] > 0, "it failed where there was something to lose"
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "fsdp1"])

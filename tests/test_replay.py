@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
+import itertools
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_patch.errors import NotApplied
 from scope_patch.method.schedule import Schedule, Table
 from scope_patch.patch import solver as solvers
 from scope_patch.patch.replay import EDITED, ChunkReplays, SolverReplays
@@ -39,7 +38,12 @@ def made(name, steps=12):
 def schedule(solver, slots=1):
     steps = len(solver.timesteps)
     levels = solver.sigmas[:steps].double()[:, None].expand(steps, slots)
-    table = Table(solver.timesteps.double()[:, None].expand(steps, slots), levels, torch.ones(steps, slots).bool(), [(0, slots)] * steps)
+    table = Table(
+        solver.timesteps.double()[:, None].expand(steps, slots),
+        levels,
+        torch.ones(steps, slots).bool(),
+        [(0, slots)] * steps,
+    )
     return Schedule.of(table)
 
 
@@ -76,7 +80,7 @@ class Loop:
 def straightened(velocities, computed, levels):
     """Those that replays stand for: between the two computed ones around each, where there are two."""
     out, known = list(velocities), [i for i, fresh in enumerate(computed) if fresh]
-    for first, last in zip(known, known[1:], strict=False):
+    for first, last in itertools.pairwise(known):
         for k in range(first + 1, last):
             share = (levels[k] - levels[first]) / (levels[last] - levels[first])
             out[k] = torch.lerp(velocities[first], velocities[last], float(share))
@@ -84,7 +88,11 @@ def straightened(velocities, computed, levels):
 
 
 @settings(max_examples=20)
-@given(name=st.sampled_from(sorted(SOLVERS)), frames=st.sampled_from([1, 3]), computed=st.lists(st.booleans(), min_size=12, max_size=12))
+@given(
+    name=st.sampled_from(sorted(SOLVERS)),
+    frames=st.sampled_from([1, 3]),
+    computed=st.lists(st.booleans(), min_size=12, max_size=12),
+)
 def test_a_replay_is_what_the_solver_would_have_done(name, frames, computed):
     """Whatever was skipped: the end is that of the host's own solver over the interpolated velocities."""
     computed[0] = True
@@ -145,12 +153,6 @@ class Clipped(FlowMatchEulerDiscreteScheduler):
     def step(self, model_output, timestep, sample, return_dict=True):
         (out,) = super().step(model_output, timestep, sample, return_dict=False)
         return (out.clamp(-0.7, 0.7),)
-
-
-class Forgetful(FlowMatchEulerDiscreteScheduler):
-    def step(self, model_output, timestep, sample, return_dict=True):
-        self.seen = [*getattr(self, "seen", [])[:3], sample]
-        return super().step(model_output, timestep, sample, return_dict=False)
 
 
 @pytest.mark.parametrize(("kind", "why"), [(Noisy, "random"), (Clipped, "linear")])

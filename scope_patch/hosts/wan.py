@@ -152,8 +152,11 @@ def tokens(shape: WanShape, frames: int, height: int, width: int) -> int:
     return found
 
 
-def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: int = 1) -> int:
+def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: int = 1, frozen: int = 0) -> int:
     """FLOPs of one forward of latents [batch, C, frames, height, width]; height and width are those of the latents.
+
+    Args:
+        frozen: latent frames whose keys and values are kept, and attended to beside.
 
     Raises ValueError where the latents are smaller than a patch.
     """
@@ -162,7 +165,8 @@ def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: 
         count, shape.dim, shape.out_channels * pixels
     )
     context = shape.text_tokens + shape.image_tokens  # attended to apart, each by all latents
-    layer = 4 * linear(count, shape.dim, shape.dim) + attention(count, count, shape.dim)
+    seen = count if not frozen else count + tokens(shape, frozen, height, width)
+    layer = 4 * linear(count, shape.dim, shape.dim) + attention(count, seen, shape.dim)
     layer += 2 * linear(count + context, shape.dim, shape.dim) + attention(count, context, shape.dim)
     layer += linear(count, shape.dim, shape.ffn_dim) + linear(count, shape.ffn_dim, shape.dim)
     sample += shape.layers * layer
@@ -338,4 +342,8 @@ def _shape(pipeline: Any) -> WanShape:
 
 def _cost(shape: WanShape, latents: Tensor) -> Cost:
     *_, height, width = latents.shape
-    return lambda iteration, slots: forward_flops(shape, slots[1] - slots[0], height, width)
+
+    def flops(iteration: int, slots: Interval, frozen: int = 0) -> float:
+        return forward_flops(shape, slots[1] - slots[0], height, width, frozen=frozen)
+
+    return flops

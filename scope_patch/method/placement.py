@@ -5,7 +5,7 @@ The bound is that of equations 10 to 12 (design §2): the error that skipping an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
+
+Work = Callable[[int, int], float]
+"""(iteration, the recompute before it or -1) -> what recomputing it costs, in any unit."""
 
 SHARE_FLOOR = 0.02
 AMPLIFICATION = 1.6
@@ -26,7 +29,7 @@ UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
-FUTILE = 1.25
+FUTILE = 2.0
 """A bound, of the mean latent frame, from which on fewer steps do as well; see `examples/studies/few_steps.py`."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
@@ -166,16 +169,14 @@ class Placed:
         return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
 
 
-def place(
-    schedule: Schedule, work: Sequence[float], budget: float, errors: Errors, *, max_skip: int
-) -> tuple[list[bool], float]:
+def place(schedule: Schedule, work: Work, budget: float, errors: Errors, *, max_skip: int) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
 
     Where no set is that cheap, the cheapest. Where the next dearer set comes much nearer to the budget than the best
     one below (few steps make a coarse choice), that one.
 
     Args:
-        work: what recomputing each iteration costs, in any unit, that of `budget`.
+        work: in the unit of `budget`.
         errors: `skip_errors` of the schedule.
         max_skip: skips in a row at the most; beyond those that the errors are of it changes nothing.
 
@@ -185,53 +186,66 @@ def place(
     reach = min(max_skip, errors.skipped.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
     must = [schedule.grew(i) or schedule.clean_prefix(i) > 0 or changed[i] for i in range(len(schedule))]
-    unit = max(budget, _cheapest(work, must, reach)) / UNITS
-    parts = [round(each / unit) for each in work]
+    costs = [
+        [work(i, before) for before in range(i - 1, max(i - reach - 2, -1), -1)] or [work(i, -1)]
+        for i in range(len(must))
+    ]
+    unit = max(budget, _cheapest(costs, must, reach)) / UNITS
+    parts = [[round(each / unit) for each in row] for row in costs]
     spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
-    most = spend + max(parts)  # some room above: see `_pick`
+    most = spend + max(map(max, parts))  # some room above: see `_pick`
     table, came = _tabulate(parts, must, changed, errors, reach, most)
     least = table.flatten(0, 1).amin(dim=0)
     spent = _pick(least, spend)
     return _trace(table, came, parts, spent), float(least[spent]) / max(1, int(schedule.mask.any(dim=0).sum()))
 
 
-def _cheapest(parts: Sequence[float], must: Sequence[bool], max_skip: int) -> float:
-    """The least work that the horizon and forced recomputes allow."""
+def _cheapest(parts: Sequence[Sequence[float]], must: Sequence[bool], max_skip: int) -> float:
+    """The least work that the horizon and forced recomputes allow.
+
+    Args:
+        parts: of every iteration, what recomputing it costs, by the skips since the recompute before it.
+    """
     best: list[float] = []  # work up to here, the last recompute being this iteration; behind all of them, a free one
-    for i, part in enumerate([*parts, 0]):
+    for i, row in enumerate([*parts, [0] * (max_skip + 1)]):
         reach: list[float] = []
-        for before in range(i - 1, max(i - max_skip - 2, -1), -1):
-            reach.append(best[before])
+        for skips, before in enumerate(range(i - 1, max(i - max_skip - 2, -1), -1)):
+            reach.append(best[before] + row[skips])
             if must[before]:
                 break
-        best.append(part + min(reach, default=0))
+        best.append(min(reach, default=row[0]))
     return best[-1]
 
 
 def _tabulate(
-    parts: Sequence[int], must: Sequence[bool], changed: Sequence[bool], errors: Errors, max_skip: int, most: int
+    parts: Sequence[Sequence[int]],
+    must: Sequence[bool],
+    changed: Sequence[bool],
+    errors: Errors,
+    max_skip: int,
+    most: int,
 ) -> tuple[Tensor, list[Tensor]]:
     """The least error by (skips since the newest recompute, gap between the last two, work so far).
 
     Returns that table after the last iteration, and for every iteration what a recompute there came from: the gap by
-    (skips, work), or (skips, gap) as one number by work where a new curve begins.
+    (skips, work before), or (skips, gap) as one number by work before where a new curve begins.
     """
     table = torch.full((max_skip + 1, max_skip + 2, most + 1), torch.inf, dtype=torch.float64)
     came = [torch.zeros(0)]
-    table[0, 0, parts[0]] = 0.0
+    table[0, 0, parts[0][0]] = 0.0
     for i in range(1, len(parts)):
         new = torch.full_like(table, torch.inf)
         if not must[i]:
             new[1:] = table[:-1] + errors.skipped[i, :max_skip, : max_skip + 2, None]
-        room = most + 1 - parts[i]
         if not changed[i]:
             table[1:] += errors.again[i, :max_skip, : max_skip + 2, None]
         if changed[i]:  # what was computed before is of another curve
             least, origin = table.flatten(0, 1).min(dim=0)
-            new[0, 0, parts[i] :] = least[:room]
+            new[0, 0, parts[i][0] :] = least[: most + 1 - parts[i][0]]
         else:
             least, origin = table.min(dim=1)
-            new[0, 1:, parts[i] :] = least[:, :room]
+            for skips, part in enumerate(parts[i]):
+                new[0, skips + 1, part:] = least[skips, : most + 1 - part]
         came.append(origin)
         table = new
     return table, came
@@ -247,7 +261,7 @@ def _pick(errors: Tensor, budget: int) -> int:
     return int(errors[: above + 1].argmin()) if above / budget < budget / max(below, 1) else below
 
 
-def _trace(table: Tensor, came: list[Tensor], parts: Sequence[int], spent: int) -> list[bool]:
+def _trace(table: Tensor, came: list[Tensor], parts: Sequence[Sequence[int]], spent: int) -> list[bool]:
     """The way that led to the least error at that work."""
     width = table.shape[1]
     at = int(table[:, :, spent].argmin())
@@ -258,7 +272,7 @@ def _trace(table: Tensor, came: list[Tensor], parts: Sequence[int], spent: int) 
             skips -= 1
             continue
         recomputed[i] = True
-        spent -= parts[i]
+        spent -= parts[i][max(gap - 1, 0)]
         if gap == 0:
             skips, gap = divmod(int(came[i][spent]), width)
         else:

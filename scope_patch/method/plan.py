@@ -13,13 +13,17 @@ from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
 from .changes import Changes, Feature, expected, of_feature, unasked
 from .decision import Fold, Policy, StepDecision
+from .frozen import Freezing, narrowed, runs
 from .placement import FURTHEST, FUTILE, TOLERANCE, Placed, place, skip_errors
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
 
-Work = Callable[[int, Interval], float]
-"""(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit."""
+Work = Callable[..., float]
+"""(iteration, forwarded slots, at least one) -> the cost of that forward, in any unit.
+
+A third argument, of a host whose keys can be kept: latent frames that are attended to beside the forwarded ones.
+"""
 
 HALVINGS = 24
 
@@ -33,6 +37,7 @@ class Plan:
         recomputes were placed.
     bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
     futile: it was not tried, because skipping that much errs as fewer steps would.
+    frozen: bytes of keys and values that are kept, at the most.
     """
 
     verdicts: Sequence[StepDecision]
@@ -41,6 +46,7 @@ class Plan:
     thresholds: Thresholds | None
     bound: bool = False
     futile: bool = False
+    frozen: int = 0
 
     @property
     def speedup(self) -> float:
@@ -57,6 +63,7 @@ class Plan:
             "speedup": round(self.speedup, 4),
             "bound": self.bound,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "frozen_bytes": self.frozen,
         }
 
     @property
@@ -80,10 +87,18 @@ class Planner:
     Args:
         work: the cost of a forward.
         feature: of the timestep, which decides where the method asks for one; None: the expected change does.
+        freezing: of finished latent frames; None: they are forwarded along.
     """
 
-    def __init__(self, method: Method, schedule: Schedule, work: Work, feature: Feature | None = None) -> None:
-        self.method, self.schedule, self._work = method, schedule, work
+    def __init__(
+        self,
+        method: Method,
+        schedule: Schedule,
+        work: Work,
+        feature: Feature | None = None,
+        freezing: Freezing | None = None,
+    ) -> None:
+        self.method, self.schedule, self._work, self.freezing = method, schedule, work, freezing
         changes: Changes = unasked
         if method.asks:
             changes = expected(schedule) if feature is None else of_feature(feature, schedule)
@@ -157,10 +172,9 @@ class Planner:
         Raises ValueError for a target below 1.
         """
         wanted = self.baseline / _checked(target)
-        work = [self._work(i, slots) for i, slots in enumerate(self.schedule.intervals)]
         most = max(1, min(max_skip, FURTHEST))
         errors = skip_errors(self.schedule, profile, most, replay=self.method.replays)
-        placed = partial(place, self.schedule, work, errors=errors, max_skip=max_skip)
+        placed = partial(place, self.schedule, cache(self._after), errors=errors, max_skip=max_skip)
         recomputed, error = placed(wanted)
         futile = error > FUTILE
         low, high = wanted, self.baseline
@@ -227,13 +241,29 @@ class Planner:
         return fold.verdicts(self._changes)
 
     def _plan(self, verdicts: list[StepDecision], thresholds: Thresholds | None) -> Plan:
-        work = 0.0
+        work, frozen = 0.0, 0
+        if self.freezing is not None:
+            recomputed = list(map(runs, verdicts))
+            starts, frozen = self.freezing.starts(recomputed), self.freezing.held(recomputed)
+            verdicts = list(map(narrowed, verdicts, starts))
         for i, verdict in enumerate(verdicts):
-            if verdict.forwarded[0] < verdict.forwarded[1]:
-                work += self._work(i, verdict.forwarded)
+            if runs(verdict):
+                work += self.cost(i, verdict.forwarded)
             elif self.method.traits.residual_work:
                 work += self.method.traits.residual_work * self._work(i, self.schedule.intervals[i])
-        return Plan(verdicts, work, self.baseline, thresholds)
+        return Plan(verdicts, work, self.baseline, thresholds, frozen=frozen)
+
+    def _after(self, iteration: int, before: int) -> float:
+        """The cost of recomputing an iteration, the recompute before it being `before` (-1: none)."""
+        start, end = self.schedule.intervals[iteration]
+        if self.freezing is not None and before >= 0:
+            start = self.freezing.finished[before]
+        return self.cost(iteration, (start, end))
+
+    def cost(self, iteration: int, slots: Interval) -> float:
+        """Of a forward; where keys are kept, those of all slots in front of it are."""
+        frozen = slots[0] if self.freezing is not None else 0
+        return self._work(iteration, slots, frozen) if frozen else self._work(iteration, slots)
 
 
 def _checked(target: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
+from ..values import FrozenKeys
 from . import policies, predictors
 from .decision import Policy
 from .forecast import Limits
@@ -75,6 +76,11 @@ class Method:
         if self.settings.replay is None:
             return self.settings.policy_name == DEFAULT_POLICY and self.settings.thresholds is None
         return self.settings.replay and self.policy.active
+
+    @property
+    def frozen(self) -> FrozenKeys | None:
+        """What keys and values of finished latent frames may take; None: they are forwarded along."""
+        return self.settings.frozen if self.selective and self.level == "velocity" else None
 
     @property
     def per_slot(self) -> bool:

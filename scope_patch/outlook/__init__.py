@@ -25,6 +25,8 @@ def skyreels(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ar-step", type=int, default=0)
     parser.add_argument("--causal-block-size", type=int, default=1)
+    parser.add_argument("--causal-attention", action="store_true", help="upstream's (diffusers: blocks above 1 are)")
+    parser.add_argument("--addnoise-condition", type=int, default=0)
     parser.add_argument("--steps", type=int, default=30, help="--inference_steps")
     parser.add_argument("--shift", type=float, default=8.0)
     parser.add_argument("--guidance-scale", type=float, default=6.0)

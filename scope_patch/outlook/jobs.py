@@ -15,13 +15,15 @@ import torch
 
 from ..catalogue import usable_hosts
 from ..errors import UsageError
-from ..hosts import magi, wan
+from ..hosts import magi, wan, wan_keys
 from ..hosts import window as moving_window
 from ..method.changes import Feature
+from ..method.frozen import Freezing, Room, refusal
 from ..method.plan import Work
 from ..method.policies.traits import Size
 from ..method.resolved import Method, method_of
 from ..method.schedule import Interval, Schedule, Widths
+from ..patch.device import share
 from ..patch.host import NO_WIDTHS, Host
 from ..settings import Settings
 from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
@@ -46,6 +48,7 @@ class Part:
         work: FLOPs of forwarding slots at an iteration, all runs of the network together.
         size: slots in such a forward, all runs of the network together.
         runs: of the network in one such forward (guidance branches).
+        freezing: which finished latent frames keep their keys and values; None: none does.
         extra: FLOPs of forwards that are none of a denoise step's own, and run in any case.
     """
 
@@ -54,6 +57,7 @@ class Part:
     size: Callable[[int, Interval], int]
     runs: int
     extra: float = 0.0
+    freezing: Freezing | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,15 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
         method = method_of(settings, known_host(options.host).defaults_for(Size(shape.dim, shape.layers)))
         if options.text_tokens is not None:
             shape = replace(shape, text_tokens=options.text_tokens)
-        flops = cache(lambda slots: branches * wan.forward_flops(shape, slots, height, width))
-        widths, parts = Widths(settings.widths), []
+
+        @cache
+        def flops(slots: int, frozen: int = 0) -> int:
+            return branches * wan.forward_flops(shape, slots, height, width, frozen=frozen)
+
+        def work(iteration: int, slots: Interval, frozen: int = 0, /) -> float:
+            return flops(slots[1] - slots[0], frozen)
+
+        widths, parts, remarks = Widths(settings.widths), [], []
         for frames, ready in segments(options):
             progress = wan.progress(
                 frames, options.steps, ar_step=options.ar_step, pre_ready=ready, block=options.causal_block_size
@@ -116,9 +127,9 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
             schedule = Schedule.of(
                 progress.table(make(options.steps, options.shift)), selective=method.selective, widths=widths
             )
-            parts.append(
-                Part(schedule, lambda i, s: flops(s[1] - s[0]), lambda i, s: branches * (s[1] - s[0]), branches)
-            )
+            freezing, remark = _freezing(options, method, shape, schedule, branches)
+            remarks += [remark] * bool(remark)
+            parts.append(Part(schedule, work, lambda i, s: branches * (s[1] - s[0]), branches, freezing=freezing))
         flops(max(part.schedule.mask.shape[1] for part in parts))  # where it cannot be counted, that is said here
     except ValueError as error:
         raise UsageError(f"{options.host}: {error}") from error
@@ -129,7 +140,33 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     kept *= method.predictor.keeps * branches * max(part.schedule.mask.shape[1] for part in parts)
     under_way = max(int(part.schedule.mask.sum(dim=1).max()) for part in parts)
     again = method.replays * UNIPC_KEEPS * FLOAT32 * shape.out_channels * height * width * under_way
-    return Job(tuple(parts), method, method.signal, kept, again, feature)
+    return Job(tuple(parts), method, method.signal, kept, again, feature, tuple(remarks))
+
+
+def _freezing(
+    options: argparse.Namespace, method: Method, shape: wan.WanShape, schedule: Schedule, branches: int
+) -> tuple[Freezing | None, str]:
+    """Which finished latent frames keep their keys and values, as in a run (see `patch/planning.py`); and a remark."""
+    wanted, own = method.frozen, options.host == DIFFUSERS
+    block = options.causal_block_size if (options.causal_block_size > 1 if own else options.causal_attention) else 0
+    if wanted is None or not (block or wanted.full):
+        return None, ""
+    itemsize = getattr(torch, options.dtype).itemsize
+    size = wan_keys.frame_bytes(
+        shape,
+        options.height // VAE_SPACE,
+        options.width // VAE_SPACE,
+        itemsize if own else wan_keys.BF16,
+        itemsize,
+        branches,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    freezing = Freezing.of(schedule, Room(max(block, 1), size, share(device) if wanted.size is None else wanted.size))
+    if not freezing.any:
+        return None, ""
+    why = refusal(schedule, options.addnoise_condition > 0, method.settings.widths)
+    why = why or ("" if own or block else wan_keys.FLASH)
+    return None if why else freezing, freezing.remark(why, block)
 
 
 def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:

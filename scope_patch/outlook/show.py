@@ -48,7 +48,7 @@ def look(job: Job) -> Outlook:
         signal = EXPECTED
     elif not fixed and job.signal == "timestep" and job.feature is not None:
         feature, signal = job.feature
-    planners = [Planner(method, part.schedule, part.work, feature) for part in job.parts]
+    planners = [Planner(method, part.schedule, part.work, feature, part.freezing) for part in job.parts]
     if fixed or signal is not None:
         profile = read(settings.profile) if method.placed and settings.profile else None
         plans = [planner.resolved(profile) for planner in planners]
@@ -82,6 +82,7 @@ def as_dict(outlook: Outlook) -> dict[str, Any]:
         "history_bytes": here,
         "history_bytes_elsewhere": elsewhere,
         "replay_bytes": job.replay_bytes,
+        "frozen_bytes": max((each.plan.frozen for each in outlook.exact or outlook.least), default=0),
     }
     if outlook.exact:
         out["plan"], out["target"] = _totals(job, outlook.exact), outlook.exact[0].target
@@ -113,6 +114,8 @@ def lines(outlook: Outlook) -> list[str]:
     moved = f", and {more:.1f} MB on the CPU (dropped, where the model is there too)" if more else ""
     again = f"; {job.replay_bytes / 1e6:.1f} MB to take skipped steps again" if job.replay_bytes else ""
     out.append(f"extra memory: {figures['history_bytes'] / 1e6:.1f} MB of {kept}{moved}{again}")
+    if figures["frozen_bytes"]:
+        out.append(f"and {figures['frozen_bytes'] / 1e6:.1f} MB of keys and values of finished latent frames")
     return [*out, *figures["remarks"]]
 
 

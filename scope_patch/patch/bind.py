@@ -10,6 +10,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from types import GeneratorType
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ from .seams import FORWARD, READ, VIDEO, Seam, Wrapper
 from .session import Session
 from .signature import check_live, failures
 from .timing import Mark
-from .velocity import PendingForward, forward_call
+from .velocity import PendingForward, asked_of, forward_call
 
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
@@ -201,19 +202,36 @@ class Binding:
         session, output, pending = self.guard(generation, lambda: self._serve(generation, given())) or OWN
         if output is not None:
             return output
-        if pending is None:
-            self.guard(generation, lambda: own(given()))
-        if session is None or pending is None or pending.arguments is None:
-            return self._run(generation, session, pending, partial(wrapped, *args, **kwargs))
+        forward = partial(wrapped, *args, **kwargs)
+        if session is None or pending is None:
+            return self._whole(generation, session, forward, given, own)
+        if pending.arguments is None and pending.attending is None:
+            return self._run(generation, session, pending, forward)
         section, ran = session, pending
-        narrowed = self._run(generation, section, ran, partial(wrapped, **pending.arguments))
-        # Where it cannot be completed, only the whole forward will do. It is the one case of a second forward: on
-        # MAGI-1 (no other host is narrowed) it writes the same keys and values to the same places, and others behind.
-        whole = self.guard(generation, lambda: section.complete(ran, narrowed))
-        if whole is None:
-            self.guard(generation, lambda: own(given()))
-            whole = wrapped(*args, **kwargs)
-        return whole
+        other = forward if pending.arguments is None else partial(wrapped, **pending.arguments)
+        made = self._run(generation, section, ran, other)
+        # Where it cannot be completed, only the whole forward will do. These are the only cases of a second forward: on
+        # MAGI-1 it writes the same keys and values to the same places, and others behind; on other hosts, kept keys and
+        # values were not attended to.
+        whole = self.guard(generation, lambda: section.complete(ran, made))
+        return self._whole(generation, None, forward, given, own) if whole is None else whole
+
+    def _whole(
+        self,
+        generation: Generation,
+        session: Session | None,
+        forward: partial[Any],
+        given: Callable[[], dict[str, Any]],
+        own: Callable[[Mapping[str, Any]], None],
+    ) -> Any:
+        """The host's own forward: of what it asks for, or, where its loop was made to ask for less, with the rest."""
+        more = self.guard(generation, lambda: generation.widened(given()))
+        self.guard(generation, lambda: own(more or given()))
+        if more is None:
+            return self._run(generation, session, None, forward)
+        wide = self._run(generation, session, None, partial(forward.func, **more))
+        asked = self.guard(generation, lambda: asked_of(wide, given()[self.host.dit.latents]))
+        return forward() if asked is None else asked
 
     def _elsewhere(self, generation: Generation, model: Any) -> bool:
         """Whether it is not the accelerated one that is called. Wrappers are classes of other networks, too."""
@@ -246,6 +264,9 @@ class Binding:
     ) -> Any:
         """The host's forward, maybe with a stand-in in the place of its blocks; what it computed is kept."""
         standin, blocks = None if pending is None else pending.standin, self.host.dit.blocks
+        attending, within = None if pending is None else pending.attending, ExitStack()
+        if attending is not None:
+            self.guard(generation, lambda: within.enter_context(attending))
         place = None if standin is None else self.guard(generation, lambda: standin.place(generation.model, blocks))
         started = self.guard(generation, generation.stopwatch.start)
         try:
@@ -257,6 +278,7 @@ class Binding:
             generation.inside = False
             if place is not None:
                 place.modules[blocks] = place.own
+            within.close()
         self.guard(generation, lambda: self._observe(generation, session, started, pending, output))
         return output
 

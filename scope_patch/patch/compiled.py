@@ -34,6 +34,11 @@ def few_enough(outer: Any, settings: Settings) -> int | None:
     return max(1, int(config.recompile_limit) - SPARE)
 
 
+def compiled(outer: Any) -> bool:
+    """Whether torch.compile made anything of a model or of modules in it."""
+    return next(_compiled(outer), None) is not None
+
+
 def told(widths: int) -> str:
     """The remark where that limit had a say."""
     return (

@@ -135,6 +135,7 @@ class Generation:
             bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
             agree=self.agree,
             verification=self.verification(key),
+            freeze=lambda: self._planning.frozen,
             looks=self.loop.looks,
             replays=self._replays,
         )
@@ -187,6 +188,11 @@ class Generation:
         else:
             self._early += slots
 
+    def widened(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Arguments of a forward that the loop has narrowed, made whole where we cannot serve it; None: it is whole."""
+        session = self.session or self._newest
+        return None if session is None or session.frozen is None else session.frozen.widened(arguments)
+
     def _size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
         """(runs of the network, slots in them) of a forward, whatever it is called with."""
         latents = arguments.get(self.host.dit.latents)
@@ -236,7 +242,7 @@ class Generation:
 
     @cached_property
     def _planning(self) -> Planning:
-        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing)
+        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self._arguments)
 
     @property
     def _bypasses(self) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = "see `Add your model` in docs/patching.md"
 NO_WIDTHS = "--widths has no say here: the host itself says which chunks are forwarded, and all of them are"
-Cost = Callable[[int, tuple[int, int]], float]
+Cost = Callable[..., float]
 """(iteration, slots) -> FLOPs of forwarding them, of one call of the DiT."""
 
 
@@ -73,6 +73,33 @@ class Dit:
         names = self.names or ("self", self.latents, self.timestep, self.condition, *self.more)
         patched = "__call__" if self.method == "forward" else ""
         return Seam(FORWARD, self.module, self.owner, self.method, names, self.bases, patched)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What must be known of the DiT's self-attention to keep keys and values of finished latent frames.
+
+    It must call `scaled_dot_product_attention` once a block, [batch, heads, tokens, channels], tokens frame by frame.
+
+    Attributes:
+        attention: the submodule of a block that is its self-attention.
+        rotary: the rotary embedding among its arguments: its name and position.
+        shifted: (DiT, latents, first, rotary embedding of the latents) -> that of latent frames from `first` on.
+        block: DiT -> latent frames of a block, of which none sees a later one; 0: all see all.
+        obstacle: DiT -> why it cannot be had, or "".
+        bytes: (DiT, latents, guidance branches) -> bytes that one kept latent frame takes in all.
+        branches: pipeline -> guidance branches.
+        noised: arguments of the call that makes the video -> whether given latent frames get new noise at every step.
+    """
+
+    attention: str
+    rotary: tuple[str, int]
+    shifted: Callable[[Any, Any, int, Any], Any]
+    block: Callable[[Any], int]
+    obstacle: Callable[[Any], str]
+    bytes: Callable[[Any, Any, int], int]
+    branches: Callable[[Any], int]
+    noised: Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -127,6 +154,8 @@ class Host:
             one after the other with the hidden states first, and return them; tokens are slot by slot.
         size: (DiT, name of its blocks) -> (channels, blocks); (0, 0) where that is not known.
         cost: (pipeline, first forward arguments, schedule, section) -> the FLOPs of forwarding slots at an iteration.
+        keys: for keeping keys and values; None: finished latent frames are forwarded along. `cost` then takes a third
+            argument, the latent frames that are attended to beside those which are forwarded.
         ranks: pipeline -> the global ranks that the host's own code shares its DiT among, by groups that it keeps for
             itself. Empty: none. None: it does not say, and groups are looked for. What wraps or replaces parts of the
             DiT (FSDP, `use_usp`) is seen on every host (`sharing`).
@@ -161,6 +190,7 @@ class Host:
     bypass: Callable[[Any], str] = lambda pipeline: "its blocks are called in a way that we do not know"
     size: Callable[[Any, str], tuple[int, int]] = defaults.size
     cost: Callable[[Any, Mapping[str, Any], Any, int], Cost] | None = None
+    keys: Keys | None = None
     ranks: Callable[[Any], Sequence[int]] | None = None
     presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
     preset_limit: float = math.inf

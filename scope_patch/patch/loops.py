@@ -122,7 +122,7 @@ def _before_step(generation: Generation, wrapped: Any, solver: Any, args: Any, k
 def _after_call(generation: Generation, name: str, solver: Any, result: Any) -> None:
     session = generation.session
     if name == STEP and session is not None and session.replays is not None:
-        session.stepped(solver, result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None))
+        session.stepped(solver, result[0] if isinstance(result, tuple) else result.prev_sample)
     generation.loop.told(generation, name, solver)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import NotApplied, UsageError
 from ..method.changes import EXPECTED, Feature, placed_by
 from ..method.decision import StepDecision
+from ..method.frozen import ALONG, Freezing, Room, refusal, runs
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
 from ..method.resolved import Method
@@ -21,7 +22,9 @@ from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
 from ..report.record import GenerationRecord
 from . import defaults
-from .compiled import few_enough, told
+from .compiled import compiled, few_enough, told
+from .device import share
+from .frozen import FrozenKeys
 from .host import Host
 from .sharing import Sharing
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
@@ -48,6 +51,10 @@ class Planning:
         model: the DiT, out of any wrapper.
         record: is told what was planned, by which signal, and what could not be had.
         sharing: how ranks share the DiT.
+        arguments: of the call that makes the video.
+
+    Attributes:
+        frozen: what keeps keys and values in the section that was planned last.
     """
 
     def __init__(
@@ -58,9 +65,11 @@ class Planning:
         method: Method,
         record: GenerationRecord,
         sharing: Sharing,
+        arguments: Mapping[str, Any],
     ) -> None:
         self.host, self.pipeline, self.model, self.method, self.record = host, pipeline, model, method, record
-        self._sharing = sharing
+        self._sharing, self._arguments = sharing, arguments
+        self.frozen: FrozenKeys | None = None
         self._widths = Widths(few_enough(host.model(pipeline), method.settings))
 
     def schedule(self, table: Callable[[], Table]) -> Schedule:
@@ -88,17 +97,55 @@ class Planning:
             verification: what will run some skipped forwards all the same.
         """
         work, unit = self.work(call, schedule, key)
-        plans = Planner(self.method, schedule, work, self._feature(call, schedule, key))
+        freezing = self._freezing(call, schedule)
+        plans = Planner(self.method, schedule, work, self._feature(call, schedule, key), freezing)
         shown = resolved = plans.resolved(self.profile)
         if verification is not None:
             shown, _ = plans.verified(resolved, verification.state)
         planned = {"target": shown.target, "unit": unit, **shown.plan.summary}
         if verification is not None:
-            verification.follow(longest(shown.plan.verdicts), planned, work)
+            verification.follow(longest(shown.plan.verdicts), planned, plans.cost)
         self.record.planned.append(planned)
         if resolved.remark:
             self.record.remark(resolved.remark)
+        self.frozen = None
+        if freezing is not None:
+            last = max((i for i, verdict in enumerate(shown.plan.verdicts) if runs(verdict)), default=0)
+            self.frozen = FrozenKeys(self.host, self.model, freezing, last)
         return resolved.plan.verdicts
+
+    def _freezing(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
+        """Which finished latent frames keep their keys and values; None: none does, and the record says why."""
+        try:
+            return self._room(call, schedule)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            self.record.remark(f"{ALONG}: the model cannot be read ({error})")
+            return None
+
+    def _room(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
+        """What there is room for. Raises AttributeError and the like where the model is not what the host's file
+        says."""
+        keys, wanted = self.host.keys, self.method.frozen
+        if keys is None or wanted is None:
+            return None
+        block = keys.block(self.model)
+        if not block and not wanted.full:
+            return None
+        size = keys.bytes(self.model, call.latents, keys.branches(self.pipeline))
+        limit = share(call.latents.device) if wanted.size is None else wanted.size
+        freezing = Freezing.of(schedule, Room(max(block, 1), size, limit))
+        if not freezing.any:
+            return None
+        noised, widths = keys.noised(self._arguments), self.method.settings.widths
+        why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
+        if not why and compiled(self.host.model(self.pipeline)):
+            why = "the model is compiled"
+        elif not why and self._sharing.tokens:
+            why = f"its tokens may be split among ranks ({self._sharing.why})"
+        remark = freezing.remark(why, block)
+        if remark:
+            self.record.remark(remark)
+        return None if why else freezing
 
     def _feature(self, call: ForwardCall, schedule: Schedule, key: int) -> Feature | None:
         """What decisions hang on, named in the record: where that is a feature of the timestep (equation 4), it.
@@ -145,7 +192,7 @@ class Planning:
                 return cache(defaults.cost(self.model, self.host.dit.blocks, call.latents.shape)), "flops"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.info("%s: work is counted in latent frames: %r", self.host.name, error)
-        return lambda iteration, slots: float(slots[1] - slots[0]), "latent frames"
+        return lambda iteration, slots, frozen=0: float(slots[1] - slots[0]), "latent frames"
 
     @cached_property
     def profile(self) -> Profile | None:

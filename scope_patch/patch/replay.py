@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class ChunkReplays(Replays):
         anchor = self._due(self._anchors.get(chunk), iteration, branches)
         if anchor is not None:
             levels, shares = self._levels(anchor, iteration, chunk)
-            steps = [high - low for high, low in zip(levels, levels[1:], strict=False)]
+            steps = [high - low for high, low in pairwise(levels)]
             last = sum(step * share for step, share in zip(steps, shares, strict=True))
             latents.copy_(
                 combine((1.0, sum(steps) - last, last), (anchor.latents, anchor.velocity, velocity[:1]), latents.dtype)
@@ -167,9 +168,7 @@ class SolverReplays(Replays):
         blind: somebody may edit latents where we could not see it.
     """
 
-    def __init__(
-        self, schedule: Schedule, remark: Callable[[str], None], *, joint: bool, blind: bool = False
-    ) -> None:
+    def __init__(self, schedule: Schedule, remark: Callable[[str], None], *, joint: bool, blind: bool = False) -> None:
         super().__init__(schedule, remark)
         self._joint, self._blind = joint, blind
         self._tracks: dict[int, Track] = {}
@@ -193,7 +192,9 @@ class SolverReplays(Replays):
     @cached_property
     def _last(self) -> list[int]:
         """The last iteration that updates each latent frame: nothing that comes behind it can be taken again."""
-        return [max(found, default=-1) for found in (column.nonzero().flatten().tolist() for column in self.schedule.mask.T)]
+        return [
+            max(found, default=-1) for found in (column.nonzero().flatten().tolist() for column in self.schedule.mask.T)
+        ]
 
     def begin(self, solver: Any) -> None:
         """Read the tables of the first solver, which are those of all; the host waits for the device once."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import NotApplied
 from ..method.decision import StepDecision
 from ..method.forecast import Forecast, Limits, Tally
+from ..method.frozen import narrowed, runs
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
 from ..method.predictors import Predictor
@@ -20,6 +21,7 @@ from ..report.record import GenerationRecord, Segment, active_ranges
 from .branches import Branch, Branches
 from .bypass import Bypass
 from .conditioning import conditioning
+from .frozen import LOOSE, FrozenKeys
 from .host import Host
 from .replay import ChunkReplays, Replays, SolverReplays
 from .solver import Step
@@ -56,6 +58,7 @@ class Session:
         bypass: for the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
         verification: runs some skipped forwards all the same; None: none.
+        freeze: what keeps keys and values of finished latent frames, called once there is a plan; None: nothing does.
         looks: schedule -> iterations at which the DiT's timesteps are compared with the schedule's.
         replays: schedule -> what takes skipped steps again; None: nothing does.
     """
@@ -76,6 +79,7 @@ class Session:
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
         verification: Verification | None = None,
+        freeze: Callable[[], FrozenKeys | None] = lambda: None,
         looks: Callable[[Schedule], set[int]] = lambda schedule: set(),
         replays: Callable[[Schedule], Replays | None] = lambda schedule: None,
     ) -> None:
@@ -87,6 +91,9 @@ class Session:
         self._bypass, self._agree, self._verification = bypass, agree, verification
         self._make_replays = replays
         self.replays: Replays | None = None
+        self._freeze = freeze
+        self.frozen: FrozenKeys | None = None
+        self.interval: Interval = (0, 0)
         self.schedule: Schedule | None = None
         self.layout = Layout()
         self._looks: set[int] = set()
@@ -131,18 +138,20 @@ class Session:
             self._new_segment(self.schedule)
         elif self._last is not None and iteration < self._last:
             self._begin()  # the host runs the same schedule again: nothing of the last pass may leak into it
+            self.frozen = None
             self._new_segment(self.schedule)
         if iteration != self._last:
             if self._last is not None and self.schedule.context_changed(iteration, self._last):
-                self.branches.forget()
+                self._forget()
             self.verdict, self._forecast = None, None
             self.branches.enter(iteration)
         self.iteration = self._last = iteration
         interval = self.schedule.intervals[iteration]
-        if interval != self.schedule.baseline[iteration]:
+        self.interval = interval if self.frozen is None else self.frozen.narrow(interval)
+        if self.interval != self.schedule.baseline[iteration]:
             self.narrowed = True
-            self._agree(f"iteration {iteration}: latent frames {interval}")
-        return interval
+            self._agree(f"iteration {iteration}: latent frames {self.interval}")
+        return self.interval
 
     def step(self, step: Step, solver: Any, velocity: Tensor, latents: Tensor) -> Tensor:
         """A solver of the host's is about to step. Returns the latents that it is to get (see `SolverReplays`)."""
@@ -177,12 +186,13 @@ class Session:
         self._note_memory()
 
     def _computed(self, iteration: int) -> int:
-        """Slots whose velocities were computed in the present iteration: the first so many, where slots are chunks."""
+        """How far into its interval velocities were computed in the present iteration; 0: not at all.
+
+        Latent frames in front of what was forwarded have finished, and are not integrated.
+        """
         assert self.schedule is not None
         interval, verdict = self.schedule.intervals[iteration], self.verdict
-        if verdict is None or (verdict.forwarded != interval and not self.layout.moving):
-            return 0
-        return verdict.forwarded[1] - interval[0]
+        return 0 if verdict is None or not runs(verdict) else verdict.forwarded[1] - interval[0]
 
     def count_own(self, slots: int) -> None:
         """A forward of the host's own over so many slots runs."""
@@ -199,12 +209,18 @@ class Session:
         They go by unseen, so that the history is not what was planned for: it starts anew.
         """
         self.iteration = None
+        self._forget()
+
+    def _forget(self) -> None:
         self.branches.forget()
         if self.replays is not None:
             self.replays.forget()
+        if self.frozen is not None:
+            self.frozen.forget()
 
     def forget(self) -> None:
-        """Let go of every tensor."""
+        """Let go of every tensor, but for the latents without which a forward under way would lack its context."""
+        self._forget()
         self._begin()
         self._forecast = None
         if self.replays is not None:
@@ -221,7 +237,7 @@ class Session:
             return None, None
         self._called = True
         slots = self.layout.slots(call.latents)
-        interval, prefix = schedule.intervals[iteration], schedule.clean_prefix(iteration)
+        interval, prefix = self.interval, schedule.clean_prefix(iteration)
         if slots != interval[1] - interval[0] + prefix:
             self.record.guard("shape")
             return None, None
@@ -238,7 +254,11 @@ class Session:
         if self.verdict is None:
             self.verdict = self._decide(call, schedule, iteration, interval)
         output, pending = self._carry_out(call, self.verdict, branch, interval)
-        if pending is None or pending.bypassed or pending.arguments is not None:
+        if pending is not None and self.frozen is not None:
+            pending = self.frozen.pending(pending, call)
+            if pending.front and branch.loose:
+                self.record.remark(LOOSE)
+        if pending is None or pending.bypassed or pending.arguments is not None or pending.attending is not None:
             self._agree(f"iteration {iteration}: {self.verdict.forwarded} forwarded")
         host = schedule.baseline[iteration]
         runs, baseline = self.host.runs(self.model, call.arguments, host[1] - host[0])
@@ -248,7 +268,7 @@ class Session:
         if pending.bypassed:
             self._count(baseline, 0, skipped=runs)
             return None, pending
-        runs, size = self.host.runs(self.model, pending.arguments or call.arguments, slots)
+        runs, size = self.host.runs(self.model, pending.arguments or call.arguments, slots + pending.front)
         self._count(baseline, size, run=runs)
         return None, pending
 
@@ -260,7 +280,11 @@ class Session:
             return
         if self.schedule is None or not self._keep:
             return
-        velocity = velocity_of(output)
+        if pending.attending is not None and self.frozen is not None:
+            self.frozen.note(pending)
+            if self.frozen.trouble:
+                self.record.remark(self.frozen.trouble)
+        velocity = _asked(pending, output)
         frames = self.layout.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
         batch, height, width = pending.size
         if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
@@ -284,19 +308,28 @@ class Session:
             return False
         return True
 
-    def complete(self, pending: PendingForward, output: Any) -> Tensor:
-        """What the host gets for a forward of some of its slots: the velocity of all.
+    def complete(self, pending: PendingForward, output: Any) -> Any:
+        """What the host gets for a forward of some of its slots, the velocity of all; or of more, or with kept keys.
 
-        Raises NotApplied, or RuntimeError of torch's, where the output is not what we know.
+        None where what came out cannot be used. Raises NotApplied, or RuntimeError of torch's, where the output is not
+        what we know.
         """
         assert self.schedule is not None
-        return complete_velocity(pending, velocity_of(output), self.schedule, self.layout)
+        if pending.whole is not None:
+            return complete_velocity(pending, velocity_of(output), self.schedule, self.layout)
+        attending = pending.attending
+        if attending is not None and attending.extent.kept:
+            if not attending.sound:
+                return None
+            self._agree(f"iteration {pending.iteration}: attended")
+        return like_output(_asked(pending, output), type(output)) if pending.front else output
 
     def close(self) -> None:
         """The loop is over: let go of every tensor, and read what was counted on the device."""
         self._begin()
         if self.replays is not None:
             self.replays.close()
+        self.frozen = None
         if self._verification is not None:
             self._verification.settle()
         if self.schedule is not None:
@@ -320,6 +353,8 @@ class Session:
         if self.replays is not None:
             self.record.replay_bytes_peak = max(self.record.replay_bytes_peak, self.replays.bytes)
             self.segment.again = len(self.replays.taken)
+        if self.frozen is not None:
+            self.record.frozen_bytes_peak = max(self.record.frozen_bytes_peak, self.frozen.bytes)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
         frames = self.layout.frames
@@ -333,9 +368,14 @@ class Session:
             check_timestep(call, schedule, iteration)
         if self.plan is None:
             self.plan = self._make_plan(call, schedule)
+            self.frozen = self._freeze()
+            if self.frozen is not None:
+                self.frozen.narrow(interval)
         verdict = self.plan[iteration]
         if self._verification is not None:
-            verdict = self._verification.step(iteration, verdict)
+            verdict = self._verification.step(iteration, verdict, interval)
+        if self.frozen is not None:
+            verdict = narrowed(verdict, interval[0])
         if verdict.forwarded != interval or verdict.instead is not None:
             self._forecast = self._foreseen(schedule, iteration, interval)
         prefix, last = schedule.clean_prefix(iteration), verdict.forwarded[1]
@@ -390,6 +430,12 @@ class Session:
             raise NotImplementedError("this host's forwards cannot be narrowed")
         arguments = self.host.narrow(call.arguments, 0, last - interval[0] + prefix)
         return None, PendingForward(branch, self.iteration, verdict.forwarded, size, prefix, whole, arguments)
+
+
+def _asked(pending: PendingForward, output: Any) -> Tensor:
+    """The velocity of what the host asked for."""
+    velocity = velocity_of(output)
+    return velocity.narrow(FRAME_AXIS, pending.front, velocity.shape[FRAME_AXIS] - pending.front)
 
 
 def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> None:

@@ -84,15 +84,19 @@ class Weights:
     latents: tuple[float, ...]
     memory: Mapping[Place, tuple[float, ...]]
 
-    def apply(self, before: Snapshot, sample: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, dict[Place, Tensor]]:
+    def apply(
+        self, before: Snapshot, sample: Tensor, first: Tensor, last: Tensor
+    ) -> tuple[Tensor, dict[Place, Tensor]]:
         """(latents, memory) after the steps, new tensors."""
         parts = [sample, *(before.memory[place] for place in self.inputs), first, last]
-        memory = {place: combine(row, parts, before.memory.get(place, sample).dtype) for place, row in self.memory.items()}
+        memory = {
+            place: combine(row, parts, before.memory.get(place, sample).dtype) for place, row in self.memory.items()
+        }
         return combine(self.latents, parts, sample.dtype), memory
 
 
 def combine(weights: Sequence[float], parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The sum of tensors by weights, in at least float32: a new tensor. No product of matrices, which TF32 would round."""
+    """The sum of tensors by weights, in at least float32: a new tensor. TF32 would round a product of matrices."""
     wide = torch.promote_types(dtype, torch.float32)
     out: Tensor | None = None
     for weight, part in zip(weights, parts, strict=True):
@@ -136,7 +140,7 @@ def weights(
     mixture = torch.linspace(0.5, 1.5, count, dtype=torch.float64)
     columns = torch.cat([torch.eye(count, dtype=torch.float64), mixture[:, None]], dim=1)
     units = [row.clone().reshape(*[1] * (dims - 1), -1) for row in columns]
-    clone = object.__new__(kind)
+    clone: Any = object.__new__(kind)
     for name, value in before.plain.items():
         clone.__dict__[name] = list(value) if type(value) is list else tables.get(name, value)
     latents, *memory, first, last = units

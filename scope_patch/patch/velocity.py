@@ -17,6 +17,7 @@ from ..method.decision import Mode, StepDecision
 from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
+from .attending import Attending
 from .branches import Branch
 from .bypass import StandIn
 from .host import Dit
@@ -87,6 +88,12 @@ def like_output(velocity: Tensor, output_type: type[Any]) -> Any:
     return (velocity,) if issubclass(output_type, tuple) else output_type(sample=velocity)
 
 
+def asked_of(output: Any, latents: Tensor) -> Any:
+    """The output for these latents of a forward that had more latent frames in front of them."""
+    velocity, frames = velocity_of(output), latents.shape[FRAME_AXIS]
+    return like_output(velocity.narrow(FRAME_AXIS, velocity.shape[FRAME_AXIS] - frames, frames), type(output))
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a host lays out velocities. Attributes: frames, latent frames a slot; moving, slots are chunks of a window.
@@ -127,7 +134,9 @@ class PendingForward:
         clean_prefix: clean slots in front of them that it computes too, of which nothing is kept.
         whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
             forward. None where the forward's own output is what the host gets.
-        arguments: what it runs with in that case.
+        arguments: what it runs with in that case, and where it has more slots in front than the host's.
+        front: so many, of which nothing is kept.
+        attending: how it attends to kept keys and values, and which of its own it hands out.
         standin: stands for its blocks meanwhile, at the residual level.
         predicted: what the host would have got in its place, to be compared with what it makes.
     """
@@ -141,6 +150,8 @@ class PendingForward:
     arguments: dict[str, Any] | None = None
     standin: StandIn | None = None
     predicted: Tensor | None = None
+    front: int = 0
+    attending: Attending | None = None
 
     @property
     def bypassed(self) -> bool:

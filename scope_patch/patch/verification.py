@@ -58,9 +58,8 @@ class Verification:
 
         self._longest, self._recomputed = longest, recomputed
 
-    def step(self, iteration: int, verdict: StepDecision) -> StepDecision:
-        """What becomes of a verdict."""
-        interval = self._schedule.intervals[iteration]
+    def step(self, iteration: int, verdict: StepDecision, interval: Interval) -> StepDecision:
+        """What becomes of a verdict over an interval."""
         self.state, now = verifying.step(self.state, verdict, self.every, interval)
         if now.instead is not None:
             expected = None if self._expectation is None else self._expectation.error(iteration, now.instead)

@@ -121,6 +121,7 @@ class GenerationRecord:
         history_bytes_peak: the most that velocities took at once.
         replay_bytes_peak: the most that was kept at once to take skipped steps again.
         device_bytes_peak: the most that its process had allocated on its accelerator, as torch counts; 0 without one.
+        frozen_bytes_peak: the most that keys and values of finished latent frames did.
         guards, forced: how often, by name: a decision that could not be carried out; forwards that are no denoise
             step's own.
         pid, rank: the process that it ran in, and its rank; None where it has none.
@@ -138,6 +139,7 @@ class GenerationRecord:
     history_bytes_peak: int = 0
     replay_bytes_peak: int = 0
     device_bytes_peak: int = 0
+    frozen_bytes_peak: int = 0
     guards: dict[str, int] = field(default_factory=dict)
     forced: dict[str, int] = field(default_factory=dict)
     signal: str | None = None

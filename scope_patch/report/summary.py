@@ -33,12 +33,14 @@ class Totals(Sums):
     Attributes:
         memory: bytes of kept velocities, and of what it takes to take steps again, the most at once.
         again: skipped iterations that were taken again.
+        frozen: the same of keys and values.
         reasons: iterations by (mode, reason).
         plans: those that were carried out to the end.
     """
 
     memory: int = 0
     again: int = 0
+    frozen: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     guards: Counter[str] = field(default_factory=Counter)
     forced: Counter[str] = field(default_factory=Counter)
@@ -61,6 +63,7 @@ class Totals(Sums):
         if not generation.patched:
             return
         self.memory = max(self.memory, generation.history_bytes_peak + generation.replay_bytes_peak)
+        self.frozen = max(self.frozen, generation.frozen_bytes_peak)
         for segment in generation.segments:
             self.again += segment.again
             self.reasons.update(zip(segment.modes, segment.reasons, strict=True))
@@ -83,6 +86,12 @@ class Totals(Sums):
     def slots(self) -> str:
         """The same of the latent frames in them."""
         return f"{self.slots_baseline} → {self.slots_computed}"
+
+    @property
+    def kept(self) -> str:
+        """Memory in words."""
+        keys = f", {self.frozen / 1e6:.1f} MB of keys and values of finished latent frames" if self.frozen else ""
+        return f"{self.memory / 1e6:.1f} MB of velocities kept{keys}"
 
     @property
     def rest(self) -> float:
@@ -146,7 +155,7 @@ def _lines(run: Run, host: str, so_far: str) -> Iterator[str]:
             yield f"  {frames}: those that had not started were left out"
     yield (
         f"  {seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead, "
-        f"{totals.memory / 1e6:.1f} MB of velocities kept"
+        + totals.kept
     )
     yield from (f"  {sentence}" for sentence in verified(run.generations, run.settings.verify_bound))
     if totals.guards:

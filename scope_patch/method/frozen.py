@@ -1,0 +1,129 @@
+"""Finished latent frames whose keys and values are kept: how many at which iteration, from tables alone.
+
+Under block-causal attention nothing that a finished latent frame sees changes any more, and neither do its keys and
+values at timestep 0. A recompute keeps those of the latent frames that have finished by then, which it forwards a last
+time; from there on only the rest is forwarded. So what a recompute costs hangs on the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from .decision import StepDecision
+from .schedule import Interval, Schedule
+
+ALONG = "finished latent frames are forwarded along"
+FULL = (
+    "the others see finished latent frames by keys and values that are kept; under full attention that is approximate"
+)
+NOISED = "--addnoise-condition draws the noise of the given latent frames anew at every step"
+MOVES = "the host's window moves, and with it where the rotary embedding begins"
+WIDTHS = "--widths asks for few widths"
+
+
+@dataclass(frozen=True)
+class Room:
+    """What keys and values may take.
+
+    Attributes:
+        block: latent frames of a causal block, which are kept together; 1 under full attention.
+        size: bytes that one latent frame takes, all guidance branches together.
+        limit: bytes in all.
+    """
+
+    block: int
+    size: int
+    limit: int
+
+    @property
+    def most(self) -> int:
+        """Latent frames that fit, in whole blocks."""
+        return self.limit // max(self.size, 1) // self.block * self.block
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """What is kept in one section.
+
+    Attributes:
+        finished: leading latent frames that a recompute at every iteration would leave kept.
+        size: bytes of one of them, all guidance branches together.
+        short: some would not fit.
+    """
+
+    finished: Sequence[int]
+    size: int
+    short: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something to keep, be there room for it or not."""
+        return self.short or any(self.finished)
+
+    def remark(self, why: str, block: int) -> str:
+        """What the user should know, or "".
+
+        Args:
+            why: nothing can be kept.
+            block: latent frames of a causal block; 0: attention is full.
+        """
+        if why:
+            return f"{ALONG}: {why}"
+        if self.short:
+            most = max(self.finished)
+            many = f"but for the first {most} " if most else ""
+            return f"{ALONG}, {many}since no more keys fit (--frozen-keys; {self.size / 1e6:.4g} MB a latent frame)"
+        return "" if block else FULL
+
+    @classmethod
+    def of(cls, schedule: Schedule, room: Room) -> Freezing:
+        """Those that are clean (timestep and noise level 0) from an iteration on, and all in front of them."""
+        clean = ~schedule.mask & (schedule.timesteps == 0) & (schedule.noise_levels == 0)
+        stays = clean.flip(0).cummin(dim=0).values.flip(0)
+        whole = [count // room.block * room.block for count in stays.long().cummin(dim=1).values.sum(dim=1).tolist()]
+        return cls([min(count, room.most) for count in whole], room.size, max(whole, default=0) > room.most)
+
+    def starts(self, recomputed: Sequence[bool]) -> list[int]:
+        """Of every iteration, the first latent frame that is forwarded if it is recomputed.
+
+        Args:
+            recomputed: of every iteration, whether it is.
+        """
+        after = accumulate((self.finished[i] if run else 0 for i, run in enumerate(recomputed)), max, initial=0)
+        return list(after)[:-1]
+
+    def held(self, recomputed: Sequence[bool]) -> int:
+        """Bytes at the most: what the last recompute needs; it keeps nothing itself."""
+        starts = self.starts(recomputed)
+        return self.size * max((start for start, run in zip(starts, recomputed, strict=True) if run), default=0)
+
+
+def refusal(schedule: Schedule, noised: bool, widths: int | None) -> str:
+    """Why nothing can be kept in a section, or "".
+
+    Args:
+        noised: latent frames that are given get new noise at every iteration.
+        widths: how many the user asks for; None: as many as there are.
+    """
+    if widths is not None:
+        return WIDTHS
+    if any(start for start, _ in schedule.baseline):
+        return MOVES
+    return NOISED if noised and not schedule.mask[:, 0].any() else ""
+
+
+def narrowed(verdict: StepDecision, start: int) -> StepDecision:
+    """A verdict of all slots alike, without those before `start`."""
+    ((own, decision),) = verdict.decisions.items()
+    if start == own[0]:
+        return verdict
+    forwarded: Interval = (start, verdict.forwarded[1] if runs(verdict) else start)
+    instead = None if verdict.instead is None else narrowed(verdict.instead, start)
+    return replace(verdict, decisions={(start, own[1]): decision}, forwarded=forwarded, instead=instead)
+
+
+def runs(verdict: StepDecision) -> bool:
+    """Whether anything is forwarded."""
+    return verdict.forwarded[0] < verdict.forwarded[1]
