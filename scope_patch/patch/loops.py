@@ -30,9 +30,11 @@ class Loop:
 
     Attributes:
         ranks: dimensions that the DiT's timestep may have.
+        unverifiable: why skipped iterations of such a loop cannot be verified, or "".
     """
 
     ranks: tuple[int, ...] = (2,)
+    unverifiable: str = ""
 
     def __str__(self) -> str:
         """For people."""
@@ -72,6 +74,12 @@ class Loop:
     def looks(self, schedule: Schedule) -> set[int]:
         """Iterations at which the DiT's timesteps are compared with the table's."""
         return set()
+
+    def session(self) -> type[Session]:
+        """What carries a section out: whole forwards, skipped or not."""
+        from .session import Session
+
+        return Session
 
 
 # ---------------------------------------------------------------------------------------------------------------------

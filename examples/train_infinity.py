@@ -1,0 +1,42 @@
+"""Train the small Infinity: python examples/train_infinity.py (about 40 minutes on one core with AMX; see docs/infinity.md).
+
+Autoencoder, then transformer, from nothing; writes infinity_demo/weights (or --weights DIR). Wants a clone of Infinity.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from infinity_demo import upstream
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--weights", type=Path, default=HERE / "infinity_demo" / "weights")
+    p.add_argument("--autoencoder-minutes", type=float, default=4, help="of CPU time")
+    p.add_argument("--minutes", type=float, default=34, help="of the transformer")
+    p.add_argument("--images", type=int, default=16384)
+    args = p.parse_args()
+    upstream.prepare()
+    import torch
+
+    from infinity_demo import training
+    from infinity_demo.pictures import embed, pictures
+
+    log = partial(print, flush=True)
+    images, text = [], []
+    for first in range(0, args.images, 256):
+        drawn, prompts = pictures(range(first, min(first + 256, args.images)))
+        images.append(((drawn + 1) * 127.5).round().to(torch.uint8))
+        text.append(embed(prompts).half())
+    log(f"{args.images} images")
+    vae = training.train_autoencoder(args.autoencoder_minutes, torch.cat(images), args.weights, log)
+    training.train_transformer(args.minutes, vae, torch.cat(images), torch.cat(text), args.weights, log)
+
+
+if __name__ == "__main__":
+    main()
