@@ -1,4 +1,4 @@
-"""Train the small Infinity: python examples/train_infinity.py (about 40 minutes on one core with AMX; see docs/infinity.md).
+"""Train the small Infinity: python examples/train_infinity.py (about half an hour on one core with AMX; see docs/infinity.md).
 
 Autoencoder, then transformer, from nothing; writes infinity_demo/weights (or --weights DIR). Wants a clone of Infinity.
 """
@@ -18,13 +18,14 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--weights", type=Path, default=HERE / "infinity_demo" / "weights")
     p.add_argument("--autoencoder-minutes", type=float, default=4, help="of CPU time")
-    p.add_argument("--minutes", type=float, default=34, help="of the transformer")
+    p.add_argument("--minutes", type=float, default=22, help="of the transformer")
     p.add_argument("--images", type=int, default=16384)
+    p.add_argument("--keep-autoencoder", action="store_true", help="train the transformer on the one that is there")
     args = p.parse_args()
     upstream.prepare()
     import torch
 
-    from infinity_demo import training
+    from infinity_demo import model, training
     from infinity_demo.pictures import embed, pictures
 
     log = partial(print, flush=True)
@@ -34,7 +35,10 @@ def main() -> None:
         images.append(((drawn + 1) * 127.5).round().to(torch.uint8))
         text.append(embed(prompts).half())
     log(f"{args.images} images")
-    vae = training.train_autoencoder(args.autoencoder_minutes, torch.cat(images), args.weights, log)
+    if args.keep_autoencoder:
+        vae = model.load_autoencoder(args.weights)
+    else:
+        vae = training.train_autoencoder(args.autoencoder_minutes, torch.cat(images), args.weights, log)
     training.train_transformer(args.minutes, vae, torch.cat(images), torch.cat(text), args.weights, log)
 
 

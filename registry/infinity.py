@@ -37,6 +37,7 @@ HOST = Host(
     versions={"torch": ">=2.4"},
     model=lambda model: model,
     refuse=infinity.refuse,
+    work=infinity.work,
     size=infinity.size,
     bypass=lambda model: "what is skipped of a scale is said by --scales",
 )

@@ -122,9 +122,12 @@ class Bench:
             self._models[key] = model, vae, Counter(model)
         return self._models[key]
 
-    def generate(self, pn="0.06M", ratio=1.0, cfg=None, layers=(0,), negative=False, batch=1, patchify=False, seed=1, **more):
+    def generate(
+        self, pn="0.06M", ratio=1.0, cfg=None, layers=(0,), negative=False, batch=1, patchify=False, seed=1, **more
+    ):
         """(digest of bits, codes, picture; that of the generator; FLOPs a scale; passes of the stack)."""
         import torch
+
         from infinity_demo import upstream
 
         model, vae, count = self.model(pn, patchify)
@@ -260,7 +263,12 @@ def failures(bench):
         places.append([made[1] == alone[1], report["status"], report["generations"][0]["finished"]])
     yield {"case": "we fail", "places": places, "last": made[0] == alone[0]}
     after = {owner: dict(vars(owner)) for owner in owners()}
-    yield {"case": "removal", "restored": before == after, "owners": len(before), "equal": bench.generate(**options) == alone}
+    yield {
+        "case": "removal",
+        "restored": before == after,
+        "owners": len(before),
+        "equal": bench.generate(**options) == alone,
+    }
 
 
 def owners():
@@ -279,7 +287,11 @@ def everything():
     for name in ("guidance a scale", "batch", "guidance within, off at the end", "five scales, unguided there"):
         yield compare(bench, f"rows - {name}", CASES[name], target_speedup=1.0)
     for name, words in RULES.items():
-        for of, options in (("guided", {}), ("off at the end", {"cfg": OFF}), ("batch", {"batch": 2, "negative": True})):
+        for of, options in (
+            ("guided", {}),
+            ("off at the end", {"cfg": OFF}),
+            ("batch", {"batch": 2, "negative": True}),
+        ):
             how = {"scales": words} if "," in words else {"scales": words, "target_speedup": 2.0}
             yield compare(bench, f"{name} - {of}", options, **how)
     within = {"layers": [-2], "cfg": OFF}

@@ -84,7 +84,7 @@ def quick_attention(schedule):
     finest attend to what they see, the others share a mask.
     """
     sizes = [h * w for _, h, w in schedule]
-    ends = [sum(sizes[:-2]), sum(sizes[:-1]), sum(sizes)]
+    every = [sum(sizes[:-2]), sum(sizes[:-1]), sum(sizes)]
 
     def attend(query, key, value, mask=None):
         seen = (query @ key.transpose(-1, -2)).float()
@@ -92,7 +92,7 @@ def quick_attention(schedule):
 
     def self_attention(query, key, value, scale, attn_mask=None, dropout_p=0.0):
         query, key, value = (x.to(torch.bfloat16) for x in (query * scale, key, value))
-        parts = []
+        parts, ends = [], [end for end in every if end <= query.shape[2]]
         for start, end in zip([0, *ends], ends, strict=False):
             mask = None if start else attn_mask[..., :end, :end]
             parts.append(attend(query[:, :, start:end], key[:, :, :end], value[:, :, :end], mask))
@@ -122,6 +122,9 @@ class Trainer:
             self.model.shared_ada_lin[1].weight.mul_(0.1)
             self.model.head_nm.ada_lin[1].weight.mul_(0.1)
         self.average.load_state_dict(self.model.state_dict())
+        for model in (self.model, self.average):  # positions of the first scales, where the last one is left out
+            grids = model.rope2d_freqs_grid
+            grids[str(tuple(self.schedule[:-1]))] = grids[str(tuple(self.schedule))]
         matrices = [p for name, p in self.model.named_parameters() if name.startswith(BLOCKED) and p.ndim == 2]
         chosen = set(map(id, matrices))
         self.muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
@@ -131,22 +134,28 @@ class Trainer:
         weights = torch.cat([torch.full((h * w,), (h * w) ** -0.5) for _, h, w in self.schedule])
         self.weights = weights / weights.sum()
 
-    def loss(self, model, codes: torch.Tensor, text: torch.Tensor, flipped: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, model, codes: torch.Tensor, text: torch.Tensor, flipped: float, scales: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss to be minimised, [tokens] mean cross-entropy of a bit)."""
         labels, inputs, _ = self.vae.bits(codes, self.schedule, torch.rand(len(codes)) * flipped)
+        schedule = self.schedule[:scales]
+        labels, inputs = labels[: len(schedule)], inputs[: len(schedule) - 1]
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(caption(text), torch.cat(inputs, 1), self.schedule).float()
+            logits = model(caption(text), torch.cat(inputs, 1), schedule).float()
         bits = torch.cat(labels, 1)
         nats = F.cross_entropy(logits.unflatten(-1, (-1, 2)).permute(0, 3, 1, 2), bits.long(), reduction="none")
         nats = nats.mean(-1).mean(0)
-        return (nats * self.weights).sum(), nats.detach()
+        weights = self.weights[: len(nats)]
+        return (nats * weights).sum() / weights.sum(), nats.detach()
 
     def step(self, step: int, progress: float) -> torch.Tensor:
         for optimizer, lr in ((self.muon, 8e-3), (self.adamw, 2e-3)):
             for group in optimizer.param_groups:
                 group["lr"] = lr * rate(step, progress)
         chosen = torch.randint(len(self.codes), (BATCH,))
-        loss, nats = self.loss(self.model, self.codes[chosen].float(), self.text[chosen].float(), FLIPPED)
+        scales = -1 if progress < 0.5 else None  # the finest scale alone is half of the work: it comes in half-way
+        loss, nats = self.loss(self.model, self.codes[chosen].float(), self.text[chosen].float(), FLIPPED, scales)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in (self.muon, self.adamw):
@@ -159,8 +168,11 @@ class Trainer:
 
     def by_scale(self, nats: torch.Tensor) -> list[float]:
         """Cross-entropy of a bit, in bits, for each scale."""
-        parts = nats.split([h * w for _, h, w in self.schedule])
-        return [round(float(part.mean()) / 0.6931, 3) for part in parts]
+        sizes, out = [h * w for _, h, w in self.schedule], []
+        for k, size in enumerate(sizes):
+            part = nats[sum(sizes[:k]) :][:size]
+            out += [round(float(part.mean()) / 0.6931, 3)] if len(part) else []
+        return out
 
     @torch.no_grad()
     def validate(self, codes: torch.Tensor, text: torch.Tensor) -> list[float]:

@@ -117,6 +117,9 @@ class Action:
     share: float = 1.0
     single: bool = False
 
+    def __str__(self) -> str:
+        return self.mode + (f"{self.share:g}" if self.mode == "S" else "") + "u" * self.single
+
     @property
     def runs(self) -> bool:
         return self.mode in "RS"
@@ -292,6 +295,11 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     if arguments.get("gt_leak", 0):
         return "gt_leak gives scales that are not drawn; set it to 0"
     return ""
+
+
+def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """(passes of the stack, tokens of all rows) of a scale, by the hidden states that go in."""
+    return 1, arguments["x"].shape[0] * arguments["x"].shape[1]
 
 
 def size(model: Any, blocks: str) -> tuple[int, int]:

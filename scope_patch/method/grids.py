@@ -18,8 +18,15 @@ def resample(x: Tensor, old: Grid, new: Grid) -> Tensor:
     """[rows, h w, channels] from one grid to another, bilinearly."""
     if old == new:
         return x
-    pictures = x.transpose(1, 2).unflatten(2, old)
-    return F.interpolate(pictures, size=new, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+    return _spread(_pictures(x, old), new).flatten(2).transpose(1, 2)
+
+
+def _pictures(x: Tensor, grid: Grid) -> Tensor:
+    return x.transpose(1, 2).reshape(len(x), x.shape[2], *grid)
+
+
+def _spread(pictures: Tensor, grid: Grid) -> Tensor:
+    return F.interpolate(pictures, size=grid, mode="bilinear", align_corners=False)
 
 
 def detailed(x: Tensor, grid: Grid, count: int) -> Tensor:
@@ -27,10 +34,10 @@ def detailed(x: Tensor, grid: Grid, count: int) -> Tensor:
 
     Nobody waits for the device: their number is known, which ones stays there.
     """
-    pictures = x.transpose(1, 2).unflatten(2, grid)
+    pictures = _pictures(x, grid)
     coarse = F.avg_pool2d(pictures, 2, ceil_mode=True, count_include_pad=False)
-    fine = pictures - F.interpolate(coarse, size=grid, mode="bilinear", align_corners=False)
-    return fine.square().sum(1).flatten(1).mean(0).topk(count, sorted=False).indices.sort().values
+    score = (pictures - _spread(coarse, grid)).square().sum(1).flatten(1).mean(0)
+    return score.topk(count, sorted=False).indices.sort().values
 
 
 class GridHistory:

@@ -93,7 +93,7 @@ class Scales(Loop):
             if made is not None:
                 return made
             made = wrapped(*args, **kwargs)
-            binding.on_loop(lambda generation: self._at(generation).computed(made), of=instance)
+            binding.on_loop(lambda generation: self._at(generation).computed(made), of=instance)  # type: ignore[arg-type]
             return made
         made = wrapped(*args, **kwargs)
         changed = binding.on_loop(lambda generation: self._codes(generation, instance, made))
@@ -105,8 +105,9 @@ class Scales(Loop):
         given = partial(binding.arguments, seam.owner, seam.attribute, args, kwargs)
         served = binding.on_loop(lambda generation: self._serve(generation, block, given()))
         if served is None:
-            hidden = args[0] if args else kwargs.get(self.parameters[0])
-            widen(block, hidden)
+            found = binding.innermost
+            if found is not None:
+                binding.guard(found, lambda: self._own(found, block, given()))
             return wrapped(*args, **kwargs)
         session, call = served
         if call.output is not None:
@@ -135,6 +136,14 @@ class Scales(Loop):
             self._at(generation).open(scale, hidden, generation.arguments)
         return (session := self._at(generation)), session.call(layer, block, arguments)
 
+    def _own(self, generation: Generation, block: Any, arguments: Mapping[str, Any]) -> None:
+        """A block of the host's own, in a generation that has been ours: rows that were left out are there again."""
+        layer = (generation.place or {}).get(id(block))
+        if layer is not None:
+            widen(block, arguments[self.parameters[0]])
+        if layer == 0:
+            generation.own(arguments)
+
     def _logits(self, generation: Generation, arguments: Mapping[str, Any]) -> Any:
         return self._at(generation).logits(next(iter(arguments.values())))
 
@@ -149,13 +158,14 @@ class Scales(Loop):
 
 
 def widen(block: Any, hidden: Any) -> None:
-    """Give the unconditional rows of a block's keys and values what the conditional ones have, where they were left out.
+    """Give the unconditional rows of a block's keys and values what the conditional ones have, where they
+    were left out.
 
     Before a forward of all rows: of a later scale that is guided, or of the host's own after we have failed.
     """
     attention = getattr(block, "sa", None)
     keys = getattr(attention, "cached_k", None)
-    if keys is not None and len(hidden) == 2 * len(keys):
+    if attention is not None and keys is not None and len(hidden) == 2 * len(keys):
         import torch
 
         attention.cached_k = torch.cat((keys, keys))
