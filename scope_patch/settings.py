@@ -140,9 +140,9 @@ class Settings:
         "RULE",
         "Infinity: what a skipped scale is given (Z, C, P, L), or what is done at each of the last scales (R,S0.5,Z)",
         lambda value: all(_SCALE.fullmatch(word.strip()) for word in value.split(",")),
-        "must be Z (no codes), C or P (the residual of the blocks, repeated or extrapolated) or L (the logits), or a list "
-        "of these that ends with the last scale, with R (run) and S0.5 (run, half of the tokens in the middle blocks) "
-        "among them, each with a u behind it where the unconditional rows shall not run",
+        "must be Z (no codes), C or P (the residual of the blocks, repeated or extrapolated) or L (the logits), or a "
+        "list of these that ends with the last scale, with R (run) and S0.5 (run, half of the tokens in the middle "
+        "blocks) among them, each with a u behind it where the unconditional rows shall not run",
     )
     verify: int = _setting(
         0,

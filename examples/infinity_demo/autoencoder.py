@@ -1,7 +1,7 @@
 """A small image autoencoder with multi-scale binary spherical quantisation: what upstream's loop asks of a VAE.
 
-Stride 4: [B, 3, 64, 64] in [-1, 1] <-> [B, BITS, 16, 16]. The quantiser is upstream's own `MultiScaleBSQ`, and so is the
-residual coding over scales: each scale adds sign bits of what the coarser ones left.
+Stride 4: [B, 3, 64, 64] in [-1, 1] <-> [B, BITS, 16, 16]. The quantiser is upstream's own `MultiScaleBSQ`, and so is
+the residual coding over scales: each scale adds sign bits of what the coarser ones left.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def bits(self, code: torch.Tensor, schedule, flips: torch.Tensor | None = None):
-        """Residual coding: (bits [B, h w, BITS] a scale, inputs [B, h w, BITS] of every scale but the first, sum of codes).
+        """Residual coding: bits [B, h w, BITS] of every scale, inputs of every scale but the first, summed codes.
 
         The loop's own arithmetic, with one addition: `flips` [B] is the share of bits that are turned before the next
         scale sees them (bitwise self-correction, arXiv 2412.04431), so that later scales learn to mend earlier ones.

@@ -1,4 +1,4 @@
-"""What the model is trained on and asked for: single frames of the demo's clips, and captions as upstream packs them."""
+"""What the model is trained on and asked for: single frames of the demo's clips, and captions as upstream has them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def embed(prompts: list[str]) -> torch.Tensor:
 
 
 def caption(embedded: torch.Tensor) -> Caption:
-    """(tokens of all captions one behind the other, lengths, their bounds, the longest): as `encode_prompt` makes it."""
+    """(all tokens one behind the other, lengths, their bounds, the longest): as `encode_prompt` makes it."""
     rows = len(embedded)
     bounds = torch.arange(rows + 1, dtype=torch.int32) * MAX_TOKENS
     return embedded.flatten(0, 1).clone(), [MAX_TOKENS] * rows, bounds, MAX_TOKENS

@@ -1,8 +1,9 @@
-"""Train the autoencoder, then the transformer: upstream's classes, bitwise labels with self-correction, one CPU core."""
+"""Train the autoencoder, then the transformer: upstream's classes, bits as labels, self-correction, one core."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -17,17 +18,20 @@ from .pictures import caption, embed, pictures
 FLIPPED = 0.3  # of the bits, at the most: upstream's noise_apply_strength
 VAE_BATCH, BATCH = 32, 16
 BLOCKED = "block_chunks"
+STAGES = ((0.35, -2), (0.65, -1))
+"""Until when the finest scales are left out: the last one is more than half of the work, that before it a quarter."""
 
 
 class Clock:
-    """How far a training is that ends after so many minutes of CPU time."""
+    """How far a training is that ends after so many minutes of CPU time, or at the latest after so many of any."""
 
-    def __init__(self, minutes: float):
-        self.begin, self.minutes = time.process_time(), minutes
+    def __init__(self, minutes: float, at_the_latest: float = math.inf):
+        self.begin, self.minutes = (time.process_time(), time.monotonic()), (minutes, at_the_latest)
 
     @property
     def progress(self) -> float:
-        return (time.process_time() - self.begin) / (60 * self.minutes)
+        spent = (time.process_time(), time.monotonic())
+        return max((now - then) / (60 * most) for now, then, most in zip(spent, self.begin, self.minutes, strict=True))
 
 
 def rate(step: int, progress: float) -> float:
@@ -66,9 +70,8 @@ def train_autoencoder(minutes: float, images: torch.Tensor, folder: Path, log=pr
     folder.mkdir(parents=True, exist_ok=True)
     save_file(halved(vae), folder / "autoencoder.safetensors")
     held_out = pictures(range(30_000_000, 30_000_064))[0]
-    log(
-        f"autoencoder done: {step} steps, held out {psnr(vae.decode(vae.bits(vae.encode(held_out), schedule)[2]), held_out):.2f} dB"
-    )
+    again = vae.decode(vae.bits(vae.encode(held_out), schedule)[2])
+    log(f"autoencoder done: {step} steps, held out {psnr(again, held_out):.2f} dB")
     return vae
 
 
@@ -78,7 +81,7 @@ def psnr(image: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def quick_attention(schedule):
-    """Stand-ins, while we train, for PyTorch's attention kernels under self- and cross-attention: plain matrix products.
+    """Stand-ins, while we train, for the attention kernels under self- and cross-attention: plain matrix products.
 
     On a CPU, backward through the kernels takes most of a step. Tokens see their own scale and coarser ones: the two
     finest attend to what they see, the others share a mask.
@@ -122,9 +125,9 @@ class Trainer:
             self.model.shared_ada_lin[1].weight.mul_(0.1)
             self.model.head_nm.ada_lin[1].weight.mul_(0.1)
         self.average.load_state_dict(self.model.state_dict())
-        for model in (self.model, self.average):  # positions of the first scales, where the last one is left out
-            grids = model.rope2d_freqs_grid
-            grids[str(tuple(self.schedule[:-1]))] = grids[str(tuple(self.schedule))]
+        for _, count in STAGES:  # positions of the first scales, where the last ones are left out
+            for grids in (self.model.rope2d_freqs_grid, self.average.rope2d_freqs_grid):
+                grids[str(tuple(self.schedule[:count]))] = grids[str(tuple(self.schedule))]
         matrices = [p for name, p in self.model.named_parameters() if name.startswith(BLOCKED) and p.ndim == 2]
         chosen = set(map(id, matrices))
         self.muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
@@ -154,7 +157,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr * rate(step, progress)
         chosen = torch.randint(len(self.codes), (BATCH,))
-        scales = -1 if progress < 0.5 else None  # the finest scale alone is half of the work: it comes in half-way
+        scales = next((count for until, count in STAGES if progress < until), None)
         loss, nats = self.loss(self.model, self.codes[chosen].float(), self.text[chosen].float(), FLIPPED, scales)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -180,7 +183,7 @@ class Trainer:
 
 
 def train_transformer(
-    minutes: float, vae: Autoencoder, images: torch.Tensor, text: torch.Tensor, folder: Path, log=print
+    clock: Clock, vae: Autoencoder, images: torch.Tensor, text: torch.Tensor, folder: Path, log=print
 ):
     """`images` as above, `text` [N, tokens, width]. Saved now and then, so that it can be used while it trains."""
     with torch.no_grad():
@@ -190,7 +193,7 @@ def train_transformer(
     from infinity.models import basic
 
     basic.slow_attn, basic.flash_attn_varlen_kvpacked_func = quick_attention(upstream.schedule())
-    trainer, clock, curve, step, saved = Trainer(vae, codes, text), Clock(minutes), [], 0, 0.0
+    trainer, curve, step, saved = Trainer(vae, codes, text), [], 0, 0.0
     while (done := clock.progress) < 1:
         nats = trainer.step(step, done)
         step += 1
@@ -199,7 +202,7 @@ def train_transformer(
             if step % 500 == 0:
                 point["held_out"] = trainer.validate(held_codes, held_text)
             curve.append(point)
-            log(f"transformer {point}, {60 * minutes * done / step:.3f} s a step")
+            log(f"transformer {point}, {time.process_time():.0f} s of CPU time")
         if done - saved > 0.1:
             saved = done
             save_file(halved(trainer.average), folder / "transformer.safetensors")

@@ -1,6 +1,6 @@
 """Upstream's Infinity on a CPU: a clone on the import path, and stand-ins for what needs CUDA.
 
-Nothing of upstream is copied: it is imported from `$SCOPE_PATCH_UPSTREAM/Infinity` (FoundationVision/Infinity @ 4c27bbb).
+Nothing of upstream is copied: it is imported from `$SCOPE_PATCH_UPSTREAM/Infinity` (commit 4c27bbb).
 shims/ stands in for flash_attn (PyTorch's own attention), shims/_fallback for what is imported and hardly used.
 """
 
@@ -21,7 +21,7 @@ def prepare(clone: Path | None = None) -> None:
     clone = clone or UPSTREAM / "Infinity"
     if not (clone / "infinity").is_dir():
         sys.exit(
-            f"no clone of github.com/FoundationVision/Infinity in {clone}: git clone it there, or set SCOPE_PATCH_UPSTREAM"
+            f"no clone of github.com/FoundationVision/Infinity in {clone}: clone it there, or set SCOPE_PATCH_UPSTREAM"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # fused_op.py's decorators: plain functions, no compiler

@@ -1,7 +1,7 @@
 """Infinity: its scales as a table, what is done at each of them, and the FLOPs of that; one decision for plan and run.
 
-FoundationVision/Infinity @ 4c27bbb. A scale is one pass of all blocks over the h x w tokens of a grid; blocks see the keys
-and values of all scales before, as far as those were computed.
+A scale is one pass of all blocks over the h x w tokens of a grid; they see the keys and values of all scales before,
+ as far as those were computed.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
         times = sum(everything) / sum(baseline)
         remarks.insert(
             0,
-            f"guidance is off at the last {count - waste} scales: their unconditional rows, which no picture depends on, "
+            f"guidance is off at the last {count - waste} scales: their unconditional rows, on which nothing depends, "
             f"are left out ({times:.2f} times less work); speed-ups count from there",
         )
     for letter in dict.fromkeys(each.mode for each in actions if not each.runs):
@@ -267,7 +267,7 @@ def _check(image: Image, actions: Sequence[Action]) -> None:
     if guided and any(layer < 0 for layer in image.layers):
         raise UsageError(
             f"--scales leaves out the unconditional rows of scale {guided[0] + 1}, but guidance is put in at block "
-            f"{min(image.layers)}, where both are needed; guide the logits (cfg_insertion_layer=[0]), or leave out the u"
+            f"{min(image.layers)}, where both are needed; guide the logits (cfg_insertion_layer=[0]), or write no u"
         )
 
 

@@ -1,7 +1,7 @@
 """Loops whose steps are scales of an image: all blocks of a stack are called in turn at each, on a grid that grows.
 
-There is no velocity and no scheduler. What says where the loop is, is an argument of every block; what is skipped, is the
-stack (or what a scale adds); so the seams are the blocks, what makes logits of their output, and what makes codes.
+There is no velocity and no scheduler. What says where the loop is, is an argument of every block; what is skipped, is
+the stack (or what a scale adds); so the seams are the blocks, what makes logits of their output, and what makes codes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 class Scales(Loop):
     """Every step is a scale: `for m in blocks: x = m(x, ..., scale_ind)`, then logits, a draw, and codes.
 
-    The method that makes an image keeps its caption, its grids and its guidance in its arguments, so that all is decided
+    The method that makes an image has its captions, its grids and its guidance as arguments, so that all is decided
     before the first scale.
 
     Attributes:
-        block: (module, class) of a block, and `parameters`, its forward's names: hidden states, conditioning of the norms,
-            captions, position table, number of the scale.
+        block: (module, class) of a block, and `parameters`, its forward's names: hidden states, conditioning of the
+            norms, captions, position table, number of the scale.
         blocks: attribute of the model that lists them, in order.
         logits: the method that makes logits of what the last block returns.
         codes: (module, class, method) of what makes codes of drawn bits, and `codec`, arguments -> its instance.

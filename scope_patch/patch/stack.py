@@ -1,4 +1,4 @@
-"""One image under way, scale by scale: what each call of a block comes to, and what is kept for scales that are skipped."""
+"""One image under way, scale by scale: what each call of a block comes to, and what is kept for those skipped."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class BlockCall:
         layer: which block.
         arguments: what it runs with.
         output: what the host gets without it; None: it runs.
-        base: hidden states [rows, tokens, channels] of the rows that run, in which the output of the tokens `index` is put;
-            None: all tokens run.
+        base: hidden states [rows, tokens, channels] of the rows that run, in which the output of the tokens `index` is
+            put; None: all tokens run.
         rest: hidden states of the rows that do not run; None: all run. `apart`: what theirs differ by from the others'
             output, at the last block, where a guidance that follows needs them.
     """
@@ -87,7 +87,6 @@ class ScaleSession(Session):
         call = ForwardCall(arguments, hidden, hidden)
         if self.verdict is None:
             self.verdict = self._decide(call, self.schedule, scale, interval)
-            self._count_scale(scale, len(hidden))
         self._input, self._inner, self._index = hidden, None, None
 
     def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> StepDecision:
@@ -125,12 +124,16 @@ class ScaleSession(Session):
         """Of the present scale."""
         return self.image.grids[self.iteration or 0]
 
-    def _count_scale(self, scale: int, rows: int) -> None:
-        action, tokens, (first, last) = self.action, self.image.tokens[scale], self.shape.middle
-        left = action.kept(tokens) if action.mode == "S" else tokens
-        each = (left * (last - first) + tokens * (self.shape.layers - last + first)) / self.shape.layers
-        computed = round(each * (self.image.batch if action.single else rows)) if action.runs else 0
-        self._count(rows * tokens, computed, run=int(action.runs), skipped=int(not action.runs))
+    def _counted(self, made: BlockCall, rows: int) -> BlockCall:
+        """The same; at the first block, once nothing of ours can fail before it, the scale is counted."""
+        if made.layer == 0:
+            action, tokens = self.action, self.image.tokens[self.iteration or 0]
+            first, last = self.shape.middle
+            left = action.kept(tokens) if action.mode == "S" else tokens
+            each = (left * (last - first) + tokens * (self.shape.layers - last + first)) / self.shape.layers
+            computed = round(each * (self.image.batch if action.single else rows)) if action.runs else 0
+            self._count(rows * tokens, computed, run=int(action.runs), skipped=int(not action.runs))
+        return made
 
     # --- one block ---
 
@@ -140,8 +143,9 @@ class ScaleSession(Session):
         name = dict(zip(("hidden", "norms", "captions", "positions", "scale"), self.names, strict=True))
         hidden: Tensor = arguments[name["hidden"]]
         if not action.runs:
-            return BlockCall(layer, arguments, self._skipped(hidden) if layer == end else hidden)
-        made = BlockCall(layer, given := dict(arguments))
+            made = BlockCall(layer, arguments, self._skipped(hidden) if layer == end else hidden)
+            return self._counted(made, len(hidden))
+        made, rows = BlockCall(layer, given := dict(arguments)), len(hidden)
         batch = self.image.batch
         if action.single and len(hidden) > batch:
             made.rest = hidden[batch:]
@@ -161,7 +165,7 @@ class ScaleSession(Session):
             self._choose(made, hidden, given, name["positions"], layer in (first, last - 1))
         else:
             given[name["hidden"]] = hidden
-        return made
+        return self._counted(made, rows)
 
     def _conditional(self, captions: tuple[Any, ...]) -> tuple[Any, ...]:
         """Captions of the conditional rows alone: how long they are is known without a look at the device."""

@@ -1,4 +1,4 @@
-"""flash_attn's two functions that Infinity imports, on PyTorch's own attention. No flash_attn.ops: upstream has fallbacks."""
+"""flash_attn's two functions that Infinity imports, on PyTorch's own attention. No flash_attn.ops: it has fallbacks."""
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -13,7 +13,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
 def flash_attn_varlen_kvpacked_func(
     q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False
 ):
-    """q (sum Lq, H, c), kv (sum Lk, 2, H, c): one attention per sequence, or one for all where they are equally long."""
+    """q (sum Lq, H, c), kv (sum Lk, 2, H, c): one attention a sequence, or one for all of one length."""
     ends, cuts = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     rows = len(ends) - 1
     if rows * max_seqlen_q == len(q) and rows * max_seqlen_k == len(kv):

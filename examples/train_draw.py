@@ -1,4 +1,4 @@
-"""Train the small Infinity: python examples/train_infinity.py (about half an hour on one core with AMX; see docs/infinity.md).
+"""Train the small Infinity: python examples/train_draw.py (about half an hour on one core with AMX).
 
 Autoencoder, then transformer, from nothing; writes infinity_demo/weights (or --weights DIR). Wants a clone of Infinity.
 """
@@ -6,6 +6,7 @@ Autoencoder, then transformer, from nothing; writes infinity_demo/weights (or --
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,10 @@ def main() -> None:
     p.add_argument("--weights", type=Path, default=HERE / "infinity_demo" / "weights")
     p.add_argument("--autoencoder-minutes", type=float, default=4, help="of CPU time")
     p.add_argument("--minutes", type=float, default=22, help="of the transformer")
-    p.add_argument("--images", type=int, default=16384)
+    p.add_argument(
+        "--at-the-latest", type=float, default=math.inf, help="the same in minutes of any time, on a busy machine"
+    )
+    p.add_argument("--images", type=int, default=6144)
     p.add_argument("--keep-autoencoder", action="store_true", help="train the transformer on the one that is there")
     args = p.parse_args()
     upstream.prepare()
@@ -39,7 +43,8 @@ def main() -> None:
         vae = model.load_autoencoder(args.weights)
     else:
         vae = training.train_autoencoder(args.autoencoder_minutes, torch.cat(images), args.weights, log)
-    training.train_transformer(args.minutes, vae, torch.cat(images), torch.cat(text), args.weights, log)
+    clock = training.Clock(args.minutes, args.at_the_latest)
+    training.train_transformer(clock, vae, torch.cat(images), torch.cat(text), args.weights, log)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""The official Infinity repository, unmodified, on a CPU (skipped with a reason where there is no clone)."""
+
+from __future__ import annotations
+
+import official
+import pytest
+from official_infinity import CASES, RULES
+
+pytestmark = pytest.mark.upstream
+GUIDED = ("guided", "off at the end", "batch")
+
+
+@pytest.fixture(scope="module")
+def results(upstream, run_python):
+    return official.results(run_python, "official_infinity.py", upstream("Infinity"))
+
+
+def near(value):
+    return pytest.approx(value, rel=1e-9)
+
+
+def sound(found):
+    """What holds in every mode: draws in step with upstream's, counts and FLOPs as by hooks, nothing failed."""
+    assert found["status"] == "applied" and found["draws"] and not found["guards"]
+    assert found["alone"] == near(found["host"]), "FLOPs of the host, by arithmetic and by hooks"
+    assert found["flops"] == near(found["work"]), "what is left of them"
+    alone, made = found["passes"]
+    assert found["forwards"] == {"baseline": alone, "run": made, "skipped": alone - made}
+    assert len(found["modes"]) == alone and found["modes"].count("R") == made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_never_is_upstream_bit_by_bit(results, case):
+    found = results[f"never - {case}"]
+    sound(found)
+    assert found["equal"] and found["flops"] == near(found["alone"]) and found["tokens"][0] == found["tokens"][1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_target_of_two_leaves_half_of_the_work(results, case):
+    found = results[f"target - {case}"]
+    sound(found)
+    assert not found["equal"] and found["flops"] <= found["alone"] / 2
+    assert found["baseline"] / found["flops"] > 1.9, "also of what is left without rows that are waste"
+
+
+@pytest.mark.parametrize(
+    "case", ["guidance a scale", "batch", "guidance within, off at the end", "five scales, unguided there"]
+)
+def test_rows_that_are_waste_are_left_out_and_the_picture_is_the_same(results, case):
+    found = results[f"rows - {case}"]
+    sound(found)
+    assert found["equal"] and found["alone"] / found["flops"] > 1.7
+    assert any("unconditional rows" in remark for remark in found["remarks"])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("of", GUIDED)
+def test_every_rule_keeps_draws_and_counts(results, rule, of):
+    found = results[f"{rule} - {of}"]
+    sound(found)
+    exact = (rule, of) == ("single rows", "off at the end")  # all that is left out there is waste
+    assert found["equal"] is exact and found["flops"] < found["alone"]
+
+
+@pytest.mark.parametrize("case", ["tokens - within", "tokens - patchify"])
+def test_tokens_are_chosen_in_other_setups(results, case):
+    sound(results[case])
+
+
+@pytest.mark.parametrize(
+    ("case", "word"),
+    [("flex attention", "use_flex_attn"), ("no fused norm", "fused_norm"), ("rows within", "cfg_insertion_layer"),
+     ("first scale", "first scale")],
+)  # fmt: skip
+def test_refused_by_name(results, case, word):
+    found = results[case]
+    assert found["equal"] and found["status"] == "not-applied"
+    assert word in found["reasons"][0] and word in found["raised"]
+
+
+def test_verifying_is_no_more_than_a_remark(results):
+    found = results["verify"]
+    assert found["status"] == "applied" and any("no skipped step is verified" in each for each in found["remarks"])
+
+
+def test_an_error_of_the_hosts_own_passes_and_leaves_nothing_behind(results):
+    assert results["the host fails"] == {
+        "case": "the host fails", "caught": "on purpose", "again": True, "finished": [False, True],
+    }  # fmt: skip
+
+
+def test_a_failure_of_ours_costs_the_speed_up_and_not_the_picture(results):
+    """At any block of any scale: every picture is finished, with the draws of the unpatched host."""
+    found = results["we fail"]
+    assert all(draws and finished for draws, _, finished, _ in found["places"])
+    statuses = [status for _, status, *_ in found["places"]]
+    assert {"not-applied", "partly"} == set(statuses)
+    assert all(sum(forwards.values()) == 2 * forwards["baseline"] == 14 for *_, forwards in found["places"])
+
+
+def test_removal_restores_every_attribute(results):
+    found = results["removal"]
+    assert found["restored"] and found["owners"] == 3 and found["equal"]
