@@ -38,7 +38,8 @@ CASES = {
 """All of the schedules, ratios, guidance and prompts that upstream knows."""
 RULES = {
     "zero": "Z", "cached": "C", "predicted": "P", "logits": "L",
-    "one by one": "R,S0.6,S0.5,Z", "tokens": "R,S0.5,S0.5,S0.4", "single rows": "R,Ru,R,Ru", "rows and tokens": "Ru,S0.5u,R,P",
+    "one by one": "R,S0.6,S0.5,Z", "tokens": "R,S0.5,S0.5,S0.4", "single rows": "R,Ru,R,Ru",
+    "rows and tokens": "Ru,S0.5u,R,P",
 }  # fmt: skip
 OFF = [4.0] * 4 + [1.0] * 3
 

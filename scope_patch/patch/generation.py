@@ -121,7 +121,7 @@ class Generation:
         reason = self.host.refuse(self.pipeline, self.model, self.arguments) or self._obstacle()
         if reason:
             raise NotApplied(reason)
-        session = self.loop.session()(
+        session = (self.loop.session() or Session)(
             self.host,
             self.model,
             lambda: self._planning.schedule(table),

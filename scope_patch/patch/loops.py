@@ -75,11 +75,9 @@ class Loop:
         """Iterations at which the DiT's timesteps are compared with the table's."""
         return set()
 
-    def session(self) -> type[Session]:
-        """What carries a section out: whole forwards, skipped or not."""
-        from .session import Session
-
-        return Session
+    def session(self) -> type[Session] | None:
+        """What carries a section out, where it is not made of whole forwards of the DiT."""
+        return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ class Scales(Loop):
         """A block of the host's own, in a generation that has been ours: rows that were left out are there again."""
         layer = (generation.place or {}).get(id(block))
         if layer is not None:
+            from .stack import widen
+
             widen(block, arguments[self.parameters[0]])
         if layer == 0:
             generation.own(arguments)
@@ -155,18 +157,3 @@ class Scales(Loop):
         session = generation.session
         assert isinstance(session, self.session())
         return session
-
-
-def widen(block: Any, hidden: Any) -> None:
-    """Give the unconditional rows of a block's keys and values what the conditional ones have, where they
-    were left out.
-
-    Before a forward of all rows: of a later scale that is guided, or of the host's own after we have failed.
-    """
-    attention = getattr(block, "sa", None)
-    keys = getattr(attention, "cached_k", None)
-    if attention is not None and keys is not None and len(hidden) == 2 * len(keys):
-        import torch
-
-        attention.cached_k = torch.cat((keys, keys))
-        attention.cached_v = torch.cat((attention.cached_v, attention.cached_v))

@@ -15,7 +15,6 @@ from ..method.decision import StepDecision
 from ..method.grids import Grid, GridHistory, detailed, resample
 from ..method.schedule import Interval, Schedule
 from ..report.record import SCALES
-from .scales import widen
 from .session import Session
 from .timing import Mark, Stopwatch
 from .velocity import ForwardCall
@@ -246,3 +245,16 @@ class ScaleSession(Session):
     def codes(self, codes: Tensor) -> Tensor | None:
         """Codes in place of those that were drawn; None where it is these."""
         return torch.zeros_like(codes) if self.action.mode == "Z" else None
+
+
+def widen(block: Any, hidden: Any) -> None:
+    """Give the unconditional rows of a block's keys and values what the conditional ones have, where they
+    were left out.
+
+    Before a forward of all rows: of a later scale that is guided, or of the host's own after we have failed.
+    """
+    attention = getattr(block, "sa", None)
+    keys = getattr(attention, "cached_k", None)
+    if attention is not None and keys is not None and len(hidden) == 2 * len(keys):
+        attention.cached_k = torch.cat((keys, keys))
+        attention.cached_v = torch.cat((attention.cached_v, attention.cached_v))
