@@ -30,6 +30,7 @@ METHODS = {"item", "tolist", "numpy", "cpu", "__array__", "__repr__", "__format_
 MAY = {
     ("planning.py", "schedule"),  # the table and the plan, made at the first iteration and the first forward
     ("generation.py", "_plan"),
+    ("infinity.py", "decide"),
     ("session.py", "_new_segment"),
     ("generation.py", "end_section"),  # after the loop
     ("generation.py", "close"),

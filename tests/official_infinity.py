@@ -1,6 +1,7 @@
 """Run the unmodified official Infinity loop on a CPU with tiny random weights; a script, started by a test.
 
     python official_infinity.py CHECKOUT     one JSON line a case: an unpatched generation and a patched one
+    python official_infinity.py fake         the same on the fake of tests/fakes, as far as it goes
 
 Upstream's from `autoregressive_infer_cfg` down: the loop, blocks, KV cache, guidance, sampler, quantiser. FLOPs are
 counted by hooks on the submodules of blocks.
@@ -41,6 +42,7 @@ RULES = {
     "one by one": "R,S0.6,S0.5,Z", "tokens": "R,S0.5,S0.5,S0.4", "single rows": "R,Ru,R,Ru",
     "rows and tokens": "Ru,S0.5u,R,P",
 }  # fmt: skip
+UNLOOKED = ("Ru,S0.5u,P", "S0.5,S0.4,L", "R,C,Z")
 OFF = [4.0] * 4 + [1.0] * 3
 
 
@@ -106,22 +108,32 @@ class Counter:
 
 
 class Bench:
-    """Models by what they are built with, and generations with them."""
+    """Models by what they are built with, and generations with them. Attributes: cases, those that it can make."""
+
+    cases = tuple(CASES)
 
     def __init__(self):
         self._models = {}
 
     def model(self, pn, patchify):
+        key = pn, patchify
+        if key not in self._models:
+            model, vae = self.build(pn, patchify)
+            vae.decode = lambda codes: codes[:, :3]
+            self._models[key] = model, vae, Counter(model)
+        return self._models[key]
+
+    def build(self, pn, patchify):
         from infinity_demo import upstream
         from infinity_demo.autoencoder import Autoencoder
 
-        key = pn, patchify
-        if key not in self._models:
-            vae = Autoencoder(BITS).eval()
-            vae.decode = lambda codes: codes[:, :3]
-            model = randomise(upstream.build(vae, width=64, heads=2, pn=pn, patchify=patchify))
-            self._models[key] = model, vae, Counter(model)
-        return self._models[key]
+        vae = Autoencoder(BITS).eval()
+        return randomise(upstream.build(vae, width=64, heads=2, pn=pn, patchify=patchify)), vae
+
+    def scales(self, pn, ratio):
+        from infinity_demo import upstream
+
+        return upstream.schedule(pn, ratio)
 
     def generate(
         self, pn="0.06M", ratio=1.0, cfg=None, layers=(0,), negative=False, batch=1, patchify=False, seed=1, **more
@@ -129,10 +141,8 @@ class Bench:
         """(digest of bits, codes, picture; that of the generator; FLOPs a scale; passes of the stack)."""
         import torch
 
-        from infinity_demo import upstream
-
         model, vae, count = self.model(pn, patchify)
-        scales = upstream.schedule(pn, ratio)
+        scales = self.scales(pn, ratio)
         lengths = [5 + 3 * k for k in range(batch)]
         count.clear()
         with torch.no_grad():
@@ -143,6 +153,29 @@ class Bench:
                 returns_vemb=1, cfg_insertion_layer=[*layers], vae_type=BITS, ret_img=True, inference_mode=True, **more,
             )  # fmt: skip
         return hashlib.sha256(image.numpy().tobytes()).hexdigest(), hashed(model.rng), count.flops, count.passes
+
+
+FAKED = tuple(name for name, options in CASES.items() if not {"pn", "ratio", "patchify"} & set(options))
+
+
+class FakeBench(Bench):
+    """The same on the fake: one size, no patchify."""
+
+    cases = FAKED
+
+    def build(self, pn, patchify):
+        import torch
+        from infinity.models.bsq_vae.multiscale_bsq import MultiScaleBSQ
+        from infinity.models.infinity import Infinity
+
+        vae = torch.nn.Module()
+        vae.embed_dim, vae.quantizer = BITS, MultiScaleBSQ(dim=BITS)
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            return Infinity(vae, schedules=[self.scales(pn, 1.0)]).eval().requires_grad_(False), vae
+
+    def scales(self, pn, ratio):
+        return [(1, side, side) for side in (1, 2, 4, 6, 8, 12, 16)]
 
 
 def hashed(generator):
@@ -209,6 +242,19 @@ def refused(bench, name, options, change=None, **settings):
         undo()
     return {"case": name, "equal": made[:2] == alone[:2], "status": report["status"], "reasons": report["reasons"],
             "raised": raised}  # fmt: skip
+
+
+def unlooked(bench, words):
+    """A generation in which our code must not look at a tensor's numbers; the same as without that."""
+    from no_sync import LookedError, no_sync
+
+    usual, problem = patched(bench, {"cfg": OFF}, scales=words)[0], ""
+    try:
+        with no_sync() as operations:
+            made = patched(bench, {"cfg": OFF}, scales=words)[0]
+    except LookedError as looked:
+        made, problem = None, str(looked)
+    return {"case": f"no look - {words}", "problem": problem, "equal": made == usual, "seen": operations.seen}
 
 
 def with_(**attributes):
@@ -281,9 +327,9 @@ def owners():
     return CrossAttnBlock, BSQ, Infinity
 
 
-def everything():
-    bench = Bench()
-    for name, options in CASES.items():
+def everything(bench):
+    for name in bench.cases:
+        options = CASES[name]
         yield compare(bench, f"never - {name}", options, policy="never")
         yield compare(bench, f"target - {name}", options, target_speedup=2.0)
     for name in ("guidance a scale", "batch", "guidance within, off at the end", "five scales, unguided there"):
@@ -298,7 +344,8 @@ def everything():
             yield compare(bench, f"{name} - {of}", options, **how)
     within = {"layers": [-2], "cfg": OFF}
     yield compare(bench, "tokens - within", within, scales="R,S0.5,S0.5,S0.5")
-    yield compare(bench, "tokens - patchify", {"patchify": True}, scales="R,S0.5,P,Z")
+    if "patchify" in bench.cases:
+        yield compare(bench, "tokens - patchify", {"patchify": True}, scales="R,S0.5,P,Z")
 
     def unfused(model):
         first = model.unregistered_blocks[0]
@@ -310,12 +357,18 @@ def everything():
     yield refused(bench, "rows within", {"layers": [-2]}, scales="Ru,R")
     yield refused(bench, "first scale", {}, scales="Z,R,R,R,R,R,R")
     yield compare(bench, "verify", {}, target_speedup=2.0, verify=1)
+    yield from (unlooked(bench, words) for words in UNLOOKED)
     yield from failures(bench)
 
 
 if __name__ == "__main__":
-    from infinity_demo import upstream
+    if sys.argv[1] == "fake":
+        sys.path.insert(0, str(Path(__file__).parent / "fakes" / "infinity"))
+        made = FakeBench()
+    else:
+        from infinity_demo import upstream
 
-    upstream.prepare(Path(sys.argv[1]))
-    for line in everything():
+        upstream.prepare(Path(sys.argv[1]))
+        made = Bench()
+    for line in everything(made):
         print(json.dumps(line), flush=True)

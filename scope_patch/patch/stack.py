@@ -45,8 +45,7 @@ class BlockCall:
     def restore(self, output: Tensor) -> Tensor:
         """What the host gets: all tokens of all rows."""
         if self.base is not None and self.index is not None:
-            self.base[:, self.index] = output
-            output = self.base
+            output = self.base.index_copy_(1, self.index, output.to(self.base.dtype))
         if self.rest is None:
             return output
         return torch.cat((output, self.rest if self.apart is None else output - self.apart))
@@ -189,10 +188,10 @@ class ScaleSession(Session):
             found = self._middle.estimate(self.image.octaves()[scale], self.grid, predict=True)
             if found is not None:
                 made.base[: len(found)] += found[: len(hidden)].to(hidden.dtype)
-        given[self.names[0]] = hidden[:, self._index]
-        (key,) = [key for key in given[positions] if key == str(tuple(given["scale_schedule"]))]
+        given[self.names[0]] = hidden.index_select(1, self._index)
+        key = str(tuple(given["scale_schedule"]))
         table, start = given[positions][key], sum(self.image.tokens[:scale])
-        own = table[..., start : start + self.image.tokens[scale], :].index_select(-2, self._index.to(table.device))
+        own = table[..., start : start + self.image.tokens[scale], :].index_select(-2, self._index)
         given[positions] = {key: torch.cat((table[..., :start, :], own), dim=-2)}
 
     def _skipped(self, hidden: Tensor) -> Tensor:
