@@ -15,6 +15,7 @@ HOST = Host(
     loop=Scales(
         block=("infinity.models.basic", "CrossAttnBlock"),
         parameters=("x", "cond_BD", "ca_kv", "rope2d_freqs_grid", "scale_ind"),
+        asked=infinity.ASKED,
         blocks="unregistered_blocks",
         logits="get_logits",
         codes=("infinity.models.bsq_vae.multiscale_bsq", "BSQ", "indices_to_codes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from scope_patch.method.grids import GridHistory, detailed, resample
 from scope_patch.method.policies.traits import Size
 from scope_patch.method.resolved import method_of
 from scope_patch.outlook.jobs import known_host
+from scope_patch.patch import signature
 from scope_patch.report import page, summary
 from scope_patch.report.read import parse
 from scope_patch.report.record import SCALES, GenerationRecord, Run, Segment
@@ -172,6 +174,44 @@ def test_tokens_with_detail_are_chosen():
     x = torch.zeros(2, 64, 4)
     x[:, [9, 50]] = 5.0  # two bright tokens on a dark picture
     assert detailed(x, (8, 8), 2).tolist() == [9, 50]
+
+
+# What has changed upstream.
+
+FAKE = ROOT / "tests" / "fakes" / "infinity"
+LOOP, BLOCKS = "infinity/models/infinity.py", "infinity/models/basic.py"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "failed"),
+    [
+        (LOOP, "trunk_scale", "scales_at_the_most", "is asked for what we read: no parameter trunk_scale"),
+        (LOOP, "get_logits", "logits_of", "method Infinity.get_logits"),
+        (LOOP, "scale_ind=si", "**{'scale' + '_ind': si}", "loops over scales as we know it: no scale_ind"),
+        (
+            LOOP,
+            "self.block_chunks = nn.ModuleList(self",
+            "self.block_chunks = list(self",
+            "has block_chunks, a ModuleList",
+        ),
+        (BLOCKS, "scale_ind", "step", "parameters of CrossAttnBlock.forward: no parameter scale_ind"),
+        (
+            BLOCKS,
+            "class CrossAttnBlock(nn.Module)",
+            "class CrossAttnBlock(torch.jit.Thing)",
+            "CrossAttnBlock is a Module",
+        ),
+    ],
+)
+def test_what_has_changed_upstream_is_refused_by_name(tmp_path, file, old, new, failed):
+    shutil.copytree(FAKE, tmp_path / "clone")
+    text = (tmp_path / "clone" / file).read_text()
+    assert old in text
+    (tmp_path / "clone" / file).write_text(text.replace(old, new))
+    host = known_host("infinity")
+    assert signature.failures(signature.check_static(host, FAKE)) == []
+    found = signature.failures(signature.check_static(host, tmp_path / "clone"))
+    assert any(failed in each for each in found), found
 
 
 # Settings, registry, report.

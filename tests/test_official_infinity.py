@@ -1,5 +1,5 @@
-"""Infinity's loop on a CPU: the fake of tests/fakes, and the official repository, unmodified (skipped with a reason where
-there is no clone)."""
+"""Infinity's loop on a CPU: the fake of tests/fakes, and the official repository, unmodified (skipped with a reason
+where there is no clone)."""
 
 from __future__ import annotations
 

@@ -278,6 +278,10 @@ def _verdict(action: Action) -> StepDecision:
 
 # --- answers for the registry ---
 
+ASKED = ("vae", "scale_schedule", "label_B_or_BLT", "B", "negative_label_B_or_BLT", "cfg_list", "cfg_insertion_layer",
+         "vae_type", "trunk_scale", "gt_leak")  # fmt: skip
+"""Parameters of `autoregressive_infer_cfg` that are read here."""
+
 
 def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     """What is broken upstream at this commit, or is not known."""

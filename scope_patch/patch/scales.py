@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..errors import NotApplied
 from . import source
 from .loops import Loop
 from .seams import LOOP, Check, Seam
@@ -36,6 +37,7 @@ class Scales(Loop):
     Attributes:
         block: (module, class) of a block, and `parameters`, its forward's names: hidden states, conditioning of the
             norms, captions, position table, number of the scale.
+        asked: parameters of the method that makes an image, from which all is decided.
         blocks: attribute of the model that lists them, in order.
         logits: the method that makes logits of what the last block returns.
         codes: (module, class, method) of what makes codes of drawn bits, and `codec`, arguments -> its instance.
@@ -46,6 +48,7 @@ class Scales(Loop):
 
     block: tuple[str, str]
     parameters: tuple[str, str, str, str, str]
+    asked: tuple[str, ...]
     blocks: str
     logits: str
     codes: tuple[str, str, str]
@@ -74,6 +77,9 @@ class Scales(Loop):
                 missing = [word for word in wanted if word not in source.words(method)]
                 found = f"no {', '.join(missing)} in its text" if missing else ""
                 yield Check(f"{entry.owner}.{name} loops over scales as we know it", not missing, found)
+                unknown = [word for word in self.asked if word not in source.parameters(method)]
+                found = f"no parameter {', '.join(unknown)}" if unknown else ", ".join(self.asked)
+                yield Check(f"{entry.owner}.{name} is asked for what we read", not unknown, found)
 
     def opened(self, binding: Binding, generation: Generation) -> None:
         blocks = getattr(generation.model, self.blocks)
@@ -128,13 +134,19 @@ class Scales(Loop):
         if layer == 0:
             generation.calls += 1
             if generation.session is None:
-                shape, image = self.read(generation.model, generation.arguments)
+                shape, image = self._read(generation)
                 made = generation.begin(partial(self.table, image), f"{len(image.grids)} scales")
                 assert isinstance(made, self.session())
                 made.prepare(self.parameters, shape, image, partial(self.decide, generation.method, shape, image))
                 generation.session = made
             self._at(generation).open(scale, hidden, generation.arguments)
         return (session := self._at(generation)), session.call(layer, block, arguments)
+
+    def _read(self, generation: Generation) -> tuple[InfinityShape, Image]:
+        try:
+            return self.read(generation.model, generation.arguments)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise NotApplied(f"what the image is asked for cannot be read: {error!r}") from error
 
     def _own(self, generation: Generation, block: Any, arguments: Mapping[str, Any]) -> None:
         """A block of the host's own, in a generation that has been ours: rows that were left out are there again."""
