@@ -60,8 +60,16 @@ class Infinity(nn.Module):
                 break
             x = x + self.lvl_embed.weight[si]
             for layer, m in enumerate(self.unregistered_blocks):
-                x = m(x=x, cond_BD=gss, ca_kv=ca_kv, attn_bias_or_two_vector=None, attn_fn=None,
-                      scale_schedule=scale_schedule, rope2d_freqs_grid=self.rope2d_freqs_grid, scale_ind=si)  # fmt: skip
+                x = m(
+                    x=x,
+                    cond_BD=gss,
+                    ca_kv=ca_kv,
+                    attn_bias_or_two_vector=None,
+                    attn_fn=None,
+                    scale_schedule=scale_schedule,
+                    rope2d_freqs_grid=self.rope2d_freqs_grid,
+                    scale_ind=si,
+                )
                 if cfg != 1 and layer in within:
                     x = cfg * x[:B] + (1 - cfg) * x[B:]
                     x = torch.cat((x, x))
