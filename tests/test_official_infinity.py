@@ -3,10 +3,13 @@ where there is no clone)."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import official
 import pytest
+from conftest import ROOT
 from official_infinity import CASES, RULES, UNLOOKED
 
 GUIDED = ("guided", "off at the end", "batch")
@@ -118,3 +121,22 @@ def test_no_number_of_a_tensor_is_looked_at_in_the_loop(results, words):
 def test_removal_restores_every_attribute(results):
     found = results["removal"]
     assert found["restored"] and found["owners"] == 3 and found["equal"]
+
+
+@pytest.mark.upstream
+def test_the_demo_command_under_run(upstream, run_python, tmp_path):
+    """A command as it is, with `run` in front: half of the work, and a picture."""
+    env = {"SCOPE_PATCH_UPSTREAM": str(upstream("Infinity").parent), "PYTHONPATH": str(ROOT)}
+    words = [str(ROOT / "examples" / "draw.py"), "--prompt", "a red disc", "--cfg", "3,3,3,3,3,1,1", "--out"]
+    pictures = {}
+    for name, options in (("alone", None), ("never", ["--policy", "never"]), ("half", ["--target-speedup", "2"])):
+        before = ["-m", "scope_patch", "run", "--strict", "--report", f"{name}.json", *(options or []), "--"]
+        command = [*(before if options else []), *([sys.executable] if options else []), *words, name]
+        done = run_python(*command, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+        pictures[name] = (tmp_path / name / "00-a-red-disc.png").read_bytes()
+    assert pictures["alone"] == pictures["never"] != pictures["half"]
+    assert "passes of the blocks 7 -> " in done.stderr and "unconditional rows" in done.stderr
+    assert "signal sides of the scales" in done.stderr
+    (generation,) = json.loads((tmp_path / "half.json").read_text())["generations"]
+    assert generation["planned"][0]["work"] <= generation["planned"][0]["baseline"] / 2
