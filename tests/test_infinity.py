@@ -109,12 +109,17 @@ def test_rows_cannot_be_left_out_where_guidance_is_within():
     cfg=st.lists(st.sampled_from([1.0, 3.0]), min_size=13, max_size=13),
     target=st.floats(1, 6),
     rule=st.sampled_from("ZPCL"),
+    placement=st.sampled_from([None, "error", "threshold"]),
 )
-def test_what_is_decided(count, cfg, target, rule):
+def test_what_is_decided(count, cfg, target, rule, placement):
     """The first scale runs; rows are left out where nothing depends on them, and nowhere else; work adds up."""
     asked = image(cfg[:count], count)
-    made = decided(of=asked, target_speedup=target, scales=rule)
-    assert made.actions[0].mode == "R" and {each.mode for each in made.actions} <= {"R", rule}
+    made = decided(of=asked, target_speedup=target, scales=rule, placement=placement)
+    assert made.actions[0].mode == "R" and {each.mode for each in made.actions} <= {"R", "S", rule}
+    if placement is None:
+        assert made.bound or sum(made.work) <= sum(made.baseline) / target * (1 + 1e-9)
+        skipped = [each.runs for each in made.actions]
+        assert skipped == sorted(skipped, reverse=True), "from the end"
     waste = [k for k in range(count) if asked.doubled and all(each == 1 for each in cfg[k:count])]
     assert all(each.single is (k in waste) for k, each in enumerate(made.actions) if each.runs)
     assert sum(made.work) <= sum(made.baseline) <= sum(made.host)
@@ -122,6 +127,19 @@ def test_what_is_decided(count, cfg, target, rule):
     assert made.modes.count("R") == sum(each.runs for each in made.actions)
     never = decided(of=asked, policy="never", scales=rule)
     assert all(each == infinity.Action() for each in never.actions) and never.work == never.host
+
+
+def test_a_limit_of_skipped_scales_is_kept_and_told():
+    made = decided(target_speedup=5.0, max_skip=1)
+    assert str(made.actions[-1]) == "Z" and all(each.runs for each in made.actions[:-1]) and made.bound
+    assert "was aimed at" in made.remarks[0]
+    assert all(str(each) == "R" for each in decided(target_speedup=5.0, max_skip=0).actions)
+
+
+def test_a_scale_in_part_fills_what_whole_ones_would_overshoot():
+    made = decided(infinity.NAMED["2B"], target_speedup=2.0)
+    assert [str(each)[0] for each in made.actions[-3:]] == ["R", "S", "Z"]
+    assert 2.0 <= sum(made.baseline) / sum(made.work) < 2.06
 
 
 def test_a_dropped_scale_is_not_seen_by_later_ones():

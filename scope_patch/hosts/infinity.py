@@ -26,6 +26,8 @@ SKIPS = {
 }
 """What a skipped scale is given, by rule."""
 DEFAULT_RULE = "Z"
+SHARES = tuple(k / 20 for k in range(19, 3, -1))
+"""Of the tokens of a scale that runs in part; with fewer of them it had better be skipped."""
 LOW, HIGH = 0.1, 0.9
 """Of the depth: blocks between them see the chosen tokens alone, where tokens are chosen."""
 
@@ -231,6 +233,11 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
         actions = [*full[: max(0, count - len(said))], *said[-count:]]
         actions = [replace(each, single=each.runs and (each.single or k >= waste)) for k, each in enumerate(actions)]
         _check(image, actions)
+    elif active and method.placed and method.settings.placement is None:
+        target = method.settings.target(method.defaults.presets)
+        actions, bound = from_the_end(shape, image, full, rule, target, method.settings.max_skip)
+        times = sum(baseline) / sum(flops(shape, image, actions))
+        remarks += [f"a speed-up of {target:g} was aimed at; {times:.2f} is the most there is"] if bound else []
     else:
         from ..method.plan import Planner
         from ..method.schedule import Schedule
@@ -257,6 +264,34 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
     return Decided(
         tuple(actions), verdicts, tuple(work), tuple(baseline), tuple(everything), target, bound, tuple(remarks)
     )
+
+
+def from_the_end(
+    shape: InfinityShape, image: Image, full: Sequence[Action], rule: str, target: float, most: int | None
+) -> tuple[list[Action], bool]:
+    """What is done at every scale so that 1/target of the work is left, at the most; whether that cannot be had.
+
+    The last scales are skipped, as few as will do. Where one less would not, it runs in part: as many of its tokens go
+    through the middle blocks as there is work left for.
+
+    Args:
+        most: scales to skip at the most; None: all but the first.
+    """
+    count, actions = len(full), list(full)
+    budget = sum(flops(shape, image, full)) / target
+    most = count - 1 if most is None else min(most, count - 1)
+    for skipped in range(most + 1):
+        actions = [*full[: count - skipped], *[Action(rule)] * skipped]
+        if sum(flops(shape, image, actions)) <= budget:
+            break
+    else:
+        return actions, True
+    for share in SHARES if skipped else ():
+        at = count - skipped
+        part = [*full[:at], replace(full[at], mode="S", share=share), *actions[at + 1 :]]
+        if sum(flops(shape, image, part)) <= budget:
+            return part, False
+    return actions, False
 
 
 def _check(image: Image, actions: Sequence[Action]) -> None:
