@@ -89,7 +89,7 @@ class Image:
             grids=tuple((int(h), int(w)) for _, h, w in arguments["scale_schedule"][:count]),
             cfg=tuple(float(each) for each in guidance[:count]),
             batch=batch,
-            text=(sum(lengths), sum(negative[1] if negative else lengths)),
+            text=(int(sum(lengths)), int(sum(negative[1] if negative else lengths))),
             doubled=any(float(each) != 1 for each in guidance),
             layers=tuple(arguments.get("cfg_insertion_layer", (-5,))),
         )
