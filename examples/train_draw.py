@@ -23,6 +23,7 @@ def main() -> None:
     p.add_argument(
         "--at-the-latest", type=float, default=math.inf, help="the same in minutes of any time, on a busy machine"
     )
+    p.add_argument("--first", type=float, default=0.0, help="go on with the weights that are there, so far (0 to 1)")
     p.add_argument("--images", type=int, default=6144)
     p.add_argument("--keep-autoencoder", action="store_true", help="train the transformer on the one that is there")
     args = p.parse_args()
@@ -43,7 +44,7 @@ def main() -> None:
         vae = model.load_autoencoder(args.weights)
     else:
         vae = training.train_autoencoder(args.autoencoder_minutes, torch.cat(images), args.weights, log)
-    clock = training.Clock(args.minutes, args.at_the_latest)
+    clock = training.Clock(args.minutes, args.at_the_latest, args.first)
     training.train_transformer(clock, vae, torch.cat(images), torch.cat(text), args.weights, log)
 
 

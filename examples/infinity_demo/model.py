@@ -18,7 +18,7 @@ CFG, TAU = 3.0, 0.7
 def load_autoencoder(weights: Path = WEIGHTS) -> Autoencoder:
     """In float32. Raises FileNotFoundError where nobody has trained one."""
     vae = Autoencoder()
-    _fill(vae, weights / "autoencoder.safetensors")
+    fill(vae, weights / "autoencoder.safetensors")
     return vae
 
 
@@ -26,11 +26,11 @@ def load(weights: Path = WEIGHTS):
     """(upstream's model, the autoencoder), both in float32; `upstream.prepare` comes first."""
     vae = load_autoencoder(weights)
     model = upstream.build(vae)
-    _fill(model, weights / "transformer.safetensors")
+    fill(model, weights / "transformer.safetensors")
     return model, vae
 
 
-def _fill(module: torch.nn.Module, path: Path) -> None:
+def fill(module: torch.nn.Module, path: Path) -> None:
     """Weights into a module of their names; what they do not have are constants of its class."""
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     if set(tensors) != {name for name, _ in module.named_parameters()}:

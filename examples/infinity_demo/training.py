@@ -13,25 +13,33 @@ from safetensors.torch import save_file
 
 from . import upstream
 from .autoencoder import Autoencoder
+from .model import fill
 from .pictures import caption, embed, pictures
 
 FLIPPED = 0.3  # of the bits, at the most: upstream's noise_apply_strength
 VAE_BATCH, BATCH = 32, 16
 BLOCKED = "block_chunks"
+AVERAGED = 0.98  # a step: the weights that are kept are those of the last fifty steps or so
 STAGES = ((0.35, -2), (0.65, -1))
 """Until when the finest scales are left out: the last one is more than half of the work, that before it a quarter."""
 
 
 class Clock:
-    """How far a training is that ends after so many minutes of CPU time, or at the latest after so many of any."""
+    """How far a training is that ends after so many minutes of CPU time, or at the latest after so many of any.
 
-    def __init__(self, minutes: float, at_the_latest: float = math.inf):
+    Args:
+        first: how far it was when it began.
+    """
+
+    def __init__(self, minutes: float, at_the_latest: float = math.inf, first: float = 0.0):
+        self.first = first
         self.begin, self.minutes = (time.process_time(), time.monotonic()), (minutes, at_the_latest)
 
     @property
     def progress(self) -> float:
         spent = (time.process_time(), time.monotonic())
-        return max((now - then) / (60 * most) for now, then, most in zip(spent, self.begin, self.minutes, strict=True))
+        parts = ((now - then) / (60 * most) for now, then, most in zip(spent, self.begin, self.minutes, strict=True))
+        return self.first + (1 - self.first) * max(parts)
 
 
 def rate(step: int, progress: float) -> float:
@@ -165,7 +173,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         with torch.no_grad():
-            decay = min(0.998, 1 - 1 / (step + 1))
+            decay = min(AVERAGED, 1 - 1 / (step + 1))
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         return nats
 
@@ -193,7 +201,11 @@ def train_transformer(
     from infinity.models import basic
 
     basic.slow_attn, basic.flash_attn_varlen_kvpacked_func = quick_attention(upstream.schedule())
-    trainer, curve, step, saved = Trainer(vae, codes, text), [], 0, 0.0
+    trainer, curve, step, saved = Trainer(vae, codes, text), [], 0, clock.first
+    if clock.first:
+        for each in (trainer.model, trainer.average):
+            fill(each, folder / "transformer.safetensors")
+        trainer.model.train().requires_grad_(True)
     while (done := clock.progress) < 1:
         nats = trainer.step(step, done)
         step += 1
