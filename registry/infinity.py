@@ -40,5 +40,6 @@ HOST = Host(
     refuse=infinity.refuse,
     work=infinity.work,
     size=infinity.size,
+    presets={"slow": 2.0, "fast": 3.0},
     bypass=lambda model: "what is skipped of a scale is said by --scales",
 )

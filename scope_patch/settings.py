@@ -38,7 +38,7 @@ _WAYS = (("cache_threshold", "predict_threshold"), ("target_speedup",), ("preset
 
 _DECIDES, _RUNS = ("run", "plan"), ("run", "calibrate")
 _FILE = "FILE"
-_SCALE = re.compile(r"[ZCPL]|Ru?|S(0?\.\d+|1)u?")
+_SCALE = re.compile(r"[CPLZ]|Ru?|S(0?\.\d+|1)u?")
 """A word of --scales."""
 K_MAX = 5
 """Skips in a row at the most, where thresholds decide: the paper's."""
@@ -138,9 +138,9 @@ class Settings:
     scales: str | None = _setting(
         None,
         "RULE",
-        "Infinity: what a skipped scale is given (Z, C, P, L), or what is done at each of the last scales (R,S0.5,Z)",
+        "Infinity: what a skipped scale is given (C, P, L, Z), or what is done at each of the last scales (R,S0.5,Z)",
         lambda value: all(_SCALE.fullmatch(word.strip()) for word in value.split(",")),
-        "must be Z (no codes), C or P (the residual of the blocks, repeated or extrapolated) or L (the logits), or a "
+        "must be C or P (the residual of the blocks, repeated or extrapolated), L (the logits) or Z (no codes), or a "
         "list of these that ends with the last scale, with R (run) and S0.5 (run, half of the tokens in the middle "
         "blocks) among them, each with a u behind it where the unconditional rows shall not run",
     )

@@ -83,10 +83,10 @@ def test_rows_that_are_waste(plan):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--scales=X"], "scales is X, but must be Z"),
-        (["--scales=R,S"], "must be Z"),
-        (["--scales=S1.5"], "must be Z"),
-        (["--scales=Zu,R"], "must be Z"),
+        (["--scales=X"], "scales is X, but must be C or P"),
+        (["--scales=R,S"], "must be C or P"),
+        (["--scales=S1.5"], "must be C or P"),
+        (["--scales=Zu,R"], "must be C or P"),
         (["--scales=" + ",".join("Z" * 13)], "skips the first scale"),
         (["--cfg=4,1"], "2 numbers for 13 scales"),
         (["--grids=1x1,2"], "--grids and --cfg are lists"),
@@ -118,10 +118,12 @@ def test_what_is_decided(count, cfg, target, rule, placement):
     assert made.actions[0].mode == "R" and {each.mode for each in made.actions} <= {"R", "S", rule}
     if placement is None:
         assert made.bound or sum(made.work) <= sum(made.baseline) / target * (1 + 1e-9)
-        skipped = [each.runs for each in made.actions]
-        assert skipped == sorted(skipped, reverse=True), "from the end"
+        runs = [each.runs for each in made.actions]
+        assert runs == sorted(runs, reverse=True), "from the end"
     waste = [k for k in range(count) if asked.doubled and all(each == 1 for each in cfg[k:count])]
-    assert all(each.single is (k in waste) for k, each in enumerate(made.actions) if each.runs)
+    assert all(each.single for k, each in enumerate(made.actions) if each.runs and k in waste)
+    if target == 1 or placement is not None:
+        assert not any(each.single for k, each in enumerate(made.actions) if k not in waste)
     assert sum(made.work) <= sum(made.baseline) <= sum(made.host)
     assert all(work <= whole for work, whole in zip(made.work, made.baseline, strict=True))
     assert made.modes.count("R") == sum(each.runs for each in made.actions)
@@ -131,15 +133,17 @@ def test_what_is_decided(count, cfg, target, rule, placement):
 
 def test_a_limit_of_skipped_scales_is_kept_and_told():
     made = decided(target_speedup=5.0, max_skip=1)
-    assert str(made.actions[-1]) == "Z" and all(each.runs for each in made.actions[:-1]) and made.bound
+    assert str(made.actions[-1]) == "C" and all(each.runs for each in made.actions[:-1]) and made.bound
     assert "was aimed at" in made.remarks[0]
     assert all(str(each) == "R" for each in decided(target_speedup=5.0, max_skip=0).actions)
 
 
 def test_a_scale_in_part_fills_what_whole_ones_would_overshoot():
     made = decided(infinity.NAMED["2B"], target_speedup=2.0)
-    assert [str(each)[0] for each in made.actions[-3:]] == ["R", "S", "Z"]
-    assert 2.0 <= sum(made.baseline) / sum(made.work) < 2.06
+    assert [str(each) for each in made.actions[-3:]] == ["R", "Ru", "C"]
+    assert 2.0 <= sum(made.baseline) / sum(made.work) < 2.4
+    within = decided(infinity.NAMED["2B"], image(layers=(-5,)), target_speedup=2.0)
+    assert [str(each) for each in within.actions[-3:]] == ["R", "S0.5", "C"], "where guidance needs both rows"
 
 
 def test_a_dropped_scale_is_not_seen_by_later_ones():

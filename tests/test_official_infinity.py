@@ -127,7 +127,7 @@ def test_removal_restores_every_attribute(results):
 def test_the_demo_command_under_run(upstream, run_python, tmp_path):
     """A command as it is, with `run` in front: half of the work, and a picture."""
     env = {"SCOPE_PATCH_UPSTREAM": str(upstream("Infinity").parent), "PYTHONPATH": str(ROOT)}
-    words = [str(ROOT / "examples" / "draw.py"), "--prompt", "a red disc", "--cfg", "3,3,3,3,3,1,1", "--out"]
+    words = [str(ROOT / "examples" / "draw.py"), "--prompt", "a red disc", "--cfg", "3,3,3,3,1,1,1", "--out"]
     pictures = {}
     for name, options in (("alone", None), ("never", ["--policy", "never"]), ("half", ["--target-speedup", "2"])):
         before = ["-m", "scope_patch", "run", "--strict", "--report", f"{name}.json", *(options or []), "--"]
@@ -136,7 +136,7 @@ def test_the_demo_command_under_run(upstream, run_python, tmp_path):
         assert done.returncode == 0, done.stderr
         pictures[name] = (tmp_path / name / "00-a-red-disc.png").read_bytes()
     assert pictures["alone"] == pictures["never"] != pictures["half"]
-    assert "passes of the blocks 7 -> " in done.stderr and "unconditional rows" in done.stderr
+    assert "passes of the blocks 6 -> " in done.stderr and "unconditional rows" in done.stderr
     assert "signal sides of the scales" in done.stderr
     (generation,) = json.loads((tmp_path / "half.json").read_text())["generations"]
     assert generation["planned"][0]["work"] <= generation["planned"][0]["baseline"] / 2

@@ -87,7 +87,7 @@ def test_origins_name_the_source() -> None:
         ({"widths": "few"}, ["not a whole number", "--widths"]),
         ({"predict_decay": 1.5}, ["predict_decay is 1.5", "[0, 1]"]),
         ({"predict_decay": -0.1}, ["[0, 1]"]),
-        ({"scales": "Z,X"}, ["scales is Z,X", "must be Z"]),
+        ({"scales": "Z,X"}, ["scales is Z,X", "must be C or P"]),
         ({"verify": -1}, ["verify is -1", "0 (never) or more"]),
         ({"verify": "often"}, ["'often'", "not a whole number", "--verify"]),
         ({"verify_bound": -0.1}, ["verify_bound is -0.1", "not negative"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -23,10 +24,14 @@ def load_autoencoder(weights: Path = WEIGHTS) -> Autoencoder:
 
 
 def load(weights: Path = WEIGHTS):
-    """(upstream's model, the autoencoder), both in float32; `upstream.prepare` comes first."""
+    """(upstream's model, the autoencoder), both in float32; `upstream.prepare` comes first.
+
+    The model's `trained`: scales of the schedule that it was trained for.
+    """
     vae = load_autoencoder(weights)
     model = upstream.build(vae)
     fill(model, weights / "transformer.safetensors")
+    model.trained = json.loads((weights / "training.json").read_text())["scales"]
     return model, vae
 
 
@@ -49,6 +54,6 @@ def generate(
     _, _, images = model.autoregressive_infer_cfg(
         vae=vae, scale_schedule=scales, label_B_or_BLT=caption(embed(prompts)), B=len(prompts), g_seed=seed,
         cfg_list=guidance, tau_list=[tau] * len(scales), top_k=900, top_p=0.97, returns_vemb=1, cfg_insertion_layer=[0],
-        vae_type=BITS, ret_img=True, inference_mode=True,
+        vae_type=BITS, ret_img=True, inference_mode=True, trunk_scale=model.trained,
     )  # fmt: skip
     return images.flip(dims=(3,))  # upstream hands out BGR

@@ -220,5 +220,5 @@ def train_transformer(
             save_file(halved(trainer.average), folder / "transformer.safetensors")
     curve.append({"step": step, "progress": 1.0, "held_out": trainer.validate(held_codes, held_text)})
     save_file(halved(trainer.average), folder / "transformer.safetensors")
-    (folder / "training.json").write_text(json.dumps(curve))
+    (folder / "training.json").write_text(json.dumps({"scales": len(trainer.schedule), "curve": curve}))
     log(f"transformer done: {curve[-1]}")

@@ -25,9 +25,10 @@ SKIPS = {
     "Z": "no codes: the increment is zero",
 }
 """What a skipped scale is given, by rule."""
-DEFAULT_RULE = "Z"
-SHARES = tuple(k / 20 for k in range(19, 3, -1))
-"""Of the tokens of a scale that runs in part; with fewer of them it had better be skipped."""
+DEFAULT_RULE = "C"
+"""What erred least on the small trained model (examples/studies/scales.py)."""
+PARTLY = 2
+"""Scales that run in part before those that are skipped, at the most."""
 LOW, HIGH = 0.1, 0.9
 """Of the depth: blocks between them see the chosen tokens alone, where tokens are chosen."""
 
@@ -271,27 +272,30 @@ def from_the_end(
 ) -> tuple[list[Action], bool]:
     """What is done at every scale so that 1/target of the work is left, at the most; whether that cannot be had.
 
-    The last scales are skipped, as few as will do. Where one less would not, it runs in part: as many of its tokens go
-    through the middle blocks as there is work left for.
+    The last scales are skipped and those right before them run in part: of such choices, the one that leaves most.
 
     Args:
         most: scales to skip at the most; None: all but the first.
     """
-    count, actions = len(full), list(full)
-    budget = sum(flops(shape, image, full)) / target
+    count, budget = len(full), sum(flops(shape, image, full)) / target
+    part = [in_part(image, k, each) for k, each in enumerate(full)]
     most = count - 1 if most is None else min(most, count - 1)
-    for skipped in range(most + 1):
-        actions = [*full[: count - skipped], *[Action(rule)] * skipped]
-        if sum(flops(shape, image, actions)) <= budget:
-            break
-    else:
-        return actions, True
-    for share in SHARES if skipped else ():
-        at = count - skipped
-        part = [*full[:at], replace(full[at], mode="S", share=share), *actions[at + 1 :]]
-        if sum(flops(shape, image, part)) <= budget:
-            return part, False
-    return actions, False
+    choices = [
+        [*full[: end - partly], *part[end - partly : end], *[Action(rule)] * (count - end)]
+        for end in range(count - most, count + 1)
+        for partly in range(min(PARTLY if most else 0, end - 1) + 1)
+    ]
+    work = {k: sum(flops(shape, image, choice)) for k, choice in enumerate(choices)}
+    fitting = [k for k in work if work[k] <= budget]
+    if fitting:
+        return choices[max(fitting, key=work.__getitem__)], False
+    return choices[min(work, key=work.__getitem__)], True
+
+
+def in_part(image: Image, scale: int, whole: Action) -> Action:
+    """A scale without its unconditional rows; where these are out already, or needed, with half of its tokens."""
+    rows = image.doubled and image.cfg[scale] != 1 and min(image.layers) >= 0
+    return replace(whole, single=True) if rows else replace(whole, mode="S", share=0.5)
 
 
 def _check(image: Image, actions: Sequence[Action]) -> None:
