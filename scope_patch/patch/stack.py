@@ -95,7 +95,8 @@ class ScaleSession(Session):
                 raise NotApplied(str(problem)) from problem
             self.plan = self.decided.verdicts
             self.record.planned.append(self.decided.summary)
-            self.record.signal = "sides of the scales"
+            if self.decided.target is not None:
+                self.record.signal = "sides of the scales"
             for remark in self.decided.remarks:
                 self.record.remark(remark)
             self._agree(f"plan {self.decided.actions}")
