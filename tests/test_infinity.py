@@ -245,6 +245,11 @@ def test_the_registry_file_is_short_and_imports_no_torch(run_python):
     assert done.stdout.split() == ["False"], done.stderr
 
 
+def test_the_small_models_weights_are_small():
+    files = list((ROOT / "examples" / "infinity_demo" / "weights").iterdir())
+    assert len(files) == 3 and sum(file.stat().st_size for file in files) <= 4e6
+
+
 def recorded():
     run = Run(Settings(), ["infinity"])
     record = GenerationRecord(finished=True, forwards_run=2, forwards_skipped=1)
