@@ -111,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         ("skyreels-v2", outlook.skyreels),
         ("skyreels-v2-diffusers", outlook.skyreels),
         ("magi-1", outlook.magi),
+        ("infinity", outlook.infinity),
     ):
         host = hosts.add_parser(name, allow_abbrev=False)
         add(host)

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -37,6 +38,8 @@ _WAYS = (("cache_threshold", "predict_threshold"), ("target_speedup",), ("preset
 
 _DECIDES, _RUNS = ("run", "plan"), ("run", "calibrate")
 _FILE = "FILE"
+_SCALE = re.compile(r"[CPLZ]|Ru?|S(0?\.\d+|1)u?")
+"""A word of --scales."""
 K_MAX = 5
 """Skips in a row at the most, where thresholds decide: the paper's."""
 
@@ -140,6 +143,15 @@ class Settings:
     )
     level: str | None = _setting(
         None, ("velocity", "residual"), "skip the whole forward, or only its blocks (default: the policy's own)"
+    )
+    scales: str | None = _setting(
+        None,
+        "RULE",
+        "Infinity: what a skipped scale is given (C, P, L, Z), or what is done at each of the last scales (R,S0.5,Z)",
+        lambda value: all(_SCALE.fullmatch(word.strip()) for word in value.split(",")),
+        "must be C or P (the residual of the blocks, repeated or extrapolated), L (the logits) or Z (no codes), or a "
+        "list of these that ends with the last scale, with R (run) and S0.5 (run, half of the tokens in the middle "
+        "blocks) among them, each with a u behind it where the unconditional rows shall not run",
     )
     verify: int = _setting(
         0,

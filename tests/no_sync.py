@@ -30,6 +30,7 @@ METHODS = {"item", "tolist", "numpy", "cpu", "__array__", "__repr__", "__format_
 MAY = {
     ("planning.py", "schedule"),  # the table and the plan, made at the first iteration and the first forward
     ("generation.py", "_plan"),
+    ("infinity.py", "decide"),
     ("session.py", "_new_segment"),
     ("replay.py", "begin"),  # a solver's tables, at the first step
     ("solver.py", "weights"),  # of tensors that it made itself, on the CPU

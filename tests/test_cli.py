@@ -87,7 +87,8 @@ def test_dry_run_shows_everything_and_runs_nothing(call: Call, tmp_path: Path) -
     assert f"command:     touch {touched}" in out
     assert "scope_patch/bootstrap" in out
     assert "interpreter: cannot be told" in out
-    assert "injection:   can work; armed by an import of diffusers, longcat_video, inference.model.dit, " in out
+    armed = "diffusers, infinity.models.infinity, longcat_video, inference.model.dit, "
+    assert f"injection:   can work; armed by an import of {armed}" in out
 
 
 def test_dry_run_by_environment_and_a_flag_that_keeps_us_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

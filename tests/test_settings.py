@@ -87,6 +87,7 @@ def test_origins_name_the_source() -> None:
         ({"widths": "few"}, ["not a whole number", "--widths"]),
         ({"predict_decay": 1.5}, ["predict_decay is 1.5", "[0, 1]"]),
         ({"predict_decay": -0.1}, ["[0, 1]"]),
+        ({"scales": "Z,X"}, ["scales is Z,X", "must be C or P"]),
         ({"verify": -1}, ["verify is -1", "0 (never) or more"]),
         ({"verify": "often"}, ["'often'", "not a whole number", "--verify"]),
         ({"verify_bound": -0.1}, ["verify_bound is -0.1", "not negative"]),
@@ -131,6 +132,7 @@ GIVEN = {
     "predictor": "hold",
     "policy": "never",
     "history_limit": "1GB",
+    "scales": "R,S0.5u,Z",
 }
 THRESHOLD = st.floats(0, 1e12)
 
@@ -150,6 +152,7 @@ THRESHOLD = st.floats(0, 1e12)
             "widths": st.integers(1, 30),
             "history_limit": st.sampled_from(["500MB", "1.5 GiB:drop", "0"]),
             "strict": st.booleans(),
+            "scales": st.sampled_from(["Z", "R,S0.5u,Ru,L"]),
             "verify": st.integers(0, 99),
             "verify_bound": st.floats(0, 10),
             "report": st.just("some/where.json"),
@@ -200,7 +203,7 @@ def test_every_setting_has_a_variable() -> None:
         {"cache_threshold": 0, "predict_threshold": 1, "report": "x", "signal": "expected"},
         {"placement": "error", "profile": "p", "registry": "r"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
-        {"widths": 3, "history_limit": "1GB", "max_skip": 3, "replay": False},
+        {"widths": 3, "history_limit": "1GB", "max_skip": 3, "scales": "Z", "replay": False},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}

@@ -58,6 +58,16 @@ def magi(parser: argparse.ArgumentParser) -> None:
     weights(parser)
 
 
+def infinity(parser: argparse.ArgumentParser) -> None:
+    """An image: its size, its guidance, its prompt's length."""
+    parser.add_argument("--pn", choices=("0.06M", "0.25M", "0.60M", "1M"), default="1M", help="default: %(default)s")
+    parser.add_argument("--grids", metavar="1x1,2x2,...", help="tokens of every scale, where it is no square picture")
+    parser.add_argument("--model", choices=("2B", "8B"), default="2B", help="default: %(default)s")
+    parser.add_argument("--cfg", default="4", help="guidance, one number or one a scale (default: 4)")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--text-tokens", type=int, default=64, help="of a prompt, for FLOPs (default: %(default)s)")
+
+
 def weights(parser: argparse.ArgumentParser) -> None:
     """What a signal that the model makes needs."""
     parser.add_argument(
@@ -69,10 +79,12 @@ def weights(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan of a host. Raises UsageError for options that cannot be used."""
-    from . import jobs, show
+    from . import jobs, scales, show
 
     flags = {name: getattr(options, name, None) for name in NAMES}
     environ = {name: value for name, value in os.environ.items() if name != "SCOPE_PATCH_REPORT"}
+    if options.host == "infinity":
+        return scales.run(options, Settings.resolve(flags, environ))
     make = jobs.magi_1 if options.host == "magi-1" else jobs.skyreels
     outlook = show.look(make(options, Settings.resolve(flags, environ)))
     print(json.dumps(show.as_dict(outlook)) if options.json else "\n".join(show.lines(outlook)))

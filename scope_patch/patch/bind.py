@@ -179,6 +179,11 @@ class Binding:
         found = self.guard(None, lambda: self._live(current.innermost if of is None else current.of_pipeline(of)))
         return None if found is None else self.guard(found, lambda: work(found))
 
+    @property
+    def innermost(self) -> Generation | None:
+        """The generation under way here, ours or (since something failed) not any more."""
+        return self.guard(None, lambda: self._current.innermost)
+
     def on_read(self, generation: Generation, session: Session, iteration: int) -> tuple[int, int] | None:
         """The loop reads an interval; None where it is to have its own."""
         return self.guard(generation, lambda: self._read(generation, session, iteration))

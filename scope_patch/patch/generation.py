@@ -50,6 +50,7 @@ class Generation:
         place: what the loop kind remembers of it.
         request: what it runs under.
         pipeline: the object that was called.
+        arguments: that call's, by parameter name.
         model: its DiT, out of any compiled wrapper.
         method: the settings, resolved for this host and model.
         memory: of its histories.
@@ -76,7 +77,7 @@ class Generation:
     ) -> None:
         self.host, self.loop, self.request, self.record = host, loop, request, record
         self.place: Any = None
-        self._arguments, self._agreements = arguments, agreements
+        self.arguments, self._agreements = arguments, agreements
         self._agreement: RankAgreement | None = None
         self.settings = request.run.settings
         self.pipeline = pipeline
@@ -118,10 +119,10 @@ class Generation:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
             self._agreement = self._agreements.of(self._sharing.ranks, self.settings.rank_timeout)
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
-        reason = self.host.refuse(self.pipeline, self.model, self._arguments) or self._obstacle()
+        reason = self.host.refuse(self.pipeline, self.model, self.arguments) or self._obstacle()
         if reason:
             raise NotApplied(reason)
-        session = Session(
+        session = (self.loop.session() or Session)(
             self.host,
             self.model,
             lambda: self._planning.schedule(table),
@@ -156,7 +157,7 @@ class Generation:
             return None
         if self.host.moving:
             return ChunkReplays(schedule, self.record.remark)
-        edits = any(value is not None for name, value in self._arguments.items() if name.startswith("callback"))
+        edits = any(value is not None for name, value in self.arguments.items() if name.startswith("callback"))
         return SolverReplays(schedule, self.record.remark, joint=self.loop.joint, blind=edits)
 
     def lost(self) -> None:
@@ -242,7 +243,7 @@ class Generation:
 
     @cached_property
     def _planning(self) -> Planning:
-        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self._arguments)
+        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self.arguments)
 
     @property
     def _bypasses(self) -> bool:
@@ -289,7 +290,7 @@ class Generation:
     def _verification(self) -> Verification | None:
         if not self.settings.verify:
             return None
-        reason = self.method.unverifiable(max(1, len(self._sharing.ranks)))
+        reason = self.loop.unverifiable or self.method.unverifiable(max(1, len(self._sharing.ranks)))
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None

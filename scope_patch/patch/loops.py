@@ -31,10 +31,12 @@ class Loop:
     Attributes:
         ranks: dimensions that the DiT's timestep may have.
         joint: one solver steps all latent frames, else there is one each.
+        unverifiable: why skipped iterations of such a loop cannot be verified, or "".
     """
 
     ranks: tuple[int, ...] = (2,)
     joint: bool = False
+    unverifiable: str = ""
 
     def __str__(self) -> str:
         """For people."""
@@ -77,6 +79,10 @@ class Loop:
     def looks(self, schedule: Schedule) -> set[int]:
         """Iterations at which the DiT's timesteps are compared with the table's."""
         return set()
+
+    def session(self) -> type[Session] | None:
+        """What carries a section out, where it is not made of whole forwards of the DiT."""
+        return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def png(report: Report) -> bytes:
         axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
         for axis, (line, places) in zip(axes, shown, strict=True):
             _draw(axis, line, longest, _name(places) if several else "")
-        axes[-1].set_xlabel("iteration", labelpad=1)
+        axes[-1].set_xlabel(shown[-1][0].words.step, labelpad=1)
         _title(figure, report, high, len(lines) - len(shown))
         _legend(figure, [line for line, _ in shown])
         figure.subplots_adjust(left=0.08, right=0.99, top=1 - head / high, bottom=(FOOT + 0.2) / high, hspace=0.5)
@@ -101,7 +101,7 @@ def _draw(axis: Axes, line: Timeline, longest: int, name: str) -> None:
                 va="center",
                 color=SOFT,
             )
-    axis.set(xlim=(0, longest), ylim=(0, line.frames), ylabel="latent frame")
+    axis.set(xlim=(0, longest), ylim=(0, line.frames), ylabel="image" if line.steps else "latent frame")
     iterations, frames = ticks(line.iterations, 14, longest), ticks(line.frames, 6, line.frames)
     axis.set_xticks([i + 0.5 for i in iterations], [str(i) for i in iterations])
     axis.set_yticks([frame + 0.5 for frame in frames], [str(frame) for frame in frames])
@@ -120,8 +120,9 @@ def _paint(state: str) -> dict[str, Any]:
 
 def _title(figure: Figure, report: Report, high: float, left_out: int) -> None:
     totals = Totals.of(report.run.generations, report.run.omitted)
+    words = totals.words
     title = ": ".join(filter(None, [", ".join(report.run.hosts) or "no host", totals.less_work]))
-    below = f"DiT forwards {totals.forwards}, latent frames {totals.slots}; iterations: "
+    below = f"{words.forwards} {totals.forwards}, {words.slots} {totals.slots}; {words.steps}: "
     below += ", ".join(f"{totals.modes[mode]} {word}" for mode, word in MODES.items())
     below += f"; {left_out} more timelines are not shown" if left_out else ""
     figure.text(0.01, 1 - 0.07 / high, title, fontsize=9.5, fontweight="bold", va="top", color=INK)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..settings import NAMES, Settings
-from .record import APPLIED, NOT_APPLIED, SCHEMA, GenerationRecord, Run, Segment, Sums
+from .record import APPLIED, NOT_APPLIED, SCALES, SCHEMA, WORDS, GenerationRecord, Run, Segment, Sums
 
 MOST_CELLS = 20_000_000
 """Iterations times latent frames of a segment; more is no video, but a damaged file."""
@@ -195,6 +195,8 @@ def _segment(node: Node) -> Segment:
     for name, length in (lengths | ({"slots": len(segment.slots)} if segment.slots else {})).items():
         if length != len(modes):
             raise UsageError(f"{node.name}: {name!r} has {length} entries, but 'modes' {len(modes)}")
+    if segment.steps not in WORDS:
+        raise UsageError(f"{node.name}: 'steps' is {segment.steps!r}, expected {SCALES!r} or nothing")
     if segment.active and len(segment.active) != iterations:
         raise UsageError(f"{node.name}: 'active' has {len(segment.active)} entries, but 'iterations' {iterations}")
     if max(frames, *(end for _, end in intervals), 1) * iterations > MOST_CELLS:

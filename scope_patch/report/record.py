@@ -6,11 +6,29 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..settings import Settings
 
 SCHEMA = 2
+SCALES = "scales"
+
+
+class Words(NamedTuple):
+    """What is counted, for people."""
+
+    step: str
+    steps: str
+    slots: str
+    forwards: str
+    kept: str
+
+
+WORDS = {
+    "": Words("iteration", "iterations", "latent frames", "DiT forwards", "velocities"),
+    SCALES: Words("scale", "scales", "tokens", "passes of the blocks", "residuals"),
+}
+"""By what a segment's steps are: iterations of a denoise loop, or scales of an image."""
 APPLIED, PARTLY, NOT_APPLIED = "applied", "partly", "not-applied"
 NOTHING_SEEN = (
     "no process was seen to start a generation of a known host (none imported one, or our PYTHONPATH was dropped)"
@@ -56,6 +74,7 @@ class Segment:
             on: C, P, R, or F for a clean chunk that is forwarded along.
         verified: skipped iterations that were run all the same, to compare.
         again: skipped iterations that were taken again, with velocities between those around them.
+        steps: SCALES, or "" where iterations are those of a denoise loop.
     """
 
     iterations: int
@@ -72,11 +91,13 @@ class Segment:
     slots: list[str] = field(default_factory=list)
     verified: list[Verified] = field(default_factory=list)
     again: int = 0
+    steps: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For the report; what says nothing is left out."""
         values = {**asdict(self), "modes": "".join(self.modes), "intervals": [list(each) for each in self.intervals]}
         empty = [*(() if self.note else ["note"]), *(() if self.chunk else ["chunk", "slots"])]
+        empty += [] if self.steps else ["steps"]
         return {name: value for name, value in values.items() if name not in empty}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .read import Report
-from .record import PARTLY, GenerationRecord, Run, Segment, Sums, Verified
+from .record import PARTLY, WORDS, GenerationRecord, Run, Segment, Sums, Verified, Words
 from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
 
 MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
@@ -36,6 +36,7 @@ class Totals(Sums):
         frozen: the same of keys and values.
         reasons: iterations by (mode, reason).
         plans: those that were carried out to the end.
+        kinds: what the steps of their segments are.
     """
 
     memory: int = 0
@@ -45,6 +46,7 @@ class Totals(Sums):
     guards: Counter[str] = field(default_factory=Counter)
     forced: Counter[str] = field(default_factory=Counter)
     plans: list[dict[str, Any]] = field(default_factory=list)
+    kinds: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.modes = {**dict.fromkeys("CPR", 0), **self.modes}  # a file may leave some out
@@ -66,11 +68,17 @@ class Totals(Sums):
         self.frozen = max(self.frozen, generation.frozen_bytes_peak)
         for segment in generation.segments:
             self.again += segment.again
+            self.kinds.add(segment.steps)
             self.reasons.update(zip(segment.modes, segment.reasons, strict=True))
         self.guards.update(generation.guards)
         self.forced.update(generation.forced)
         if generation.finished:
             self.plans += generation.planned
+
+    @property
+    def words(self) -> Words:
+        """What is counted; of a mixture, as on videos."""
+        return WORDS[next(iter(self.kinds))] if len(self.kinds) == 1 else WORDS[""]
 
     @property
     def forwards_baseline(self) -> int:
@@ -91,7 +99,7 @@ class Totals(Sums):
     def kept(self) -> str:
         """Memory in words."""
         keys = f", {self.frozen / 1e6:.1f} MB of keys and values of finished latent frames" if self.frozen else ""
-        return f"{self.memory / 1e6:.1f} MB of velocities kept{keys}"
+        return f"{self.memory / 1e6:.1f} MB of {self.words.kept} kept{keys}"
 
     @property
     def rest(self) -> float:
@@ -140,17 +148,18 @@ def _lines(run: Run, host: str, so_far: str) -> Iterator[str]:
     videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{so_far}"
     videos += ", patched in part" if run.status == PARTLY else ""
     yield f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"
-    frames = f"latent frames {totals.slots_baseline} -> {totals.slots_computed}"
+    words = totals.words
+    frames = f"{words.slots} {totals.slots_baseline} -> {totals.slots_computed}"
     modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
     if totals.forwards_skipped:
-        yield f"  DiT forwards {totals.forwards_baseline} -> {totals.forwards_run}, {frames} ({modes})"
+        yield f"  {words.forwards} {totals.forwards_baseline} -> {totals.forwards_run}, {frames} ({modes})"
         aimed = "" if totals.target is None else f", aimed at 1/{totals.target:g}"
         yield from (f"  DiT work 1/{times:.2f} by {unit}{aimed}" for unit, times in totals.speedups.items())
         if totals.again:
             yield f"  {totals.again} skipped steps were taken again, with velocities between those computed around them"
     else:
         why = _why_nothing(run, totals)
-        yield f"  nothing was skipped: all {totals.forwards_run} DiT forwards ran, because {why} ({modes})"
+        yield f"  nothing was skipped: all {totals.forwards_run} {words.forwards} ran, because {why} ({modes})"
         if totals.slots_computed < totals.slots_baseline:
             yield f"  {frames}: those that had not started were left out"
     yield (
@@ -280,7 +289,8 @@ def text(report: Report) -> str:
         for n, segment in enumerate(generation.segments, start=1):
             line, first = drawn[k, n]
             ended = f"; {line.rest} after {line.ran}" if line.rest else ""
-            out.append(f"  segment {n}: {line.iterations} iterations, {line.frames} latent frames{ended}")
+            size = "" if segment.steps else f", {line.frames} latent frames"
+            out.append(f"  segment {n}: {line.iterations} {line.words.steps}{size}{ended}")
             if segment.note:
                 out.append(f"  as the host does it, because {segment.note}")
             out += _picture(line) if first == (k, n) else ["  as generation {}, segment {}".format(*first)]

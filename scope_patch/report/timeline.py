@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import count, groupby
 from typing import NamedTuple
 
-from .record import PARTLY, Run, Segment
+from .record import PARTLY, WORDS, Run, Segment, Words
 
 Interval = tuple[int, int]
 NOT_RUN, UNPATCHED, WAITING, DONE, ALONG, FORCED = " u.-+F"
@@ -75,6 +75,7 @@ class Timeline:
         stairs: for every iteration that ran, the interval [start, end) of latent frames under way.
         forwarded: the same, as far as it was forwarded (where it was).
         modes, reasons: of every iteration that ran.
+        steps: what iterations are, see `Segment`.
     """
 
     frames: int
@@ -84,6 +85,12 @@ class Timeline:
     forwarded: tuple[Interval, ...]
     modes: str
     reasons: tuple[str, ...]
+    steps: str = ""
+
+    @property
+    def words(self) -> Words:
+        """What its columns are called."""
+        return WORDS[self.steps]
 
     @property
     def ran(self) -> int:
@@ -164,6 +171,7 @@ def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
         tuple(segment.intervals),
         "".join(segment.modes),
         tuple(segment.reasons),
+        segment.steps,
     )
 
 

@@ -1,0 +1,45 @@
+"""Infinity, the official repository: an autoregressive image model, scale by scale; no denoise loop at all."""
+
+from scope_patch.hosts import infinity
+from scope_patch.patch.host import Dit, Entry, Host
+from scope_patch.patch.scales import Scales
+
+MODEL = "infinity.models.infinity"
+
+HOST = Host(
+    name="infinity",
+    title="Infinity, scale by scale (official repository)",
+    source="github.com/FoundationVision/Infinity @ 4c27bbb",
+    triggers=(MODEL,),
+    videos=(Entry(MODEL, "Infinity", ("autoregressive_infer_cfg",), bases=("Module",), title="text to image"),),
+    loop=Scales(
+        block=("infinity.models.basic", "CrossAttnBlock"),
+        parameters=("x", "cond_BD", "ca_kv", "rope2d_freqs_grid", "scale_ind"),
+        asked=infinity.ASKED,
+        blocks="unregistered_blocks",
+        logits="get_logits",
+        codes=("infinity.models.bsq_vae.multiscale_bsq", "BSQ", "indices_to_codes"),
+        codec=lambda arguments: arguments["vae"].quantizer.lfq,
+        read=infinity.read,
+        decide=infinity.decide,
+        table=infinity.table,
+    ),
+    dit=Dit(
+        MODEL,
+        "Infinity",
+        latents="h",
+        timestep="",
+        condition="cond_BD",
+        names=("self", "h", "cond_BD"),
+        method="get_logits",
+        bases=("Module",),
+        blocks="block_chunks",
+    ),
+    versions={"torch": ">=2.4"},
+    model=lambda model: model,
+    refuse=infinity.refuse,
+    work=infinity.work,
+    size=infinity.size,
+    presets={"slow": 2.0, "fast": 3.0},
+    bypass=lambda model: "what is skipped of a scale is said by --scales",
+)

@@ -1,0 +1,355 @@
+"""Infinity: its scales as a table, what is done at each of them, and the FLOPs of that; one decision for plan and run.
+
+A scale is one pass of all blocks over the h x w tokens of a grid; they see the keys and values of all scales before,
+ as far as those were computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..method.decision import Decision, Mode, StepDecision
+
+if TYPE_CHECKING:
+    from ..method.resolved import Method
+    from ..method.schedule import Table
+
+SKIPS = {
+    "C": "the residual of the blocks at the last computed scale, resampled",
+    "P": "that residual, extrapolated over log2 of the side",
+    "L": "the logits of the last computed scale, resampled",
+    "Z": "no codes: the increment is zero",
+}
+"""What a skipped scale is given, by rule."""
+DEFAULT_RULE = "C"
+"""What erred least on the small trained model (examples/studies/scales.py)."""
+PARTLY = 2
+"""Scales that run in part before those that are skipped, at the most."""
+LOW, HIGH = 0.1, 0.9
+"""Of the depth: blocks between them see the chosen tokens alone, where tokens are chosen."""
+
+
+@dataclass(frozen=True)
+class InfinityShape:
+    """A transformer. Attributes: width; layers; hidden, of a feed-forward layer; out, numbers a token of the head."""
+
+    width: int
+    layers: int
+    hidden: int
+    out: int
+
+    @classmethod
+    def of(cls, model: Any) -> InfinityShape:
+        """Of the host's model. Raises AttributeError where it is none that we know."""
+        blocks = model.unregistered_blocks
+        return cls(model.C, len(blocks), blocks[0].ffn.fc1.out_features, model.V)
+
+    @property
+    def middle(self) -> tuple[int, int]:
+        """Blocks [first, last) that see the chosen tokens alone."""
+        return max(1, round(LOW * self.layers)), min(self.layers - 1, round(HIGH * self.layers))
+
+
+NAMED = {"2B": InfinityShape(2048, 32, 8192, 2 * 32), "8B": InfinityShape(3584, 40, 14336, 2 * 4 * 14)}
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a generation is asked for.
+
+    Attributes:
+        grids: (rows, columns) of tokens, of every scale that runs.
+        cfg: guidance of every scale; 1: none.
+        batch: pictures.
+        text: tokens of the conditional and of the unconditional captions, all pictures together.
+        doubled: unconditional rows run along.
+        layers: upstream's cfg_insertion_layer; 0: guidance is on the logits.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    cfg: tuple[float, ...]
+    batch: int = 1
+    text: tuple[int, int] = (0, 0)
+    doubled: bool = False
+    layers: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Image:
+        """Of the arguments of `autoregressive_infer_cfg`. Raises what they raise where they are others."""
+        count, guidance = (
+            min(len(arguments["scale_schedule"]), arguments.get("trunk_scale", 1000)),
+            arguments["cfg_list"],
+        )
+        batch, lengths = arguments.get("B", 1), arguments["label_B_or_BLT"][1]
+        negative = arguments.get("negative_label_B_or_BLT")
+        return cls(
+            grids=tuple((int(h), int(w)) for _, h, w in arguments["scale_schedule"][:count]),
+            cfg=tuple(float(each) for each in guidance[:count]),
+            batch=batch,
+            text=(int(sum(lengths)), int(sum(negative[1] if negative else lengths))),
+            doubled=any(float(each) != 1 for each in guidance),
+            layers=tuple(arguments.get("cfg_insertion_layer", (-5,))),
+        )
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of every scale, of one row."""
+        return [h * w for h, w in self.grids]
+
+    def octaves(self) -> list[float]:
+        """log2 of the side of every scale."""
+        return [math.log2(h * w) / 2 for h, w in self.grids]
+
+    def unguided_from(self) -> int:
+        """The first scale from which on guidance is off for good, and unconditional rows are waste."""
+        if not self.doubled:
+            return len(self.grids)
+        return next((k for k in range(len(self.cfg)) if all(each == 1 for each in self.cfg[k:])), len(self.grids))
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done at a scale. Attributes: mode, R, S or one of SKIPS; share, of the tokens in the middle blocks (S);
+    single, the unconditional rows do not run."""
+
+    mode: str = "R"
+    share: float = 1.0
+    single: bool = False
+
+    def __str__(self) -> str:
+        return self.mode + (f"{self.share:g}" if self.mode == "S" else "") + "u" * self.single
+
+    @property
+    def runs(self) -> bool:
+        return self.mode in "RS"
+
+    def kept(self, tokens: int) -> int:
+        """Tokens that enter the middle blocks."""
+        return max(1, round(self.share * tokens))
+
+    @classmethod
+    def parse(cls, word: str) -> Action:
+        """R, Ru, S0.5, S0.5u, or a letter of SKIPS; `Settings` has looked."""
+        single = word.endswith("u")
+        return cls(word[0], float(word[1:].removesuffix("u")) if word[0] == "S" else 1.0, single)
+
+
+def asked(text: str | None) -> tuple[str, list[Action]]:
+    """`--scales`: (the rule for skipped scales, what is done at the last scales where that is said one by one)."""
+    words = [word.strip() for word in (text or DEFAULT_RULE).split(",")]
+    if len(words) == 1 and words[0] in SKIPS:
+        return words[0], []
+    return DEFAULT_RULE, [Action.parse(word) for word in words]
+
+
+def table(image: Image) -> Table:
+    """One slot; the noise level falls by the same amount an octave, from 1 at a side of one token to 0 an octave behind
+    the last scale."""
+    import torch
+
+    from ..method.schedule import Table
+
+    octaves = torch.tensor(image.octaves(), dtype=torch.float64)
+    levels = 1 - octaves / (max(octaves.tolist()) + 1)
+    count = len(octaves)
+    return Table(
+        timesteps=torch.arange(count)[:, None],
+        noise_levels=levels[:, None],
+        mask=torch.ones(count, 1, dtype=torch.bool),
+        intervals=[(0, 1)] * count,
+    )
+
+
+def flops(shape: InfinityShape, image: Image, actions: Sequence[Action]) -> list[float]:
+    """Of every scale: the blocks, with the keys and values that are there by then, and the head."""
+    c, (first, last) = shape.width, shape.middle
+    seen, out = [0] * shape.layers, []
+    for tokens, cfg, action in zip(image.tokens, image.cfg, actions, strict=True):
+        whole = 2 * image.batch if image.doubled else image.batch
+        rows = image.batch if action.single else whole
+        text = image.text[0] + (image.text[1] if rows > image.batch else 0)
+        head = 2 * (whole if cfg != 1 and 0 in image.layers else image.batch) * tokens * c * shape.out
+        total = 0.0 if action.mode == "L" else float(head)
+        for layer in range(shape.layers) if action.runs else ():
+            count = action.kept(tokens) if action.mode == "S" and first <= layer < last else tokens
+            seen[layer] += count
+            total += rows * count * (12 * c * c + 4 * c * shape.hidden + 4 * seen[layer] * c)
+            total += text * 4 * c * c + 4 * count * text * c
+        out.append(total)
+    return out
+
+
+@dataclass(frozen=True)
+class Decided:
+    """All that is done in a generation.
+
+    Attributes:
+        actions, verdicts: one a scale.
+        work, baseline, host: FLOPs of every scale: as decided; of all scales, but for rows that are waste; of the host.
+        target: the speed-up that was aimed at, from `baseline`; None where none was.
+        remarks: what the user should know.
+    """
+
+    actions: tuple[Action, ...]
+    verdicts: tuple[StepDecision, ...]
+    work: tuple[float, ...]
+    baseline: tuple[float, ...]
+    host: tuple[float, ...]
+    target: float | None
+    bound: bool
+    remarks: tuple[str, ...]
+
+    @property
+    def modes(self) -> str:
+        """One letter a scale."""
+        return "".join(verdict.mode.value for verdict in self.verdicts)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """For reports, as `Plan.summary`."""
+        work, baseline = sum(self.work), sum(self.baseline)
+        return {
+            "target": self.target, "unit": "flops", "modes": self.modes, "work": work, "baseline": baseline,
+            "speedup": round(baseline / work, 4), "bound": self.bound, "thresholds": None, "host": sum(self.host),
+        }  # fmt: skip
+
+
+def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
+    """What is done at every scale, from what is known before the first one.
+
+    Raises UsageError for a `--scales` that cannot be carried out on such a generation.
+    """
+    count, active = len(image.grids), method.policy.active
+    host = [Action()] * count
+    waste = image.unguided_from() if active else count
+    full = [replace(each, single=k >= waste) for k, each in enumerate(host)]
+    baseline = flops(shape, image, full)
+    target, bound, remarks = None, False, []
+    rule, said = asked(method.settings.scales) if active else (DEFAULT_RULE, [])
+    if said:
+        actions = [*full[: max(0, count - len(said))], *said[-count:]]
+        actions = [replace(each, single=each.runs and (each.single or k >= waste)) for k, each in enumerate(actions)]
+        _check(image, actions)
+    elif active and method.placed and method.settings.placement is None:
+        target = method.settings.target(method.defaults.presets)
+        actions, bound = from_the_end(shape, image, full, rule, target, method.settings.max_skip)
+        times = sum(baseline) / sum(flops(shape, image, actions))
+        remarks += [f"a speed-up of {target:g} was aimed at; {times:.2f} is the most there is"] if bound else []
+    else:
+        from ..method.plan import Planner
+        from ..method.schedule import Schedule
+
+        plans = Planner(method, Schedule.of(table(image)), lambda scale, slots: baseline[scale])
+        resolved = plans.resolved()
+        target, bound = resolved.target, resolved.plan.bound
+        remarks += [resolved.remark] if resolved.remark else []
+        actions = [
+            each if verdict.forwarded[0] < verdict.forwarded[1] else Action(rule)
+            for each, verdict in zip(full, resolved.plan.verdicts, strict=True)
+        ]
+    work, everything = flops(shape, image, actions), flops(shape, image, host)
+    if waste < count:
+        times = sum(everything) / sum(baseline)
+        remarks.insert(
+            0,
+            f"guidance is off at the last {count - waste} scales: their unconditional rows, on which nothing depends, "
+            f"are left out ({times:.2f} times less work); speed-ups count from there",
+        )
+    for letter in dict.fromkeys(each.mode for each in actions if not each.runs):
+        remarks.append(f"skipped scales are given {SKIPS[letter]} ({letter})")
+    verdicts = tuple(map(_verdict, actions))
+    return Decided(
+        tuple(actions), verdicts, tuple(work), tuple(baseline), tuple(everything), target, bound, tuple(remarks)
+    )
+
+
+def from_the_end(
+    shape: InfinityShape, image: Image, full: Sequence[Action], rule: str, target: float, most: int | None
+) -> tuple[list[Action], bool]:
+    """What is done at every scale so that 1/target of the work is left, at the most; whether that cannot be had.
+
+    The last scales are skipped and those right before them run in part: of such choices, the one that leaves most.
+
+    Args:
+        most: scales to skip at the most; None: all but the first.
+    """
+    count, budget = len(full), sum(flops(shape, image, full)) / target
+    part = [in_part(image, k, each) for k, each in enumerate(full)]
+    most = count - 1 if most is None else min(most, count - 1)
+    choices = [
+        [*full[: end - partly], *part[end - partly : end], *[Action(rule)] * (count - end)]
+        for end in range(count - most, count + 1)
+        for partly in range(min(PARTLY if most else 0, end - 1) + 1)
+    ]
+    work = {k: sum(flops(shape, image, choice)) for k, choice in enumerate(choices)}
+    fitting = [k for k in work if work[k] <= budget]
+    if fitting:
+        return choices[max(fitting, key=work.__getitem__)], False
+    return choices[min(work, key=work.__getitem__)], True
+
+
+def in_part(image: Image, scale: int, whole: Action) -> Action:
+    """A scale without its unconditional rows; where these are out already, or needed, with half of its tokens."""
+    rows = image.doubled and image.cfg[scale] != 1 and min(image.layers) >= 0
+    return replace(whole, single=True) if rows else replace(whole, mode="S", share=0.5)
+
+
+def _check(image: Image, actions: Sequence[Action]) -> None:
+    """Raises UsageError for what would not survive."""
+    if not actions[0].runs:
+        raise UsageError("--scales skips the first scale, from which everything follows; let it run (R)")
+    guided = [k for k, each in enumerate(actions) if each.single and image.doubled and image.cfg[k] != 1]
+    if guided and any(layer < 0 for layer in image.layers):
+        raise UsageError(
+            f"--scales leaves out the unconditional rows of scale {guided[0] + 1}, but guidance is put in at block "
+            f"{min(image.layers)}, where both are needed; guide the logits (cfg_insertion_layer=[0]), or write no u"
+        )
+
+
+def _verdict(action: Action) -> StepDecision:
+    mode = Mode.RECOMPUTE if action.runs else Mode.PREDICT if action.mode == "P" else Mode.CACHE
+    return StepDecision({(0, 1): Decision(mode, "plan")}, (0, 1) if action.runs else (0, 0), mode, "plan")
+
+
+# --- answers for the registry ---
+
+ASKED = ("vae", "scale_schedule", "label_B_or_BLT", "B", "negative_label_B_or_BLT", "cfg_list", "cfg_insertion_layer",
+         "vae_type", "trunk_scale", "gt_leak")  # fmt: skip
+"""Parameters of `autoregressive_infer_cfg` that are read here."""
+
+
+def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
+    """What is broken upstream at this commit, or is not known."""
+    blocks = model.unregistered_blocks
+    if model.use_flex_attn:
+        return "use_flex_attn is on, with which upstream's inference does not run at this commit; switch it off"
+    if any(not hasattr(block, "ca") for block in blocks):
+        return "its blocks have no cross-attention (a class-conditional model), which we do not know"
+    if any(block.fused_norm_func is None for block in blocks):
+        return "fused_norm is off, where upstream gives every scale the positions of the first one; switch it on"
+    if not model.add_lvl_embeding_only_first_block:
+        return "the level embedding is added before every chunk of blocks (add_lvl_embeding_only_first_block=0)"
+    if not arguments.get("vae_type", 0):
+        return "vae_type is 0: the codes are no bits of a BSQ autoencoder"
+    if arguments.get("gt_leak", 0):
+        return "gt_leak gives scales that are not drawn; set it to 0"
+    return ""
+
+
+def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """(passes of the stack, tokens of all rows) of a scale, by the hidden states that go in."""
+    return 1, arguments["x"].shape[0] * arguments["x"].shape[1]
+
+
+def size(model: Any, blocks: str) -> tuple[int, int]:
+    """(width, layers)."""
+    return model.C, len(model.unregistered_blocks)
+
+
+def read(model: Any, arguments: Mapping[str, Any]) -> tuple[InfinityShape, Image]:
+    """What a call of `autoregressive_infer_cfg` is going to do."""
+    return InfinityShape.of(model), Image.of(arguments)
