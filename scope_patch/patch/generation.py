@@ -153,7 +153,7 @@ class Generation:
 
     def _replays(self, schedule: Schedule) -> Replays | None:
         """What takes skipped steps of a section again; None where nothing shall."""
-        if not self.method.replays:
+        if not self.method.replays or self.loop.session() is not None:
             return None
         if self.host.moving:
             return ChunkReplays(schedule, self.record.remark)
