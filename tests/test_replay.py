@@ -8,12 +8,18 @@ import itertools
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from hosting.framepack import SUBJECTS as FRAMEPACK
+from hosting.skyreels import FORCING, PLAIN
+from hosts import fake_magi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import scope_patch
+from scope_patch.method.resolved import HostDefaults, method_of
 from scope_patch.method.schedule import Schedule, Table
 from scope_patch.patch import solver as solvers
 from scope_patch.patch.replay import EDITED, ChunkReplays, SolverReplays
+from scope_patch.settings import Settings
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 SOLVERS = {
@@ -248,3 +254,113 @@ def test_chunks_are_integrated_by_eulers_rule(rows):
         wanted = wanted + velocity * float(levels[i] - levels[i + 1])
     torch.testing.assert_close(latents, wanted)
     assert replays.taken == {1, 2} and replays.bytes == 2 * start[:1].nbytes
+
+
+# --- on the hosts: a DiT whose velocities are straight in the timestep, so that interpolating them errs nowhere ---
+
+CASES = {subject.name: subject for subject in [*FORCING, *PLAIN, *FRAMEPACK]}
+SKIPPING = {
+    "cache_threshold": 0.0,
+    "predict_threshold": 1e9,
+    "max_skip": 2,
+    "predictor": "hold",
+    "frozen_keys": "off",
+}
+
+
+def straighten(model):
+    """Its velocities become a + b t, whatever its latents; returns what undoes that."""
+
+    def straight(module, args, kwargs, output):
+        (made,) = output if isinstance(output, tuple) else (output.sample,)
+        given, timestep = kwargs["hidden_states"], kwargs["timestep"].float() / 1000
+        generator = torch.Generator().manual_seed(7)
+        batch, channels, frames, *size = made.shape
+        slope = torch.randn(channels, 40, *size, generator=generator)[:, :frames]
+        start = torch.randn(channels, 40, *size, generator=generator)[:, :frames]
+        timestep = timestep[:, None, :, None, None] if timestep.dim() == 2 else timestep.view(-1, 1, 1, 1, 1)
+        made = (start + slope * timestep).expand(batch, -1, -1, -1, -1).to(given.dtype)
+        return (made,)
+
+    return model.register_forward_hook(straight, with_kwargs=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_the_host_nothing_is_left_of_what_was_skipped(name):
+    """Repeating the last velocity errs; with the steps taken again nothing does, if the last step is no skipped one."""
+    subject = CASES[name]
+    steps = {"steps": 29} if "steps" in subject.target else {"num_inference_steps": 29, "ar_step": 0}
+    pipe, options = subject.make(**subject.target), {**subject.target, **steps}
+    straighten(subject.model(pipe))
+    plain = subject.generate(pipe, 0, **options)
+    errors = {}
+    for replay in (True, False):
+        with scope_patch.patched(pipe, strict=True, replay=replay, **SKIPPING) as run:
+            made = subject.generate(pipe, 0, **options)
+        errors[replay] = float((made - plain).norm() / plain.norm())
+        generation = run.report["generations"][0]
+        assert [segment["modes"][-4:] for segment in generation["segments"]] == ["RPPR"] * len(generation["segments"])
+        assert (generation["segments"][0]["again"] > 0) is replay
+        assert (generation["replay_bytes_peak"] > 0) is replay
+        assert not [remark for remark in generation["remarks"] if "again" in remark]
+    assert errors[True] < 1e-3 < 1e-2 < errors[False], errors  # levels are rounded to timesteps
+
+
+def test_a_callback_that_edits_is_told_of_and_its_edit_is_kept():
+    """In the middle of a stretch; what comes after it is taken again as before."""
+    subject = FORCING[0]
+    pipe, options = subject.make(), {"num_inference_steps": 14, "ar_step": 0, "causal_block_size": 1}
+    straighten(subject.model(pipe))
+
+    def edit(pipe, step, timestep, given):
+        if step == 4:
+            given["latents"] = given["latents"] * 0.5
+        return given
+
+    plain = subject.generate(pipe, 0, callback_on_step_end=edit, **options)
+    with scope_patch.patched(pipe, strict=True, replay=True, **SKIPPING) as run:
+        made = subject.generate(pipe, 0, callback_on_step_end=edit, **options)
+    generation = run.report["generations"][0]
+    assert EDITED in generation["remarks"] and generation["segments"][0]["again"] > 0
+    with scope_patch.patched(pipe, strict=True, replay=False, **SKIPPING):
+        without = subject.generate(pipe, 0, callback_on_step_end=edit, **options)
+    assert 0 < (made - plain).norm() < (without - plain).norm()  # the steps around the edit err as they did
+
+
+def test_in_inference_mode_a_callback_switches_it_off():
+    subject = FORCING[0]
+    pipe, options = subject.make(), {"num_inference_steps": 12, "ar_step": 0, "causal_block_size": 1}
+    for callback in (None, lambda pipe, step, timestep, given: given):
+        with torch.inference_mode(), scope_patch.patched(pipe, strict=True, replay=True, **SKIPPING) as run:
+            subject.generate(pipe, 0, callback_on_step_end=callback, **options)
+        generation = run.report["generations"][0]
+        assert any("inference mode" in remark for remark in generation["remarks"]) is (callback is not None)
+        assert (generation["segments"][0]["again"] > 0) is (callback is None)
+
+
+@pytest.mark.parametrize("cfg", [1, 3])
+@pytest.mark.parametrize("prefix_frames", [0, 1, 32])
+def test_magis_chunks_err_less(cfg, prefix_frames):
+    tiny = fake_magi()
+    model = tiny.make_model(cfg=cfg, num_steps=64)
+    plain = tiny.generate(model, prefix_frames=prefix_frames)
+    errors = {}
+    for replay in (True, False):
+        with scope_patch.patched(model, strict=True, target_speedup=2.66, replay=replay) as run:
+            made = tiny.generate(model, prefix_frames=prefix_frames)
+        errors[replay] = float((made - plain).norm() / plain.norm())
+        generation = run.report["generations"][0]
+        assert (generation["segments"][0]["again"] > 0) is replay
+        assert (generation["replay_bytes_peak"] > 0) is replay and not generation["remarks"]
+    assert errors[True] < errors[False] * (1.1 if prefix_frames else 1), errors  # random weights: few chunks are noise
+
+
+def test_where_it_is_the_default():
+    """Where a speed-up is aimed at; not where thresholds or a rival say what is done, unless it is asked for."""
+    defaults = HostDefaults({"fast": 5.27})
+    for settings_, on in (
+        ({}, True), ({"preset": "fast"}, True), ({"target_speedup": 3}, True), ({"replay": False}, False),
+        ({"cache_threshold": 0.1}, False), ({"policy": "teacache"}, False), ({"policy": "never"}, False),
+        ({"policy": "never", "replay": True}, False), ({"predict_threshold": 1, "replay": True}, True),
+    ):  # fmt: skip
+        assert method_of(Settings(**settings_), defaults).replays is on, settings_

@@ -131,6 +131,16 @@ def selective() -> list[Point]:
     ]
 
 
+def synchronous() -> list[Point]:
+    """All latent frames in step, as SkyReels' authors recommend for long videos."""
+    video = {"ar_step": 0}
+    ours = [Point(OURS, f"target {x}", {"target_speedup": x}, video=video) for x in (2, 3, 4, 5, 6, 8)]
+    steps = (25, 16, 12, 10, 8, 6)
+    return ours + [
+        Point("reduced steps", f"{n} steps", NEVER, {"num_inference_steps": n}, video=video) for n in steps
+    ]
+
+
 def steps() -> list[Point]:
     kept = [
         Point("reduced steps, ar_step 5", f"{n} steps", NEVER, {"num_inference_steps": n, "ar_step": 5})
@@ -196,6 +206,9 @@ SUITES = {
     "steps": Suite(
         "Fewer steps for the same time.", tuple(steps()), figure=True,
         notes=STEPS_NOTE + " `selective`: the same, forwarding only the latent frames under way, as we do.",
+    ),
+    "synchronous": Suite(
+        "All latent frames in step (ar_step 0), against fewer steps.", tuple(synchronous()), prompts=16, seeds=2
     ),
     "levels": Suite(
         "Where it is skipped: the velocity (no forward), or the residual of the blocks (embedding and head are fresh).",

@@ -19,7 +19,7 @@ Work = Callable[[int, int], float]
 """(iteration, the recompute before it or -1) -> what recomputing it costs, in any unit."""
 
 SHARE_FLOOR = 0.02
-AMPLIFICATION = 1.6
+AMPLIFICATION = 2.0
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
 An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
