@@ -29,7 +29,7 @@ UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
-FUTILE = 2.0
+FUTILE = 4.0
 """A bound, of the mean latent frame, from which on fewer steps do as well; see `examples/studies/few_steps.py`."""
 TOLERANCE = 1.05
 """A speed-up within this factor of what was asked is what was asked."""
