@@ -78,7 +78,7 @@ def reduced() -> list[Point]:
 
 
 def ours() -> list[Point]:
-    targets = {OURS: (1.5, 2, 3, 4, 5, 6), **dict.fromkeys(list(VARIANTS)[1:], (2, 3, 4, 5, 6))}
+    targets = {OURS: (1.5, 2, 3, 4, 5, 6, 6.4, 8), **dict.fromkeys(list(VARIANTS)[1:], (2, 3, 4, 5, 6))}
     return [
         Point(name, f"target {x:g}", {"target_speedup": x, **more})
         for name, more in VARIANTS.items()
