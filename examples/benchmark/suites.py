@@ -136,9 +136,7 @@ def synchronous() -> list[Point]:
     video = {"ar_step": 0}
     ours = [Point(OURS, f"target {x}", {"target_speedup": x}, video=video) for x in (3, 5, 8)]
     steps = (16, 10, 6)
-    return ours + [
-        Point("reduced steps", f"{n} steps", NEVER, {"num_inference_steps": n}, video=video) for n in steps
-    ]
+    return ours + [Point("reduced steps", f"{n} steps", NEVER, {"num_inference_steps": n}, video=video) for n in steps]
 
 
 def steps() -> list[Point]:
