@@ -2,8 +2,8 @@
 
 Prints, or with --run runs, the `scope_patch bench` command whose table stands for one of the paper's (arXiv
 2604.02979), for the official repositories at the paper's settings. `--tell FOLDER` sets what was measured beside what
-the paper prints; `--vbench FOLDER` lays the videos out as VBench's custom input wants them. docs/benchmark-paper.md
-goes through it.
+the paper prints, as far as it is known here or in a `--figures FILE`; `--vbench FOLDER` lays the videos out as VBench's
+custom input wants them. docs/benchmark-paper.md goes through it.
 """
 
 from __future__ import annotations
@@ -34,17 +34,36 @@ LENGTHS = {"skyreels-v2": (97, 177, 257, 417, 577, 737), "magi-1": (96, 144, 240
 FRAMES = {"skyreels-v2": 257, "magi-1": 240}
 SELECTIVE = "scope-thresholds:0,0"
 """Nothing is skipped; latent frames that have not started are left out."""
+FROM = {
+    "summary": "arxivlens.com's summary of the paper, under key results; the 4.73 stands in the abstract, too",
+    "notes": "this project's own notes on the paper: second hand",
+}
+"""Where figures were read. Of the paper's page only the first 2,000 letters could be had (arxiv.org/html/2604.02979v1,
+26 November 2026), which have no table."""
 PAPER = {
     "skyreels-v2": {
-        "scope:slow": {"DiT work": 4.55}, "scope:fast": {"DiT work": 245.01 / 46.45, "times": 4.73},
-        SELECTIVE: {"DiT work": 1.27}, "original": {"PFLOP": 245.01},
+        "original": {"PFLOP": (245.01, "notes")},
+        "scope:slow": {"DiT work": (4.55, "notes")},
+        "scope:fast": {
+            "DiT work": (5.27, "notes"), "PFLOP": (46.45, "notes"), "times": (4.73, "summary"),
+            "VBench off": (0.06, "summary"),
+        },
+        SELECTIVE: {"times": (1.27, "summary")},
     },
     "magi-1": {
-        "scope:slow": {"DiT work": 2.66}, "scope:fast": {"DiT work": 3.32, "times": 2.55},
-        "original": {"PFLOP": 81.09},
+        "original": {"PFLOP": (81.09, "notes")},
+        "scope:slow": {"DiT work": (2.66, "notes")},
+        "scope:fast": {"DiT work": (3.32, "notes"), "times": (2.55, "summary"), "VBench off": (0.06, "summary")},
     },
 }  # fmt: skip
-"""What we have of the paper's figures, from its abstract and our own notes on its FLOPs; no others are made up."""
+"""{host: {method: {quantity: (the paper's figure, where it was read)}}}. Nothing is made up or interpolated: what is
+not here was not found. The summary gives the most that is reached ("up to"), so that stands at fast."""
+QUANTITIES = {
+    "DiT work": 2, "times": 2, "PFLOP": 2, "seconds": 1, "peak GB": 2,
+    "PSNR": 2, "SSIM": 4, "LPIPS": 4, "VBench off": 2,
+}  # fmt: skip
+"""What figures may be of, and their decimal places. DiT work and times (of seconds): how many times less than the
+original. VBench off: percentage points from the original's, at most."""
 MAGI_NEEDS = (
     "PYTHONPATH=.", "MASTER_ADDR=localhost", "MASTER_PORT=6009", "GPUS_PER_NODE=1", "NNODES=1", "WORLD_SIZE=1",
     "PAD_HQ=1", "PAD_DURATION=1", "OFFLOAD_T5_CACHE=true", "OFFLOAD_VAE_CACHE=true",
@@ -74,11 +93,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", action="store_true", help="run the commands, and do not only print them")
     parser.add_argument("--tell", type=Path, metavar="FOLDER", help="measured beside the paper's, of a folder of runs")
     parser.add_argument(
+        "--figures", type=Path, metavar="FILE", help="with --tell: more of the paper's figures, as JSON, "
+        '{"scope:fast": {"LPIPS": ..., "peak GB": ...}, "original": {...}}',
+    )  # fmt: skip
+    parser.add_argument(
         "--vbench", type=Path, metavar="FOLDER", help="lay out the videos of a folder of runs for VBench"
     )
     args = parser.parse_args(argv)
+    if args.figures and not args.tell:
+        parser.error("--figures are set beside what a folder measured: name it by --tell FOLDER")
     if args.tell or args.vbench:
-        print(beside(args.tell, args.host) if args.tell else laid_out(args.vbench))
+        print(beside(args.tell, args.host, args.figures) if args.tell else laid_out(args.vbench))
         return 0
     if args.table is None or args.prompts is None or args.repo is None:
         parser.error("a TABLE, --repo DIR and --prompts FILE are needed; VBench's list is prompts/all_dimension.txt in "
@@ -140,25 +165,75 @@ def magi(args: argparse.Namespace, frames: int) -> list[str]:
     ]  # fmt: skip
 
 
-def beside(folder: Path, host: str) -> str:
-    """A table of the methods that the paper has figures of: what was measured, what it prints."""
+def beside(folder: Path, host: str, more: Path | None = None) -> str:
+    """A table of the methods that figures of the paper are known of: what it prints, what was measured, the source.
+
+    Raises:
+        SystemExit: no `bench` ran in the folder; or `more` cannot be read, or has a method that `bench` does not know,
+            or a quantity that is not one of QUANTITIES.
+    """
     from scope_patch.tuning.points import ORIGINAL, parse
     from scope_patch.tuning.sums import groups
     from scope_patch.tuning.tables import markdown
 
     rows = rows_of(folder)
     found = {group.name[1:]: group for group in groups(rows)}
-    whole = [row["flops"] / 1e15 for row in rows if row["method"] == ORIGINAL and row["flops"]]
+    originals = [row for row in rows if row["method"] == ORIGINAL]
     lines = []
-    for name, figures in PAPER[host].items():
-        point = parse(name) if ":" in name else None
-        group = found.get((point.method, point.name)) if point else None
-        values = {} if group is None else {"DiT work": group.ratio, "times": group.times("seconds")}
-        values |= {"PFLOP": fmean(whole)} if whole and point is None else {}
-        for what, paper in figures.items():
-            value = values.get(what)
-            lines.append([name, what, f"{paper:.2f}", "not in this folder" if value is None else f"{value:.2f}"])
-    return markdown(["method", "what", "the paper", "measured"], lines)
+    for name, printed in known(host, more).items():
+        if name == ORIGINAL:
+            values = measured(originals)
+        else:
+            point = parse(name)
+            group = found.get((point.method, point.name))
+            values = {} if group is None else measured(list(group.rows.values()))
+            if group is not None:
+                values |= {"DiT work": group.ratio, "times": group.times("seconds")}
+        for what, (figure, source) in printed.items():
+            value, places = values.get(what), QUANTITIES[what]
+            told = "not in this folder" if value is None else f"{value:.{places}f}"
+            lines.append([name, what, f"{figure:.{places}f}", told, source])
+    table = markdown(["method", "what", "the paper", "measured", "from"], lines)
+    return "\n".join([table, "", *(f"{source}: {words}" for source, words in FROM.items())])
+
+
+def known(host: str, more: Path | None) -> dict[str, dict[str, tuple[float, str]]]:
+    """PAPER's figures of a host, and those of a file, which win."""
+    from scope_patch.errors import UsageError
+    from scope_patch.tuning.points import ORIGINAL, parse
+
+    figures = {name: dict(printed) for name, printed in PAPER[host].items()}
+    if more is None:
+        return figures
+    try:
+        for name, printed in json.loads(more.read_text(encoding="utf-8")).items():
+            if name != ORIGINAL:
+                parse(name)
+            if strange := printed.keys() - QUANTITIES.keys():
+                raise UsageError(f"no figure is of {', '.join(sorted(strange))}: they are of {', '.join(QUANTITIES)}")
+            mine = {what: (float(figure), more.name) for what, figure in printed.items()}
+            figures.setdefault(name, {}).update(mine)
+    except UsageError as error:
+        raise SystemExit(f"{more}: {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{more} is not JSON of the form {{method: {{quantity: number}}}}: {error}") from error
+    return figures
+
+
+def measured(rows: list[dict]) -> dict[str, float | None]:
+    """Means over the videos of a method, the peak over all; None: not known of every video. VBench is not run here."""
+
+    def mean(key: str) -> float | None:
+        values = [row.get(key) for row in rows]
+        return fmean(values) if values and None not in values else None
+
+    work = mean("flops")
+    peaks = [peak for row in rows if (peak := row.get("memory") or row.get("rss"))]
+    return {
+        "PFLOP": None if work is None else work / 1e15,
+        "seconds": mean("seconds"), "PSNR": mean("psnr"), "SSIM": mean("ssim"), "LPIPS": mean("lpips"),
+        "peak GB": max(peaks) / 1e9 if peaks else None,
+    }  # fmt: skip
 
 
 def rows_of(folder: Path) -> list[dict]:

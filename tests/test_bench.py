@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -197,9 +198,41 @@ def test_the_papers_tables_are_bench_commands(table, host, tmp_path, capsys):
         assert written is None or written["runtime_config"]["num_steps"] == 64
 
 
+def cells(told, method, what):
+    """The other cells of a line of a table in Markdown."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line[:1] == "|"]
+    return next(line[2:] for line in lines if line[:2] == [method, what])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"scope:fast": {"lpips": 0.1}}', "no figure is of lpips: they are of DiT work, times"),
+        ('{"nobody:1": {"times": 2}}', "nobody"),
+        ('{"scope:fast": {"times": "much"}}', "is not JSON of the form {method: {quantity: number}}"),
+        ('{"scope:fast": 2}', "is not JSON of the form"),
+        ("4.73 times", "is not JSON of the form"),
+    ],
+)
+def test_figures_that_are_none_say_so(text, words, tmp_path):
+    (tmp_path / "runs.jsonl").write_text("")
+    (tmp_path / "table.json").write_text(text)
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        paper.main(["--tell", str(tmp_path), "--figures", str(tmp_path / "table.json")])
+
+
+def test_every_figure_of_the_paper_has_a_method_a_quantity_and_a_source():
+    for methods in paper.PAPER.values():
+        for method, printed in methods.items():
+            assert method == "original" or parse(method).settings is not None
+            assert printed.keys() <= paper.QUANTITIES.keys()
+            assert {source for _, source in printed.values()} <= paper.FROM.keys()
+
+
 def test_measured_stands_beside_the_papers_and_videos_are_laid_out_for_vbench(tmp_path, capsys):
     common = {"host": "", "options": "", "video": {}, "status": "ok", "failures": {}, "x": None, "seed": 0}
     each = {"psnr": [40.0], "ssim": [1.0], "lpips": [None]}
+    near = {"psnr": 40.0, "ssim": 0.9, "lpips": None}
     lines = []
     for prompt in ("a disc", "a ring / two"):
         for method, point, flops in (("original", "", 2e17), ("scope", "fast", 4e16)):
@@ -207,12 +240,33 @@ def test_measured_stands_beside_the_papers_and_videos_are_laid_out_for_vbench(tm
             (tmp_path / folder / "out").mkdir(parents=True)
             (tmp_path / folder / "out" / "video_17.mp4").write_bytes(b"")
             row = {"prompt": prompt, "method": method, "point": point, "flops": flops, "seconds": flops, "each": each}
+            row |= {"memory": 3e9 + len(prompt) * 1e8, **(near if point else {})}
             lines.append({**common, **row, "folder": folder, "outputs": ["out/video_17.mp4"]})
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert paper.main(["--tell", str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    assert "| scope:fast " in told and "| 5.27      | 5.00 " in told and "| 245.01    | 200.00 " in told
-    assert "| scope:slow           | DiT work | 4.55      | not in this folder |" in told
+    assert cells(told, "scope:fast", "DiT work") == ["5.27", "5.00", "notes"]
+    assert cells(told, "scope:fast", "PFLOP") == ["46.45", "40.00", "notes"]
+    assert cells(told, "scope:fast", "times") == ["4.73", "5.00", "summary"]
+    assert cells(told, "scope:fast", "VBench off") == ["0.06", "not in this folder", "summary"]
+    assert cells(told, "scope:slow", "DiT work") == ["4.55", "not in this folder", "notes"]
+    assert cells(told, "original", "PFLOP") == ["245.01", "200.00", "notes"]
+    assert all(f"\n{source}: {words}" in told for source, words in paper.FROM.items())
+    typed = {
+        "scope:fast": {"LPIPS": 0.1, "SSIM": 0.8, "PSNR": 25, "peak GB": 9, "times": 4.7},
+        "original": {"seconds": 9},
+    }
+    (tmp_path / "table.json").write_text(json.dumps({**typed, "teacache:0.2": {"times": 2}}))
+    assert paper.main(["--tell", str(tmp_path), "--figures", str(tmp_path / "table.json")]) == 0
+    told = capsys.readouterr().out
+    assert cells(told, "scope:fast", "times") == ["4.70", "5.00", "table.json"]
+    assert cells(told, "scope:fast", "DiT work") == ["5.27", "5.00", "notes"]
+    assert cells(told, "scope:fast", "LPIPS") == ["0.1000", "not in this folder", "table.json"]
+    assert cells(told, "scope:fast", "SSIM") == ["0.8000", "0.9000", "table.json"]
+    assert cells(told, "scope:fast", "PSNR") == ["25.00", "40.00", "table.json"]
+    assert cells(told, "scope:fast", "peak GB") == ["9.00", "4.20", "table.json"]
+    assert cells(told, "original", "seconds") == ["9.0", f"{2e17:.1f}", "table.json"]
+    assert cells(told, "teacache:0.2", "times") == ["2.00", "not in this folder", "table.json"]
     assert paper.main(["--vbench", str(tmp_path)]) == 0
     assert "vbench evaluate --mode custom_input" in capsys.readouterr().out
     for method in ("original", "scope-fast"):
