@@ -133,17 +133,17 @@ def test_what_is_decided(count, cfg, target, rule, placement):
 
 def test_a_limit_of_skipped_scales_is_kept_and_told():
     made = decided(target_speedup=5.0, max_skip=1)
-    assert str(made.actions[-1]) == "C" and all(each.runs for each in made.actions[:-1]) and made.bound
+    assert str(made.actions[-1]) == "Z" and all(each.runs for each in made.actions[:-1]) and made.bound
     assert "was aimed at" in made.remarks[0]
     assert all(str(each) == "R" for each in decided(target_speedup=5.0, max_skip=0).actions)
 
 
 def test_a_scale_in_part_fills_what_whole_ones_would_overshoot():
     made = decided(infinity.NAMED["2B"], target_speedup=2.0)
-    assert [str(each) for each in made.actions[-3:]] == ["R", "Ru", "C"]
+    assert [str(each) for each in made.actions[-3:]] == ["R", "Ru", "Z"]
     assert 2.0 <= sum(made.baseline) / sum(made.work) < 2.4
     within = decided(infinity.NAMED["2B"], image(layers=(-5,)), target_speedup=2.0)
-    assert [str(each) for each in within.actions[-3:]] == ["R", "S0.5", "C"], "where guidance needs both rows"
+    assert [str(each) for each in within.actions[-3:]] == ["R", "S0.5", "Z"], "where guidance needs both rows"
 
 
 def test_a_dropped_scale_is_not_seen_by_later_ones():

@@ -136,7 +136,7 @@ def test_the_demo_command_under_run(upstream, run_python, tmp_path):
         assert done.returncode == 0, done.stderr
         pictures[name] = (tmp_path / name / "00-a-red-disc.png").read_bytes()
     assert pictures["alone"] == pictures["never"] != pictures["half"]
-    assert "passes of the blocks 6 -> " in done.stderr and "unconditional rows" in done.stderr
+    assert "passes of the blocks 7 -> " in done.stderr and "unconditional rows" in done.stderr
     assert "signal sides of the scales" in done.stderr
     (generation,) = json.loads((tmp_path / "half.json").read_text())["generations"]
     assert generation["planned"][0]["work"] <= generation["planned"][0]["baseline"] / 2

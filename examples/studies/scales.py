@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from infinity_demo import upstream
 
 TARGETS = (1.5, 2, 3, 4, 5)
-FEW = "Z P C L S0.5 Ru Z,Z P,P P,Z S0.5,Z Z,R P,R C,C C,Z L,Z C,L Ru,C".split()
+FEW = "Z P C L S0.5 Ru Z,Z P,P P,Z S0.5,Z Z,R P,R C,C C,Z L,Z C,L Ru,C Ru,Z Ru,Ru,Z S0.5,Ru,Z Ru,C,Z Ru,Z,Z".split()
 LISTS = (
     "Z C P L S0.5 S0.3 Ru Ru,Ru Ru,C S0.5,C C,C P,P C,Z P,Z L,L L,Z Z,Z S0.6,S0.5,Z Ru,Ru,C Ru,C,C C,C,C Z,Z,Z "
-    "Z,R C,R P,R"
+    "Z,R C,R P,R Ru,Z Ru,Ru,Z S0.5,Ru,Z Ru,C,Z Ru,Z,Z"
 ).split()
 """The last word is the last scale; those before the first word run."""
 
@@ -93,7 +93,7 @@ def main() -> None:
         print(pictures.row(words, scales=f"R,{words}"), flush=True)
     if options.few or options.only:
         return
-    for rule, target in product("CP", TARGETS):
+    for rule, target in product("ZP", TARGETS):
         how = {"scales": rule, "target_speedup": target}
         print(pictures.row(f"{rule}, target {target:g}", **how), flush=True)
         print(pictures.row(f"{rule}, target {target:g}, by the bound", placement="error", **how), flush=True)

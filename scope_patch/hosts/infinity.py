@@ -25,10 +25,10 @@ SKIPS = {
     "Z": "no codes: the increment is zero",
 }
 """What a skipped scale is given, by rule."""
-DEFAULT_RULE = "C"
+DEFAULT_RULE = "Z"
 """What erred least on the small trained model (examples/studies/scales.py)."""
 PARTLY = 2
-"""Scales that run in part before those that are skipped, at the most."""
+"""Scales at the end that run in part, at the most; one, before scales that are skipped."""
 LOW, HIGH = 0.1, 0.9
 """Of the depth: blocks between them see the chosen tokens alone, where tokens are chosen."""
 
@@ -272,7 +272,8 @@ def from_the_end(
 ) -> tuple[list[Action], bool]:
     """What is done at every scale so that 1/target of the work is left, at the most; whether that cannot be had.
 
-    The last scales are skipped and those right before them run in part: of such choices, the one that leaves most.
+    The last scales are skipped, and the one right before them runs in part, or none is skipped and the last two run in
+    part: of such choices, the one that leaves most.
 
     Args:
         most: scales to skip at the most; None: all but the first.
@@ -283,7 +284,7 @@ def from_the_end(
     choices = [
         [*full[: end - partly], *part[end - partly : end], *[Action(rule)] * (count - end)]
         for end in range(count - most, count + 1)
-        for partly in range(min(PARTLY if most else 0, end - 1) + 1)
+        for partly in range(min((PARTLY if end == count else 1) if most else 0, end - 1) + 1)
     ]
     work = {k: sum(flops(shape, image, choice)) for k, choice in enumerate(choices)}
     fitting = [k for k in work if work[k] <= budget]
