@@ -125,7 +125,7 @@ def test_every_function_fails_that_only_a_new_model_needs(case, error, tmp_path,
 def test_no_more_is_excluded_than_must_be(trial_of):
     """Each of them is reached, and the host does see it fail."""
     needless, left = [], set(EXCLUDED)
-    for case in ("signal", "magi", "residual"):
+    for case in ("signal", "magi", "residual", "frozen"):
         trial = trial_of(case)
         for code in trial.calls:
             if place(code) in left:

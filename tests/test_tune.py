@@ -443,7 +443,10 @@ def test_device_memory_is_in_the_report(monkeypatch, tmp_path):
 def test_interrupted_it_leaves_whole_lines_and_goes_on(number, tmp_path):
     methods = ["--methods", "scope:2", "scope:3", "scope:4"]
     words = [sys.executable, "-m", "scope_patch", "bench", *methods, "--", *SCRIPT, "--out", "{out}"]
-    process = subprocess.Popen(words, env=clean_environ(), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        words, env=clean_environ(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )  # fmt: skip
     log, end = tmp_path / "scope_tune" / "runs.jsonl", time.monotonic() + 100
     while time.monotonic() < end and not (log.exists() and log.read_text().count("\n") >= 2):
         time.sleep(0.05)

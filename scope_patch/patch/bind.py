@@ -176,8 +176,13 @@ class Binding:
             of: the pipeline whose generation it must be; None: whosever.
         """
         current = self._current
-        found = self.guard(None, lambda: self._live(current.innermost if of is None else current.of_pipeline(of)))
+        found = self.live if of is None else self.guard(None, lambda: self._live(current.of_pipeline(of)))
         return None if found is None else self.guard(found, lambda: work(found))
+
+    @property
+    def live(self) -> Generation | None:
+        """The generation under way here, if it is still ours."""
+        return self.guard(None, lambda: self._live(self._current.innermost))
 
     @property
     def innermost(self) -> Generation | None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ class Generation:
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
         self.method = method_of(self.settings, host.defaults_for(size))
+        if self.method.replays and not loop.takes_again(pipeline):  # plans must not count on it
+            self.method = replace(self.method, settings=replace(self.settings, replay=False))
         self.policy, self.traits = self.method.policy, self.method.traits
         if self.traits.residual_work:
             share = f"{self.traits.residual_work:.0%}"
@@ -145,6 +148,12 @@ class Generation:
         self.sections[key] = self._newest = session
         return session
 
+    @property
+    def takes_again(self) -> bool:
+        """Whether skipped steps of the present section may be taken again."""
+        replays = None if self.session is None else self.session.replays
+        return replays is not None and not replays.off
+
     def end_section(self, key: int = 0) -> None:
         """The loop has left it: let go of its tensors, and read what was counted on the device."""
         session, self.session = self.sections.pop(key, None), None
@@ -153,7 +162,7 @@ class Generation:
 
     def _replays(self, schedule: Schedule) -> Replays | None:
         """What takes skipped steps of a section again; None where nothing shall."""
-        if not self.method.replays or self.loop.session() is not None:
+        if not self.method.replays:
             return None
         if self.host.moving:
             return ChunkReplays(schedule, self.record.remark)

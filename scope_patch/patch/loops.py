@@ -7,6 +7,7 @@ imports torch or a host before a host runs.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from ..errors import NotApplied
 from . import source
 from .seams import LOOP, READ, Check, Seam
-from .steps import STEP, called_solver, wrap_solver
+from .steps import STEP, called_solver, is_solver, wrap_solver
 
 if TYPE_CHECKING:
     from ..method.schedule import Interval, Schedule, Table
@@ -57,6 +58,10 @@ class Loop:
 
     def opened(self, binding: Binding, generation: Generation) -> None:
         """A generation begins."""
+
+    def takes_again(self, pipeline: Any) -> bool:
+        """Whether we know how it integrates, so that skipped steps can be taken again."""
+        return False
 
     def told(self, generation: Generation, what: str, solver: Any) -> None:
         """An object of the class of its solver (its scheduler) was called, and has returned."""
@@ -206,6 +211,12 @@ class Clock(Loop):
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         return called_solver(binding, seam.attribute, wrapped, instance, args, kwargs)
 
+    def takes_again(self, pipeline: Any) -> bool:
+        if self.made_by is None:
+            return is_solver(type(self.of(pipeline)))
+        module, owner = self.made_by
+        return is_solver(getattr(sys.modules.get(module), owner, None))
+
     def awaits(self, generation: Generation) -> bool:
         return isinstance(generation.place, Ticks) and generation.place.clock is not None
 
@@ -331,6 +342,9 @@ class Watched(Loop):
                 seam = Seam(LOOP, owner.__module__, owner.__name__, self.method)
                 binding.wrap(owner, self.method, partial(self.entered, binding, seam))
 
+    def takes_again(self, pipeline: Any) -> bool:
+        return is_solver(type(self.solver(pipeline)))
+
     def entered(self, binding: Binding, seam: Seam, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         generation = binding.on_loop(self._making, of=instance)
         try:
@@ -429,6 +443,9 @@ class Called(Loop):
         session.enter(step)
         generation.session = session  # only now: where entering failed, its forward is none of ours
         return generation
+
+    def takes_again(self, pipeline: Any) -> bool:
+        return bool(self.integrates)
 
     def _integrate(self, arguments: Mapping[str, Any], generation: Generation) -> None:
         section = int(arguments[self.position[0]])

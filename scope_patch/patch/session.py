@@ -164,9 +164,9 @@ class Session:
             self._note_memory()
         return found
 
-    def stepped(self, solver: Any, latents: Tensor) -> None:
+    def stepped(self, solver: Any, latents: Any) -> None:
         """It has, and this came of it."""
-        if isinstance(self.replays, SolverReplays) and not self.replays.off:
+        if isinstance(self.replays, SolverReplays) and not self.replays.off and isinstance(latents, Tensor):
             self.replays.after(solver, latents)
 
     def integrate(self, latents: Tensor, velocity: Tensor, given: int) -> None:
