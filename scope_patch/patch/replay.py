@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import NotApplied
 from ..method.schedule import Schedule
 from . import solver as solvers
-from .solver import Snapshot, Step, Weights, combine
+from .solver import Snapshot, Step, Weights, combine, storage
 
 EDITED = "latents were changed between two steps (by a callback?): the steps that had been skipped there stayed so"
 UNSEEN = "no solver was seen to take the denoise steps, so that skipped ones were not taken again"
@@ -246,7 +246,7 @@ class SolverReplays(Replays):
             given = self._again(step, track, anchor, velocity, sample, iteration, slot)
             if track.in_place:  # what else points to these latents must see it
                 given = sample.copy_(given)
-                self._written = _storage(sample), written(sample)
+                self._written = storage(sample), written(sample)
         track.anchor = None
         if iteration < self._last[slot]:
             own = given.clone() if given is sample else given
@@ -275,12 +275,12 @@ class SolverReplays(Replays):
             if track.in_place:
                 # All latent frames are of one tensor, which counts what is written into it: one result a step.
                 edited = track.address != address
-                if self._written is not None and count is not None and self._written[0] == _storage(sample):
+                if self._written is not None and count is not None and self._written[0] == storage(sample):
                     edited |= count != (self._written[1] or 0) + 1
             else:
                 edited = track.made is None or track.made[0].data_ptr() != address or track.made[1] != count
         track.address, track.made = address, None
-        self._written = _storage(sample), count
+        self._written = storage(sample), count
         if edited:
             if self.anchors:
                 self._remark(EDITED)
@@ -319,7 +319,3 @@ class SolverReplays(Replays):
 def written(tensor: Tensor) -> int | None:
     """How often something was written into it; None where nobody counts."""
     return None if tensor.is_inference() else tensor._version
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

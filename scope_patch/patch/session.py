@@ -143,6 +143,7 @@ class Session:
         if iteration != self._last:
             if self._last is not None and self.schedule.context_changed(iteration, self._last):
                 self._forget()
+            self._note_replays()
             self.verdict, self._forecast = None, None
             self.branches.enter(iteration)
         self.iteration = self._last = iteration
@@ -158,11 +159,8 @@ class Session:
         replays, iteration = self.replays, self.iteration
         if not isinstance(replays, SolverReplays) or replays.off or iteration is None:
             return latents
-        computed = self._computed(iteration)
-        found = replays.before(step, solver, velocity, latents, iteration, self.branches.called if computed else None)
-        if computed:
-            self._note_memory()
-        return found
+        branches = self.branches.called if self._computed(iteration) else None
+        return replays.before(step, solver, velocity, latents, iteration, branches)
 
     def stepped(self, solver: Any, latents: Any) -> None:
         """It has, and this came of it."""
@@ -183,7 +181,6 @@ class Session:
         for slot in range(max(start, given), min(end, start + self._computed(iteration))):
             part = (FRAME_AXIS, (slot - start + prefix) * frames, frames)
             replays.integrate(slot, iteration, latents.narrow(*part), velocity.narrow(*part), self.branches.called)
-        self._note_memory()
 
     def _computed(self, iteration: int) -> int:
         """How far into its interval velocities were computed in the present iteration; 0: not at all.
@@ -220,12 +217,12 @@ class Session:
 
     def forget(self) -> None:
         """Let go of every tensor, but for the latents without which a forward under way would lack its context."""
+        self._note_replays()
         self._forget()
         self._begin()
         self._forecast = None
         if self.replays is not None:
             self.replays.off = True
-            self.replays.forget()
 
     def serve(self, call: ForwardCall) -> tuple[Any, PendingForward | None]:
         """Before a forward: (output, None) to return instead of it, or (None, pending) to run it.
@@ -328,6 +325,7 @@ class Session:
         """The loop is over: let go of every tensor, and read what was counted on the device."""
         self._begin()
         if self.replays is not None:
+            self._note_replays()
             self.replays.close()
         self.frozen = None
         if self._verification is not None:
@@ -337,6 +335,7 @@ class Session:
                 self.record.guard(name, count)
 
     def _new_segment(self, schedule: Schedule) -> None:
+        self._note_replays()
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
         self.segment.frames = schedule.mask.shape[1] * schedule.frames
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
@@ -348,11 +347,14 @@ class Session:
         if self._verification is not None:
             self._verification.begin(schedule, self.segment)
 
-    def _note_memory(self) -> None:
-        self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
+    def _note_replays(self) -> None:
+        """Once an iteration: there are as many steps in it as latent frames."""
         if self.replays is not None:
             self.record.replay_bytes_peak = max(self.record.replay_bytes_peak, self.replays.bytes)
             self.segment.again = len(self.replays.taken)
+
+    def _note_memory(self) -> None:
+        self.record.history_bytes_peak = max(self.record.history_bytes_peak, self._memory.bytes)
         if self.frozen is not None:
             self.record.frozen_bytes_peak = max(self.record.frozen_bytes_peak, self.frozen.bytes)
 

@@ -36,7 +36,7 @@ class Snapshot:
         """Nothing in it changes when the host goes on: what shares its memory with the latents is copied."""
         plain = {name: list(value) if type(value) is list else value for name, value in vars(solver).items()}
         memory = {
-            place: tensor.clone() if _storage(tensor) == _storage(sample) else tensor
+            place: tensor.clone() if storage(tensor) == storage(sample) else tensor
             for place, tensor in remembered(plain, sample.shape)
         }
         return cls(plain, memory)
@@ -167,5 +167,6 @@ def _row(answer: Tensor, mixture: Tensor, kind: type) -> tuple[float, ...]:
     return tuple(row)
 
 
-def _storage(tensor: Tensor) -> int:
+def storage(tensor: Tensor) -> int:
+    """Which memory it is a view of."""
     return tensor.untyped_storage().data_ptr()
