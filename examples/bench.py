@@ -1,4 +1,4 @@
-"""The suites of docs/benchmark.md, on the demo model: python examples/bench.py SUITE [--prompts N] [--seeds M].
+"""The suites of docs/benchmark.md, on small models of ours: python examples/bench.py SUITE [--prompts N] [--seeds M].
 
 The harness, its log and its table are those of `python -m scope_patch bench`; what is here is data. Every run goes
 into OUT/runs.jsonl as it ends, and is not made again: stop it whenever you like, and go on with the same command. At
@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from benchmark.hosts import DEMO, HOSTS
 from benchmark.prompts import PROMPTS, videos
 from benchmark.suites import SUITES
 
@@ -44,13 +45,15 @@ def main(argv: list[str] | None = None) -> int:
     from scope_patch.tuning.log import opened
     from scope_patch.tuning.progress import Progress
 
+    names = frozenset(point.host for point in suite.points)
+    filmed = HOSTS[suite.points[0].host or DEMO].filmed
     with opened(args.out) as log, Progress() as progress:
-        harness = Harness(
-            Demo(args.out, args.threads), log, args.out, previews=False, told=progress.told, distance=lpips.load()
-        )
+        maker = Demo(args.out, names, args.threads)
+        harness = Harness(maker, log, args.out, previews=False, told=progress.told, distance=lpips.load())
         points = [point for point in suite.points if not args.only or point.method in args.only]
         try:
-            wanted = jobs(points, videos(args.prompts or suite.prompts, args.seeds or suite.seeds))
+            cases = videos(args.prompts or suite.prompts, args.seeds or suite.seeds, filmed)
+            wanted = jobs(points, cases)
             for number, job in enumerate(wanted if not args.tables_only else []):
                 progress.left = harness.pace(len(wanted) - number)
                 harness.run(job)

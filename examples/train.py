@@ -1,7 +1,11 @@
-"""Train the demo from nothing: python examples/train.py (about an hour on two idle cores; less with --minutes).
+"""Train a model from nothing: python examples/train.py [--model demo|physics] (about an hour on two idle cores).
 
-Autoencoder, then latents of the training clips, then the DiT. Writes demo_model/weights/{vae,dit} (or --weights DIR);
-latents and the state for --resume go to --cache. Afterwards draws the loss curve and a contact sheet beside them.
+`demo`: coloured shapes, block-causal attention. `physics`: simulated bodies, full attention; its autoencoder and
+latents serve examples/train_magi.py as well.
+
+Autoencoder, then latents of the training clips, then the DiT. Writes {vae,dit} into the model's folder of weights (or
+--weights DIR); latents and the state for --resume go to --cache. Afterwards draws the loss curve and a contact sheet
+beside them.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+WEIGHTS = {"demo": HERE / "demo_model" / "weights", "physics": HERE / "physics" / "weights"}
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--weights", type=Path, default=HERE / "demo_model" / "weights")
-    p.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "demo_cache")
+    p.add_argument("--model", choices=WEIGHTS, default="demo")
+    p.add_argument("--weights", type=Path, help="folder (default: the model's own)")
+    p.add_argument("--cache", type=Path, help="folder (default: MODEL_cache in the system's temporary folder)")
     p.add_argument("--stages", nargs="+", choices=("vae", "latents", "dit", "pictures"), default=None)
     p.add_argument("--vae-steps", type=int, default=2000)
     p.add_argument("--clips", type=int, default=4096)
@@ -29,7 +35,10 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--resume", action="store_true", help="go on from the state in --cache")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--no-compile", action="store_true", help="do without torch.compile (slower by a third)")
-    return p.parse_args()
+    args = p.parse_args()
+    args.weights = args.weights or WEIGHTS[args.model]
+    args.cache = args.cache or Path(tempfile.gettempdir()) / f"{args.model}_cache"
+    return args
 
 
 def main() -> None:
@@ -43,15 +52,27 @@ def main() -> None:
     log = partial(print, flush=True)
     stages = args.stages or ("vae", "latents", "dit", "pictures")
     clips, held_out = args.cache / "latents.pt", args.cache / "held_out.pt"
+    attention = train_dit.FULL if args.model == "physics" else train_dit.BLOCK_CAUSAL
+    if args.model == "physics":
+        from physics.picture import drawn_scene as draw
+        from physics.scenes import LATENT_FRAMES
+        from physics.words import encode
+    else:
+        from demo_model.clips import drawn_clip as draw
+        from demo_model.latents import LATENT_FRAMES
+        from demo_model.text import encode_prompts as encode
     if "vae" in stages:
-        train_vae.train_vae(args.vae_steps, log).half().save_pretrained(args.weights / "vae")
+        train_vae.train_vae(args.vae_steps, log, draw=draw).half().save_pretrained(args.weights / "vae")
     if "latents" in stages:
         vae = pipeline.load_vae(args.weights)
-        latents.build_latents(vae, held_out, 64, first_seed=50_000_000, log=log)
-        latents.build_latents(vae, clips, args.clips, log=log)
+        build = partial(latents.build_latents, vae, LATENT_FRAMES, draw, encode, log=log)
+        build(held_out, 64, first_seed=50_000_000)
+        build(clips, args.clips)
     if "dit" in stages:
         wave = SHORTEST_WAVE if args.shortest_wave is None else args.shortest_wave
-        trainer = train_dit.Trainer(torch.load(clips), shortest_wave=wave, compiled=not args.no_compile)
+        trainer = train_dit.Trainer(
+            torch.load(clips), shortest_wave=wave, compiled=not args.no_compile, attention=attention
+        )
         state = args.cache / "state.pt"
         if args.resume:
             trainer.resume(state)
@@ -62,7 +83,7 @@ def main() -> None:
     if "pictures" in stages:
         from demo_model.training_pictures import draw_all
 
-        draw_all(args.weights)
+        draw_all(args.weights, physics=args.model == "physics")
 
 
 if __name__ == "__main__":

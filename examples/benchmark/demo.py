@@ -1,4 +1,4 @@
-"""The demo as what a harness runs: a function in this process, with the DiT's work counted by hooks."""
+"""Our small models as what a harness runs: a function in this process, with the DiT's work counted by hooks."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ CALIBRATED = "(calibrated here)"
 
 
 class Demo:
-    """Makes a job's video with the demo model.
+    """Makes a job's video with the model that its point's host is.
 
     Args:
         folder: where profiles are kept.
+        names: of the hosts that are asked for.
         threads: of torch.
     """
 
-    name = "the demo (examples/demo_model)"
+    name = "small models of ours (examples/demo_model, examples/physics)"
     measured = (
         "counted in the run by hooks: matrix products, and attention where its mask lets it through (with the masked "
         "pairs, which torch computes too, narrower forwards would save more)"
     )
     clock = "in CPU time, which other load on the machine moves less than the clock's"
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, names: frozenset[str], threads: int = 1) -> None:
         torch.set_num_threads(threads)
-        self.folder, self.pipe = folder, lru_cache(hosts.build)
+        self.folder, self.names, self.pipe = folder, names, lru_cache(hosts.build)
 
     @property
     def fingerprint(self) -> str:
         """Of the weights and of our code."""
-        return digest(hosts.fingerprint(), code(), torch.__version__)
+        return digest(hosts.fingerprint(self.names), code(), torch.__version__)
 
     def available(self, job: Job) -> str:
         """Why these settings cannot be used here. Generates nothing."""

@@ -1,32 +1,63 @@
-"""The hosts that are measured, by name, and what their weights are."""
+"""The hosts that are measured, by name: weights, prompts, and what the first generation of a process waits for."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "demo_model" / "weights"
+from . import prompts
+
+EXAMPLES = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Host:
+    """A diffusers pipeline around weights of ours.
+
+    Attributes:
+        weights: folder with `dit` and `vae`.
+        masked: block-causal, as diffusers has it; otherwise full attention, the official repository's default.
+        filmed: prompts; none of them is among those on which a default was chosen.
+    """
+
+    weights: Path
+    masked: bool
+    filmed: Sequence[str]
+
+    @property
+    def physics(self) -> bool:
+        return self.filmed is prompts.PHYSICS
+
+
+DEMO = "demo"
+HOSTS = {
+    DEMO: Host(EXAMPLES / "demo_model" / "weights", True, prompts.PROMPTS),
+    "demo, full attention": Host(EXAMPLES / "demo_model" / "weights", False, prompts.PROMPTS),
+    "physics": Host(EXAMPLES / "physics" / "weights", False, prompts.PHYSICS),
+}
 
 
 def build(name: str) -> Any:
-    """The pipeline of `demo`, block-causal as diffusers has it, or of `demo, full attention`, the official default."""
-    from demo_model import pipeline
+    """The pipeline of a host, once warm: the first generation of a process is slow."""
+    from demo_model import pipeline, text
+    from physics.words import KNOWN
 
-    pipe = pipeline.build_pipeline(WEIGHTS)
+    host = HOSTS[name or DEMO]
+    pipe = pipeline.build_pipeline(host.weights, known=KNOWN if host.physics else text.SHAPES, masked=host.masked)
     pipe.set_progress_bar_config(disable=True)
-    if name == "demo, full attention":  # diffusers switches the mask on wherever a block size is given
-        pipe.transformer.register_to_config(num_frame_per_block=1)
-        pipe.transformer._set_ar_attention = lambda size: None
-    pipeline.sample(pipe, "a red disc", num_frames=17, num_inference_steps=2, ar_step=1)  # the first one is slow
+    pipeline.sample(pipe, host.filmed[0], num_frames=17, num_inference_steps=2, ar_step=1)
     return pipe
 
 
 @cache
-def fingerprint() -> str:
-    """Ten letters of the demo's weights: a reference of other weights is no reference."""
+def fingerprint(names: frozenset[str]) -> str:
+    """Ten letters of the hosts' weights: a reference of other weights is no reference."""
     found = hashlib.sha256()
-    for path in sorted(WEIGHTS.rglob("*.safetensors")):
-        found.update(path.read_bytes())
+    for folder in sorted({HOSTS[name or DEMO].weights for name in names}):
+        for path in sorted(path for part in ("dit", "vae") for path in (folder / part).glob("*.safetensors")):
+            found.update(path.read_bytes())
     return found.hexdigest()[:10]

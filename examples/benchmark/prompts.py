@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 PROMPTS = (
     "a red square and a white disc",
     "a big blue disc moving left",
@@ -28,6 +30,25 @@ PROMPTS = (
     "a big yellow disc and a magenta square",
     "a white triangle and a red ring moving right",
 )
+PHYSICS = (
+    "a red ball bounces and a blue box slides, on grass by day",
+    "a yellow pendulum swings, on sand by night moving left",
+    "a white box tumbles and a red wheel rolls, on tiles by day moving right",
+    "a blue ball rolls and a yellow pendulum swings, on grass by day moving left",
+    "a yellow wheel rolls, on tiles by night",
+    "a red box slides and a white ball bounces, on sand by day moving right",
+    "a blue pendulum swings and a red box tumbles, on sand by day",
+    "a white wheel rolls and a yellow ball bounces, on grass by night moving right",
+    "a red pendulum swings and a white wheel rolls, on tiles by day",
+    "a yellow ball rolls, on sand by day moving left",
+    "a blue box tumbles and a white pendulum swings, on grass by night",
+    "a white ball bounces and a red wheel rolls, on tiles by day moving left",
+    "a red wheel rolls and a blue ball bounces, on sand by night",
+    "a yellow box slides, on grass by day moving right",
+    "a white pendulum swings and a blue wheel rolls, on tiles by night moving left",
+    "a blue ball bounces, on tiles by day",
+)
+"""Of the physics testbeds. Nothing was ever chosen on those, so they have no other prompts."""
 CALIBRATION = (
     "a green ring and a blue disc",
     "a red disc moving left",
@@ -50,6 +71,6 @@ TUNING_CALIBRATION = ("a blue triangle moving left", "a big white square and a s
 SEED_STEP, CALIBRATION_SEED = 100, 9000
 
 
-def videos(prompts: int, seeds: int) -> list[tuple[str, int]]:
+def videos(prompts: int, seeds: int, filmed: Sequence[str] = PROMPTS) -> list[tuple[str, int]]:
     """(prompt, seed) of every video: no two share their noise. All prompts at the first seed come first."""
-    return [(PROMPTS[k], SEED_STEP * turn + k) for turn in range(seeds) for k in range(prompts)]
+    return [(filmed[k], SEED_STEP * turn + k) for turn in range(seeds) for k in range(prompts)]

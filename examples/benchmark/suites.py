@@ -120,23 +120,38 @@ def predictors() -> list[Point]:
     return [Point(name, case, {**settings, "predictor": name}) for case, settings in cases.items() for name in names]
 
 
-def selective() -> list[Point]:
+def all_methods(host: str, video: dict[str, int], fewer: dict[int, dict[str, int]]) -> list[Point]:
+    """Every method from 2 to 6 times, on another host or for other videos than `main`; `fewer`: steps for each aim."""
+    methods = {
+        OURS: ({}, (2, 3, 4, 5, 6)),
+        "scope, thresholds": (VARIANTS["scope, thresholds"], (2, 3, 4, 5, 6)),
+        **{name: ({"policy": RIVALS[name]}, tuple(x for x in aims if x >= 2)) for name, aims in TARGETS.items()},
+    }
+    points = [
+        Point(name, f"target {x:g}", {**settings, "target_speedup": x}, video=video, host=host)
+        for name, (settings, aims) in methods.items()
+        for x in aims
+    ]
+    for steps in fewer.values():
+        words = ", ".join(f"{value} {STEP_WORDS[key]}" for key, value in steps.items())
+        points.append(Point("reduced steps", words, NEVER, steps, video, host))
+    return points
+
+
+STEP_WORDS = {"num_inference_steps": "steps", "ar_step": "ar_step"}
+STAIRS = {aim: {"num_inference_steps": steps, "ar_step": lag} for aim, (steps, lag) in REDUCED.items()}
+IN_STEP = {aim: {"num_inference_steps": steps} for aim, steps in {2: 25, 3: 16, 4: 12, 5: 10, 6: 8}.items()}
+
+
+def selective(*hosts: str) -> list[Point]:
     cases = {"nothing skipped": {"cache_threshold": 0.0, "predict_threshold": 0.0}}
     cases |= {f"target {x}": {"target_speedup": x} for x in (2, 3, 4)}
     return [
         Point("selective" if on else "whole window", case, {**settings, "selective": on}, host=host)
-        for host in ("demo", "demo, full attention")
+        for host in hosts
         for case, settings in cases.items()
         for on in (True, False)
     ]
-
-
-def synchronous() -> list[Point]:
-    """All latent frames in step, as SkyReels' authors recommend for long videos."""
-    video = {"ar_step": 0}
-    ours = [Point(OURS, f"target {x}", {"target_speedup": x}, video=video) for x in (3, 5, 8)]
-    steps = (16, 10, 6)
-    return ours + [Point("reduced steps", f"{n} steps", NEVER, {"num_inference_steps": n}, video=video) for n in steps]
 
 
 def steps() -> list[Point]:
@@ -199,14 +214,31 @@ SUITES = {
     ),
     "predictors": Suite("Predictors, each on the same forwards.", tuple(predictors())),
     "selective": Suite(
-        "Forwarding only latent frames under way, with block-causal and with full attention.", tuple(selective())
+        "Forwarding only latent frames under way, with block-causal and with full attention.",
+        tuple(selective("demo", "demo, full attention")),
     ),
     "steps": Suite(
         "Fewer steps for the same time.", tuple(steps()), figure=True,
         notes=STEPS_NOTE + " `selective`: the same, forwarding only the latent frames under way, as we do.",
     ),
     "synchronous": Suite(
-        "All latent frames in step (ar_step 0), against fewer steps.", tuple(synchronous()), prompts=16, seeds=2
+        "All latent frames in step (ar_step 0), every method.",
+        tuple(all_methods("", {"ar_step": 0}, IN_STEP)), seeds=2, figure=True,
+    ),
+    "long": Suite(
+        "257 frames, three segments, every method.",
+        tuple(all_methods("", {"num_frames": 257}, STAIRS)), seeds=2, figure=True, notes=STEPS_NOTE,
+    ),
+    "physics": Suite(
+        "The second model (full attention, a staircase of latent frames), every method.",
+        tuple(all_methods("physics", {}, STAIRS)), seeds=2, figure=True, notes=STEPS_NOTE,
+    ),
+    "physics-synchronous": Suite(
+        "The second model, all latent frames in step (ar_step 0), every method.",
+        tuple(all_methods("physics", {"ar_step": 0}, IN_STEP)), seeds=2, figure=True,
+    ),
+    "physics-selective": Suite(
+        "The second model: forwarding only latent frames under way, under full attention.", tuple(selective("physics"))
     ),
     "levels": Suite(
         "Where it is skipped: the velocity (no forward), or the residual of the blocks (embedding and head are fresh).",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ SHAPES = ("disc", "square", "ring", "triangle")
 RADII = {"small": (6.5, 8.0), "big": (10.0, 12.5)}  # pixels
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 SPEED = (0.45, 0.95)  # pixels a frame
+Draw = Callable[[int, int, int], tuple[str, torch.Tensor]]  # a clip's seed, its number of frames, the first of them
 
 
 @dataclass(frozen=True)
@@ -105,3 +107,9 @@ def random_clip(seed: int) -> tuple[str, list[Shape]]:
     count = 1 if torch.rand((), generator=generator).item() < 0.4 else 2
     shapes = [random_shape(generator, SHAPES[kinds[i]], list(COLOURS)[colours[i]]) for i in range(count)]
     return " and ".join(shape.words for shape in shapes), shapes
+
+
+def drawn_clip(seed: int, num_frames: int, start: int = 0) -> tuple[str, torch.Tensor]:
+    """The prompt of clip number `seed`, and its frames from `start` on as [3, num_frames, SIZE, SIZE] in [-1, 1]."""
+    prompt, shapes = random_clip(seed)
+    return prompt, draw(shapes, num_frames, start)

@@ -1,6 +1,7 @@
 """The DiT's forward once more, for training: the same numbers from the same modules, with less memory traffic.
 
-diffusers expands the time modulation to every token; here it stays one row a latent frame, and broadcasts.
+diffusers expands the time modulation to every token; here it stays one row a latent frame, and broadcasts. Attention is
+written out: torch's fused one takes half of a training step backwards on a CPU.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ def attention(attn, x: torch.Tensor, context: torch.Tensor, mask, rope) -> torch
     q, k, v = (y.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for y in (q, k, v))
     if rope is not None:
         q, k = rotate(q, *rope), rotate(k, *rope)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return attn.to_out[0](out.transpose(1, 2).flatten(2))
+    return attn.to_out[0](attend(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Attention of q [B, heads, N, D] to k and v [B, heads, M, D], with an additive mask that broadcasts to [N, M]."""
+    scores = (q * q.shape[-1] ** -0.5).to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)
+    scores = scores.float() if mask is None else scores.float() + mask
+    return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
 def rope_tables(dit: SkyReelsV2Transformer3DModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,8 +58,13 @@ def block_forward(block, x: torch.Tensor, modulation: torch.Tensor, context: tor
     return x + block.ffn(block.norm3(x) * (1 + c_scale) + c_shift) * c_gate
 
 
-def fast_forward(dit, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask, rope, block_forward=block_forward):
-    """Velocity [B, C, F, h, w] of latents x at timesteps t [B, F], as dit(..., enable_diffusion_forcing=True)."""
+def fast_forward(
+    dit, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask, rope, block_forward=block_forward, half=False
+):
+    """Velocity [B, C, F, h, w] of latents x at timesteps t [B, F], as dit(..., enable_diffusion_forcing=True).
+
+    `half`: the products of the blocks in bfloat16, for which some CPUs have tiles; what goes in and out stays as it is.
+    """
     embed = dit.condition_embedder
     temb = embed.time_embedder(embed.timesteps_proj(t).float())
     modulation = embed.time_proj(F.silu(temb)).unflatten(-1, (6, -1))  # [B, F, 6, dim]
@@ -60,9 +72,10 @@ def fast_forward(dit, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask
     x = dit.patch_embedding(x)
     batch, _, frames, height, width = x.shape
     x = x.flatten(3).permute(0, 2, 3, 1).contiguous()  # [B, F, tokens a frame, dim]
-    for block in dit.blocks:
-        x = block_forward(block, x, modulation, context, mask, rope)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        for block in dit.blocks:
+            x = block_forward(block, x, modulation, context, mask, rope)
     shift, scale = (dit.scale_shift_table[:, None] + temb[:, :, None]).unsqueeze(3).unbind(2)
-    x = dit.proj_out(dit.norm_out(x) * (1 + scale) + shift)
+    x = dit.proj_out(dit.norm_out(x.float()) * (1 + scale) + shift)
     x = x.reshape(batch, frames, height, width, 1, *dit.config.patch_size[1:], -1)
     return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)

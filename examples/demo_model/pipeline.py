@@ -11,7 +11,7 @@ from torch import nn
 
 from .clips import SIZE
 from .dit import BLOCK, build_dit, low_pass_
-from .text import MAX_TOKENS, DemoTextEncoder, DemoTokenizer
+from .text import MAX_TOKENS, SHAPES, DemoTextEncoder, DemoTokenizer, Vocabulary
 from .vae import DemoVAE
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -41,16 +41,25 @@ def load_vae(weights: Path | str = WEIGHTS) -> DemoVAE:
     return DemoVAE.from_pretrained(Path(weights) / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
 
 
-def build_pipeline(weights: Path | str = WEIGHTS, shift: float = SHIFT) -> SkyReelsV2DiffusionForcingPipeline:
-    """The stock pipeline around the demo's modules, on the CPU in float32.
+def build_pipeline(
+    weights: Path | str = WEIGHTS, shift: float = SHIFT, known: Vocabulary = SHAPES, masked: bool = True
+) -> SkyReelsV2DiffusionForcingPipeline:
+    """The stock pipeline around the modules in WEIGHTS/dit and WEIGHTS/vae, on the CPU in float32.
+
+    `masked`: block-causal, as diffusers makes its DiT wherever blocks are asked for. Otherwise every latent frame sees
+    all others, the default of the official repository; diffusers has no option for it, so its switch is held.
 
     Call it with `max_sequence_length=MAX_TOKENS` (it pads prompts with zeros to 512 otherwise, and attends to them),
     or through `sample`, which does.
     """
+    dit = load_dit(weights)
+    if not masked:
+        dit.register_to_config(num_frame_per_block=1)
+        dit._set_ar_attention = lambda size: None
     return SkyReelsV2DiffusionForcingPipeline(
-        tokenizer=DemoTokenizer(),
-        text_encoder=DemoTextEncoder(),
-        transformer=load_dit(weights),
+        tokenizer=DemoTokenizer(known),
+        text_encoder=DemoTextEncoder(known),
+        transformer=dit,
         vae=load_vae(weights),
         scheduler=UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=shift

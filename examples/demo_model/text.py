@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -14,10 +16,21 @@ from torch import nn
 
 TEXT_DIM = 64
 MAX_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words a model was shown, "and" among them, what others mean by them, and words that mean nothing."""
+
+    words: tuple[str, ...]
+    synonyms: Mapping[str, str]
+    fillers: frozenset[str]
+
+
 WORDS = (
-    "and small big left right up down".split()
-    + "red green blue yellow magenta white".split()
-    + "disc square ring triangle".split()
+    *"and small big left right up down".split(),
+    *"red green blue yellow magenta white".split(),
+    *"disc square ring triangle".split(),
 )
 SYNONYMS = {
     "circle": "disc", "ball": "disc", "dot": "disc", "box": "square", "cube": "square", "block": "square",
@@ -26,14 +39,15 @@ SYNONYMS = {
     "upwards": "up", "downwards": "down",
 }  # fmt: skip
 FILLERS = {"a", "an", "the", "moving", "moves", "flying", "going", "is", "that", "to", "towards", "with"}
-JOINT = WORDS.index("and") + 1  # token 0 pads
+SHAPES = Vocabulary(WORDS, SYNONYMS, frozenset(FILLERS))
 
 
-def split_prompt(prompt: str) -> tuple[list[str], list[str]]:
-    """Words of a prompt that the demo knows, in order, and those it does not know."""
+def split_prompt(prompt: str, known: Vocabulary = SHAPES) -> tuple[list[str], list[str]]:
+    """Words of a prompt that the model knows, in order, and those it does not know."""
     words = re.findall(r"[a-z]+", re.sub(r"[,;]", " and ", prompt.lower()))
-    words = [SYNONYMS.get(word, word) for word in words]
-    return [w for w in words if w in WORDS], [w for w in words if w not in WORDS and w not in FILLERS]
+    words = [known.synonyms.get(word, word) for word in words]
+    unknown = [w for w in words if w not in known.words and w not in known.fillers]
+    return [w for w in words if w in known.words], unknown
 
 
 def word_vector(word: str, size: int) -> torch.Tensor:
@@ -44,13 +58,18 @@ def word_vector(word: str, size: int) -> torch.Tensor:
 
 
 class DemoTokenizer:
-    """Prompts to padded word numbers, called the way the pipeline calls a T5 tokenizer."""
+    """Prompts to padded word numbers, from 1 on, called the way the pipeline calls a T5 tokenizer."""
+
+    def __init__(self, known: Vocabulary = SHAPES):
+        self.known = known
 
     def __call__(self, prompts: list[str], max_length: int = MAX_TOKENS, **_) -> SimpleNamespace:
         ids = torch.zeros(len(prompts), max_length, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            known = [WORDS.index(word) + 1 for word in split_prompt(prompt)[0]][:max_length]
-            ids[row, : len(known)] = torch.tensor(known, dtype=torch.long)
+            words = split_prompt(prompt, self.known)[0][:max_length]
+            ids[row, : len(words)] = torch.tensor(
+                [self.known.words.index(word) + 1 for word in words], dtype=torch.long
+            )
         return SimpleNamespace(input_ids=ids, attention_mask=(ids > 0).long())
 
 
@@ -61,10 +80,11 @@ class DemoTextEncoder(nn.Module):
     square" and "a blue disc and a red square" would be the same set of tokens.
     """
 
-    def __init__(self):
+    def __init__(self, known: Vocabulary = SHAPES):
         super().__init__()
-        table = torch.stack([torch.zeros(24)] + [word_vector(word, 24) for word in WORDS])
-        phrase = torch.stack([torch.zeros(32)] + [word_vector("phrase " + word, 32) for word in WORDS])
+        self.joint = known.words.index("and") + 1
+        table = torch.stack([torch.zeros(24)] + [word_vector(word, 24) for word in known.words])
+        phrase = torch.stack([torch.zeros(32)] + [word_vector("phrase " + word, 32) for word in known.words])
         number = torch.stack([word_vector(f"number {n}", 8) for n in range(MAX_TOKENS + 1)])
         self.register_buffer("table", table)
         self.register_buffer("phrase", phrase)
@@ -79,15 +99,15 @@ class DemoTextEncoder(nn.Module):
         return self.table.device
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SimpleNamespace:
-        number = (input_ids == JOINT).cumsum(dim=1)
-        content = (input_ids > 0) & (input_ids != JOINT)
+        number = (input_ids == self.joint).cumsum(dim=1)
+        content = (input_ids > 0) & (input_ids != self.joint)
         same = ((number[:, :, None] == number[:, None, :]) & content[:, None, :]).to(self.dtype)
         phrase = same @ self.phrase[input_ids] / same.sum(dim=-1, keepdim=True).clamp_min(1).sqrt()
         out = torch.cat([self.table[input_ids], phrase, self.number[number.clamp_max(MAX_TOKENS)]], dim=-1)
         return SimpleNamespace(last_hidden_state=out * (input_ids > 0).unsqueeze(-1).to(self.dtype))
 
 
-def encode_prompts(prompts: list[str]) -> torch.Tensor:
+def encode_prompts(prompts: list[str], known: Vocabulary = SHAPES) -> torch.Tensor:
     """[len(prompts), MAX_TOKENS, TEXT_DIM] embeddings, zero beyond the last word; the empty prompt is all zeros."""
-    tokens = DemoTokenizer()(prompts)
-    return DemoTextEncoder()(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    tokens = DemoTokenizer(known)(prompts)
+    return DemoTextEncoder(known)(tokens.input_ids, tokens.attention_mask).last_hidden_state

@@ -1,9 +1,13 @@
-"""Train the DiT by flow matching with one noise level a block; Muon on the block matrices, AdamW on the rest."""
+"""Train the DiT by flow matching with one noise level a block; Muon on the block matrices, AdamW on the rest.
+
+The blocks' matrix products are in bfloat16, weights and sums in float32: a CPU with tiles for it takes half the time.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,19 +15,45 @@ import torch
 
 from .dit import BLOCK, SHORTEST_WAVE, build_dit, low_pass_
 from .fast_forward import block_causal_mask, block_forward, fast_forward, rope_tables
-from .latents import LATENT_FRAMES
 from .noise_levels import sample_noise_levels
 
 TOKENS = 16  # a latent frame
 SHORT, LONG = (10, 20), (25, 8)  # latent frames and batch of the first half of the training and of the second
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What a model is trained for: who sees whom, and which noise levels come together.
+
+    Attributes:
+        unmasked: share of the batches without a mask; in the others no latent frame sees a block after its own.
+        shares: of the clips, as in `sample_noise_levels`.
+    """
+
+    unmasked: float
+    shares: tuple[float, float]
+
+
+BLOCK_CAUSAL = Attention(unmasked=0.15, shares=(0.5, 0.25))
+"""As diffusers runs it in asynchronous mode, and at times as the official code does by default."""
+FULL = Attention(unmasked=1.0, shares=(0.5, 0.35))
+"""The official default, with the synchronous mode that its authors recommend for long videos."""
+
+
 class Trainer:
     """Model, averaged model, optimizers and random numbers: everything that a checkpoint has to hold."""
 
-    def __init__(self, data: dict, shortest_wave: float = SHORTEST_WAVE, seed: int = 0, compiled: bool = True):
+    def __init__(
+        self,
+        data: dict,
+        shortest_wave: float = SHORTEST_WAVE,
+        seed: int = 0,
+        compiled: bool = True,
+        attention: Attention = BLOCK_CAUSAL,
+    ):
         torch.manual_seed(seed)
         self.data, self.shortest_wave, self.rng = data, shortest_wave, torch.Generator().manual_seed(seed)
+        self.attention = attention
         self.dit, self.ema = build_dit(), build_dit().requires_grad_(False)
         torch.nn.init.zeros_(self.dit.proj_out.weight)
         low_pass_(self.dit, shortest_wave)
@@ -36,26 +66,26 @@ class Trainer:
         self.step, self.curve = 0, []
         # One block compiled once serves all eight; compiling the whole model takes a minute a shape.
         block = torch.compile(block_forward, dynamic=False) if compiled else block_forward
-        self.forward = partial(fast_forward, block_forward=block)
+        self.forward = partial(fast_forward, block_forward=block, half=True)
 
     def batch(self, frames: int, size: int, data: dict, rng: torch.Generator):
         """Windows of clips, [size, 16, frames, 8, 8], their prompts, noise levels and weights, [size, frames]."""
         clips = torch.randint(len(data["latents"]), (size,), generator=rng)
-        offsets = torch.randint(1, LATENT_FRAMES - frames + 1, (size,), generator=rng)
+        offsets = torch.randint(1, data["latents"].shape[2] - frames + 1, (size,), generator=rng)
         offsets = (offsets * (torch.rand(size, generator=rng) < 0.3)).tolist()
         windows = zip(clips.tolist(), offsets, strict=True)
         x = torch.stack([data["latents"][clip, :, o : o + frames] for clip, o in windows]).float()
         text = data["text"][clips].float()
         text = text * (torch.rand(size, 1, 1, generator=rng) >= 0.1)  # no prompt: for guidance
-        sigma, weight = sample_noise_levels(offsets, frames, rng)
+        sigma, weight = sample_noise_levels(offsets, frames, rng, self.attention.shares)
         noise = torch.randn(x.shape, generator=rng)
         return x, text, sigma, weight, noise
 
-    def loss(self, batch, block: int, model=None, forward=None) -> torch.Tensor:
-        """Mean squared error of the velocity over the blocks that are being denoised."""
+    def loss(self, batch, block: int | None, model=None, forward=None) -> torch.Tensor:
+        """Mean squared error of the velocity over the blocks that are being denoised; no mask without a `block`."""
         x, text, sigma, weight, noise = batch
         level = sigma[:, None, :, None, None]
-        mask = block_causal_mask(x.shape[2], TOKENS, block)
+        mask = block_causal_mask(x.shape[2], TOKENS, block) if block else None
         rope = rope_tables(self.dit, x)
         noised = torch.lerp(x, noise, level.expand_as(x))
         out = (forward or self.forward)(model or self.dit, noised, sigma * 1000, text, mask, rope)
@@ -70,9 +100,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr * rate
         batch = self.batch(frames, size, self.data, self.rng)
-        # Mostly block-causal, as diffusers runs it; at times without a mask, as the official code does by default.
-        block = frames if torch.rand((), generator=self.rng) < 0.15 else BLOCK
-        loss = self.loss(batch, block)
+        unmasked = torch.rand((), generator=self.rng) < self.attention.unmasked
+        loss = self.loss(batch, None if unmasked else BLOCK)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.dit.parameters(), 1.0)
         self.muon.step()
@@ -90,7 +119,9 @@ class Trainer:
     def validate(self, data: dict, batches: int = 6) -> float:
         """Loss of the averaged model on clips it was not trained on: always the same windows, levels and noise."""
         rng = torch.Generator().manual_seed(12345)
-        losses = [self.loss(self.batch(*LONG, data, rng), BLOCK, self.ema, fast_forward).item() for _ in range(batches)]
+        forward = partial(fast_forward, half=True)
+        block = None if self.attention.unmasked == 1 else BLOCK
+        losses = [self.loss(self.batch(*LONG, data, rng), block, self.ema, forward).item() for _ in range(batches)]
         return sum(losses) / batches
 
     def save(self, weights: Path, state: Path) -> None:

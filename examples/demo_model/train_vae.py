@@ -1,21 +1,18 @@
-"""Train the video autoencoder on procedural clips."""
+"""Train the video autoencoder on drawn clips."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from .clips import draw, random_clip
+from .clips import Draw
 from .vae import DemoVAE
 
 
-def batch_of_clips(first_seed: int, count: int, num_frames: int) -> torch.Tensor:
+def batch_of_clips(draw: Draw, first_seed: int, count: int, num_frames: int) -> torch.Tensor:
     """[count, 3, num_frames, 64, 64] in [-1, 1]; each clip begins at a random frame of its own."""
-    clips = []
-    for seed in range(first_seed, first_seed + count):
-        start = 0 if seed % 2 else seed * 7919 % 120
-        clips.append(draw(random_clip(seed)[1], num_frames, start))
-    return torch.stack(clips)
+    starts = [(seed, 0 if seed % 2 else seed * 7919 % 120) for seed in range(first_seed, first_seed + count)]
+    return torch.stack([draw(seed, num_frames, start)[1] for seed, start in starts])
 
 
 def psnr(video: torch.Tensor, reference: torch.Tensor) -> float:
@@ -24,8 +21,8 @@ def psnr(video: torch.Tensor, reference: torch.Tensor) -> float:
     return float(-10 * torch.log10(error))
 
 
-def train_vae(steps: int, log=print, batch: int = 10, num_frames: int = 9, seed: int = 0) -> DemoVAE:
-    """Train for a number of steps; the code is whitened per channel and noised before decoding."""
+def train_vae(steps: int, log=print, batch: int = 10, num_frames: int = 9, seed: int = 0, *, draw: Draw) -> DemoVAE:
+    """Train for a number of steps on what `draw` draws; the code is whitened per channel and noised before decoding."""
     torch.manual_seed(seed)
     vae = DemoVAE()
     parameters = [p for p in vae.parameters() if p.requires_grad]
@@ -36,7 +33,7 @@ def train_vae(steps: int, log=print, batch: int = 10, num_frames: int = 9, seed:
         done = step / steps
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 100, 2.0 * (1 - done) + 0.01)
-        video = batch_of_clips(10_000_000 + step * batch, batch, num_frames)
+        video = batch_of_clips(draw, 10_000_000 + step * batch, batch, num_frames)
         code = vae.encode_mean(video)
         m, v = code.mean((0, 2, 3, 4)), code.var((0, 2, 3, 4))
         mean = torch.lerp(mean, m.detach(), 0.02 if step > 50 else 0.5)
@@ -55,11 +52,11 @@ def train_vae(steps: int, log=print, batch: int = 10, num_frames: int = 9, seed:
             log(f"vae step {step} loss {average:.5f} psnr {psnr(out.detach(), video):.2f} dB {done:.0%}")
     vae.eval().requires_grad_(False)
     with torch.no_grad():
-        codes = torch.cat([vae.encode_mean(batch_of_clips(20_000_000 + 8 * i, 8, 49)) for i in range(16)])
+        codes = torch.cat([vae.encode_mean(batch_of_clips(draw, 20_000_000 + 8 * i, 8, 49)) for i in range(16)])
         vae.register_to_config(
             latents_mean=codes.mean((0, 2, 3, 4)).tolist(), latents_std=codes.std((0, 2, 3, 4)).tolist()
         )
-        held_out = batch_of_clips(30_000_000, 16, 49)
+        held_out = batch_of_clips(draw, 30_000_000, 16, 49)
         out = vae.decode(vae.encode_mean(held_out), return_dict=False)[0]
     log(f"vae done: {steps} steps, held-out psnr {psnr(out, held_out):.2f} dB")
     return vae
