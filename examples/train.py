@@ -27,6 +27,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--stages", nargs="+", choices=("vae", "latents", "dit", "pictures"), default=None)
     p.add_argument("--vae-steps", type=int, default=2000)
     p.add_argument("--clips", type=int, default=4096)
+    p.add_argument("--held-out", type=int, default=64, help="clips for the loss on what it was not trained on")
     p.add_argument("--steps", type=int, default=4000, help="of the DiT")
     p.add_argument("--minutes", type=float, help="end the DiT's training by then, its schedule compressed to fit")
     p.add_argument("--muon-lr", type=float, default=8e-3)
@@ -62,11 +63,13 @@ def main() -> None:
         from demo_model.latents import LATENT_FRAMES
         from demo_model.text import encode_prompts as encode
     if "vae" in stages:
-        train_vae.train_vae(args.vae_steps, log, draw=draw).half().save_pretrained(args.weights / "vae")
+        train_vae.train_vae(args.vae_steps, draw, log, held_out=args.held_out).half().save_pretrained(
+            args.weights / "vae"
+        )
     if "latents" in stages:
         vae = pipeline.load_vae(args.weights)
         build = partial(latents.build_latents, vae, LATENT_FRAMES, draw, encode, log=log)
-        build(held_out, 64, first_seed=50_000_000)
+        build(held_out, args.held_out, first_seed=50_000_000)
         build(clips, args.clips)
     if "dit" in stages:
         wave = SHORTEST_WAVE if args.shortest_wave is None else args.shortest_wave

@@ -41,13 +41,14 @@ HOSTS = {
 }
 
 
-def build(name: str) -> Any:
-    """The pipeline of a host, once warm: the first generation of a process is slow."""
+def build(name: str, weights: Path | None = None) -> Any:
+    """The pipeline of a host, once warm: the first generation of a process is slow. `weights`: others than its own."""
     from demo_model import pipeline, text
     from physics.words import KNOWN
 
     host = HOSTS[name or DEMO]
-    pipe = pipeline.build_pipeline(host.weights, known=KNOWN if host.physics else text.SHAPES, masked=host.masked)
+    known = KNOWN if host.physics else text.SHAPES
+    pipe = pipeline.build_pipeline(weights or host.weights, known=known, masked=host.masked)
     pipe.set_progress_bar_config(disable=True)
     pipeline.sample(pipe, host.filmed[0], num_frames=17, num_inference_steps=2, ar_step=1)
     return pipe

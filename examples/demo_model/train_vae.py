@@ -21,8 +21,13 @@ def psnr(video: torch.Tensor, reference: torch.Tensor) -> float:
     return float(-10 * torch.log10(error))
 
 
-def train_vae(steps: int, log=print, batch: int = 10, num_frames: int = 9, seed: int = 0, *, draw: Draw) -> DemoVAE:
-    """Train for a number of steps on what `draw` draws; the code is whitened per channel and noised before decoding."""
+def train_vae(
+    steps: int, draw: Draw, log=print, batch: int = 10, num_frames: int = 9, seed: int = 0, held_out: int = 64
+) -> DemoVAE:
+    """Train for a number of steps on what `draw` draws; the code is whitened per channel and noised before decoding.
+
+    Its mean and spread a channel are those of twice `held_out` clips, which it was not trained on.
+    """
     torch.manual_seed(seed)
     vae = DemoVAE()
     parameters = [p for p in vae.parameters() if p.requires_grad]
@@ -52,11 +57,12 @@ def train_vae(steps: int, log=print, batch: int = 10, num_frames: int = 9, seed:
             log(f"vae step {step} loss {average:.5f} psnr {psnr(out.detach(), video):.2f} dB {done:.0%}")
     vae.eval().requires_grad_(False)
     with torch.no_grad():
-        codes = torch.cat([vae.encode_mean(batch_of_clips(draw, 20_000_000 + 8 * i, 8, 49)) for i in range(16)])
+        seen = (batch_of_clips(draw, 20_000_000 + 8 * i, 8, 49) for i in range(held_out // 4))
+        codes = torch.cat([vae.encode_mean(clips) for clips in seen])
         vae.register_to_config(
             latents_mean=codes.mean((0, 2, 3, 4)).tolist(), latents_std=codes.std((0, 2, 3, 4)).tolist()
         )
-        held_out = batch_of_clips(draw, 30_000_000, 16, 49)
-        out = vae.decode(vae.encode_mean(held_out), return_dict=False)[0]
-    log(f"vae done: {steps} steps, held-out psnr {psnr(out, held_out):.2f} dB")
+        unseen = batch_of_clips(draw, 30_000_000, held_out // 4, 49)
+        out = vae.decode(vae.encode_mean(unseen), return_dict=False)[0]
+    log(f"vae done: {steps} steps, held-out psnr {psnr(out, unseen):.2f} dB")
     return vae

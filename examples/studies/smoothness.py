@@ -1,4 +1,4 @@
-"""How smooth the demo model is: python examples/studies/smoothness.py [--weights DIR].
+"""How smooth a small model is: python examples/studies/smoothness.py [--host physics] [--weights DIR].
 
 1. Along real sampling trajectories: the velocity of a slot at an iteration is predicted from those 1, 2 and 3 strides
    earlier, by holding, by first order and by second order (Newton form) in the noise level. The number is
@@ -74,21 +74,22 @@ def fixed_input_changes(run: Recorder) -> dict[int, list[float]]:
 
 def main() -> None:
     options = parser(__doc__, 4)
+    options.add_argument("--host", default="demo", help="one of benchmark/hosts.py (default: %(default)s)")
     options.add_argument("--weights", type=Path)
-    options.add_argument("--shift", type=float, default=3.0)
+    options.add_argument("--ar-step", type=int, default=5)
     args = options.parse_args()
 
     import torch
 
+    from benchmark import hosts
     from benchmark.prompts import TUNING
-    from demo_model import pipeline
 
     torch.set_num_threads(args.threads)
-    pipe = pipeline.build_pipeline(args.weights or pipeline.WEIGHTS, shift=args.shift)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = hosts.build(args.host, args.weights)
+    prompts = hosts.HOSTS[args.host].filmed if args.host == "physics" else TUNING
     rows, fixed = defaultdict(list), defaultdict(list)
-    for seed, prompt in enumerate(TUNING[: args.prompts]):
-        run, _ = record(pipe, prompt, seed=seed)
+    for seed, prompt in enumerate(prompts[: args.prompts]):
+        run, _ = record(pipe, prompt, seed=seed, ar_step=args.ar_step)
         for branch in BRANCHES:
             for stride in STRIDES:
                 rows[branch, stride].append(trajectory_errors(run, branch, stride))
