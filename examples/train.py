@@ -63,9 +63,8 @@ def main() -> None:
         from demo_model.latents import LATENT_FRAMES
         from demo_model.text import encode_prompts as encode
     if "vae" in stages:
-        train_vae.train_vae(args.vae_steps, draw, log, held_out=args.held_out).half().save_pretrained(
-            args.weights / "vae"
-        )
+        trained = train_vae.train_vae(args.vae_steps, draw, log, held_out=args.held_out)
+        trained.half().save_pretrained(args.weights / "vae")
     if "latents" in stages:
         vae = pipeline.load_vae(args.weights)
         build = partial(latents.build_latents, vae, LATENT_FRAMES, draw, encode, log=log)
