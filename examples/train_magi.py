@@ -1,4 +1,4 @@
-"""Train the small MAGI-1: python examples/train_magi.py --cache DIR (half a step a second on one core with AMX, or more).
+"""Train the small MAGI-1: python examples/train_magi.py --cache DIR (about 0.6 s a step on one core with AMX).
 
 Wants DIR/latents.pt and DIR/held_out.pt: {"latents": [N, 16, 30, 8, 8], "text": [N, 16, 64]}. Writes
 magi_demo/weights (or --weights DIR), and the state for --resume to --cache. --check compares the model with upstream's.
