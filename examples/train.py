@@ -48,6 +48,7 @@ def main() -> None:
 
     from demo_model import latents, pipeline, train_dit, train_vae
     from demo_model.dit import SHORTEST_WAVE
+    from training import train
 
     torch.set_num_threads(args.threads)
     log = partial(print, flush=True)
@@ -72,16 +73,12 @@ def main() -> None:
         build(clips, args.clips)
     if "dit" in stages:
         wave = SHORTEST_WAVE if args.shortest_wave is None else args.shortest_wave
-        trainer = train_dit.Trainer(
-            torch.load(clips), shortest_wave=wave, compiled=not args.no_compile, attention=attention
-        )
+        data = torch.load(clips), torch.load(held_out)
+        trainer = train_dit.Trainer(*data, shortest_wave=wave, compiled=not args.no_compile, attention=attention)
         state = args.cache / "state.pt"
         if args.resume:
             trainer.resume(state)
-        train_dit.train_dit(
-            trainer, torch.load(held_out), args.weights / "dit", state, args.steps, args.minutes,
-            args.muon_lr, args.adamw_lr, log,
-        )  # fmt: skip
+        train(trainer, args.weights / "dit", state, args.steps, args.minutes, args.muon_lr, args.adamw_lr, log)
     if "pictures" in stages:
         from demo_model.training_pictures import draw_all
 

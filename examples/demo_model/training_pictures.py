@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from training import draw_loss_curve
+
 from .pictures import contact_sheet
 from .pipeline import build_pipeline, decode, sample
 from .text import SHAPES
@@ -27,25 +29,6 @@ SCENES = (
 )
 
 
-def draw_loss_curve(weights: Path, path: Path) -> None:
-    """The training loss and the held-out loss of the averaged weights over the steps, from dit/training.json."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    curve = json.loads((weights / "dit" / "training.json").read_text())["curve"]
-    figure, axes = pyplot.subplots(figsize=(7, 3.5))
-    for key, label in (("loss", "training, mean of 50 steps"), ("held_out", "held-out clips, averaged weights")):
-        points = [(p["step"], p[key]) for p in curve if key in p]
-        axes.plot(*zip(*points, strict=True), label=label, marker="o" if key == "held_out" else None, markersize=3)
-    axes.set(xlabel="step", ylabel="squared error of the velocity", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-
-
 def draw_contact_sheet(weights: Path, path: Path, physics: bool) -> None:
     """One 97-frame video a prompt, and one of 177 frames; those of the physics model with all latent frames in step."""
     from physics.words import KNOWN
@@ -62,5 +45,6 @@ def draw_contact_sheet(weights: Path, path: Path, physics: bool) -> None:
 
 
 def draw_all(weights: Path, physics: bool) -> None:
-    draw_loss_curve(weights, weights / "loss_curve.png")
+    curve = json.loads((weights / "dit" / "training.json").read_text())["curve"]
+    draw_loss_curve(curve, weights / "loss_curve.png")
     draw_contact_sheet(weights, weights / "contact_sheet.png", physics)

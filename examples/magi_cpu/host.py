@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +43,7 @@ class Options:
     pp: int = 1
     cp: int = 1
     inputs: int = 1
+    sizes: dict = field(default_factory=dict)  # of upstream's model_config, over those of `hidden`
 
 
 def prepare(clone: Path | None = None) -> None:
@@ -90,6 +91,7 @@ def configure(options: Options, clone: Path | None = None):
         num_query_groups=hidden // 32, kv_channels=16, caption_channels=32, caption_max_length=64,
         params_dtype=f"torch.{options.dtype}",
     )  # fmt: skip
+    config["model_config"].update(options.sizes)
     config["runtime_config"].update(
         seed=options.seed, num_frames=options.num_frames, video_size_h=options.size, video_size_w=options.size,
         num_steps=options.steps, window_size=options.window,
@@ -161,14 +163,18 @@ def features(options: Options, model, seed: int):
     return caption, mask, prefix
 
 
-def generate(model, options: Options):
-    """The clean latents [inputs, 16, T, H, W] of a whole run, through upstream's own loop."""
+def generate(model, options: Options, given: list | None = None):
+    """The clean latents [inputs, 16, T, H, W] of a whole run, through upstream's own loop.
+
+    Args:
+        given: captions, masks and prefix latents of every input, as `features` makes them up where there are none.
+    """
     import torch
     from inference.common import set_random_seed
     from inference.pipeline import video_generate
 
     seeds = [options.seed + k for k in range(options.inputs)]
-    given = [features(options, model, seed) for seed in seeds]
+    given = given or [features(options, model, seed) for seed in seeds]
     set_random_seed(options.seed)
     if options.inputs == 1:
         caption, mask, prefix = given[0]
