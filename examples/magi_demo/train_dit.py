@@ -67,9 +67,8 @@ class Trainer(training.Trainer):
     @torch.no_grad()
     def validate(self, batches: int = 6) -> float:
         rng = torch.Generator().manual_seed(12345)
-        return (
-            sum(self.loss(self.batch(*LONG, self.held_out, rng), self.average).item() for _ in range(batches)) / batches
-        )
+        losses = [self.loss(self.batch(*LONG, self.held_out, rng), self.average).item() for _ in range(batches)]
+        return sum(losses) / batches
 
     def write(self, folder: Path) -> None:
         save_model(self.average, folder / FILE)

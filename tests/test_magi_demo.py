@@ -1,0 +1,81 @@
+"""The small MAGI-1: its forward is upstream's, its levels are the sampler's, and it trains by its command."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "examples"))
+pytest.importorskip("safetensors", reason="needs the demo extra: safetensors")
+
+from magi_demo import levels
+from magi_demo.model import Sizes, VideoDiT
+
+COMMAND = ROOT / "examples" / "train_magi.py"
+
+
+@pytest.mark.upstream
+def test_the_forward_and_the_names_are_those_of_upstream(run_python, upstream):
+    """Strict loading both ways, then every forward of two runs of the official loop; check.py."""
+    clone = upstream("MAGI-1")
+    done = run_python(COMMAND, "--check", env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)}, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("previous chunks, a finished chunk goes along") == 4
+
+
+def test_it_fits_into_six_megabytes():
+    assert sum(p.numel() for p in VideoDiT().parameters()) * 2 < 6e6
+
+
+def test_a_chunk_is_alone_with_what_it_sees():
+    """Changing a chunk changes those that see it, and no other."""
+    torch.manual_seed(0)
+    model = VideoDiT(Sizes(num_layers=2)).requires_grad_(False)
+    torch.nn.init.normal_(model.final_linear.linear.weight)
+    x, t, text = torch.randn(1, 16, 18, 8, 8), torch.rand(1, 3), torch.randn(1, 4, 64)
+    flags, sees = torch.ones(1, 3, dtype=torch.bool), torch.eye(3, dtype=torch.bool)[None].clone()
+    sees[0, 2, 0] = True
+
+    def out(x):
+        return model(x, t, text, torch.tensor([4]), flags, flags, sees).unflatten(2, (3, 6))[0]
+
+    before, after = out(x), out(torch.cat([x[:, :, :6] + 1, x[:, :, 6:]], dim=2))
+    changed = [not torch.equal(before[:, k], after[:, k]) for k in range(3)]
+    assert changed == [True, False, True]
+
+
+@pytest.mark.parametrize("chunks", [2, 3, 5])
+def test_levels_are_possible(chunks):
+    rng = torch.Generator().manual_seed(0)
+    drawn = levels.draw_levels([True, False] * 100, chunks, rng)
+    assert drawn.t.shape == (200, chunks) and drawn.t.min() >= 0 and drawn.t.max() <= 1
+    history = drawn.weight == 0
+    assert (drawn.t[history] == levels.CLEAN_T).all() and not drawn.reads_text[history].any()
+    assert drawn.sees.diagonal(dim1=1, dim2=2).all() and not drawn.sees.triu(1).any()
+    own = torch.eye(chunks, dtype=torch.bool).expand_as(drawn.sees)
+    assert torch.equal(drawn.sees[history], own[history]), "a finished chunk's keys are made of it alone"
+    assert (drawn.weight.sum(dim=1) > 0).all()
+    others = (drawn.sees & ~own).any(dim=2)
+    assert others[drawn.says_text & ~history].any() == (others & ~drawn.says_text & ~history).any() == (chunks > 1)
+    t = torch.linspace(0, 1, 65)
+    assert torch.allclose(levels.time_of(levels.progress_of(t)), t, atol=1e-6)
+
+
+def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("needs the demo extra: matplotlib")
+    data = {"latents": torch.randn(4, 16, 30, 8, 8).half(), "text": torch.randn(4, 16, 64).half()}
+    for name in ("latents.pt", "held_out.pt"):
+        torch.save(data, tmp_path / name)
+    command = [COMMAND, "--cache", tmp_path, "--weights", tmp_path / "weights", "--no-compile", "--float32"]
+    for steps, more in ((3, []), (5, ["--resume"])):
+        done = run_python(*command, "--layers", "1", "--steps", str(steps), *more, cwd=tmp_path, timeout=300)
+        assert done.returncode == 0, done.stderr
+        kept = json.loads((tmp_path / "weights" / "training.json").read_text())
+        assert kept["step"] == steps and kept["curve"][-1]["held_out"] > 0
+    assert (tmp_path / "weights" / "loss_curve.png").exists()
