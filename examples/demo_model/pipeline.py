@@ -102,11 +102,16 @@ def sample(
     )[0]
 
 
-@torch.no_grad()
 def decode(pipe: SkyReelsV2DiffusionForcingPipeline, latents: torch.Tensor) -> torch.Tensor:
     """Latents [B, 16, F, 8, 8] to videos [B, 4F - 3, 64, 64, 3], uint8, by the pipeline's own VAE."""
-    config = pipe.vae.config
+    return frames(pipe.vae, latents)
+
+
+@torch.no_grad()
+def frames(vae: DemoVAE, latents: torch.Tensor) -> torch.Tensor:
+    """Likewise, by a VAE alone."""
+    config = vae.config
     mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(config.latents_std).view(1, -1, 1, 1, 1)
-    video = pipe.vae.decode(latents.float() * std + mean, return_dict=False)[0]
+    video = vae.decode(latents.float() * std + mean, return_dict=False)[0]
     return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
