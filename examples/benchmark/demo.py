@@ -41,7 +41,7 @@ class Demo:
 
     def __init__(self, folder: Path, names: frozenset[str], threads: int = 1) -> None:
         torch.set_num_threads(threads)
-        self.folder, self.names, self.pipe = folder, names, lru_cache(hosts.build)
+        self.folder, self.names, self.film = folder, names, lru_cache(hosts.film)
 
     @property
     def fingerprint(self) -> str:
@@ -51,36 +51,34 @@ class Demo:
     def available(self, job: Job) -> str:
         """Why these settings cannot be used here. Generates nothing."""
         try:
-            with scope_patch.patched(self.pipe(job.point.host), **self._settings(job.point, make=False), strict=True):
+            target = self.film(job.point.host).target
+            with scope_patch.patched(target, **self._settings(job.point, make=False), strict=True):
                 return ""
         except scope_patch.ScopePatchError as error:
             return str(error)
 
     def make(self, job: Job, folder: Path) -> Made:
         """One video, uint8 [F, H, W, 3], in memory. Raises what the host raises."""
-        from demo_model import pipeline
-
         point = job.point
-        pipe = self.pipe(point.host)
-        with scope_patch.patched(pipe, **self._settings(point), strict=True) as run, Work(pipe.transformer) as work:
+        film = self.film(point.host)
+        with scope_patch.patched(film.target, **self._settings(point), strict=True) as run, Work(film.dit) as work:
             begin, cpu = time.perf_counter(), time.process_time()
-            latents = pipeline.sample(pipe, job.prompt, seed=job.seed, **{**point.video, **point.instead})
+            latents = film.sample(job.prompt, seed=job.seed, **{**point.video, **point.instead})
             cost = {"wall": time.perf_counter() - begin, "seconds": time.process_time() - cpu}
         numbers = told(run, Totals.of(run.generations), job.point.method == ORIGINAL)
         counted = {"flops": work.flops, "forwards": work.forwards, "latent_frames": work.frames}
         finite = {} if latents.isfinite().all() else {"non-finite": "in the latents"}
-        return Made([pipeline.decode(pipe, latents.nan_to_num())[0]], {**numbers, **cost, **counted}, finite)
+        return Made([film.decode(latents.nan_to_num())], {**numbers, **cost, **counted}, finite)
 
     def calibrated(self, point: Point) -> Path:
         """The profile for this point's host and video, made where there is none; on prompts of its own."""
-        from demo_model import pipeline
-
+        film = self.film(point.host)
         path = self.folder / f"profile-{digest(self.fingerprint, point.host, point.video)}.json"
         if not path.exists():
             part = path.with_suffix(".part")
-            with scope_patch.patched(self.pipe(point.host), policy="never", calibrate=str(part), strict=True):
+            with scope_patch.patched(film.target, policy="never", calibrate=str(part), strict=True):
                 for k, prompt in enumerate(CALIBRATION):
-                    pipeline.sample(self.pipe(point.host), prompt, seed=CALIBRATION_SEED + k, **point.video)
+                    film.sample(prompt, seed=CALIBRATION_SEED + k, **point.video)
             part.replace(path)
         return path
 

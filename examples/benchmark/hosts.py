@@ -1,13 +1,15 @@
-"""The hosts that are measured, by name: weights, prompts, and what the first generation of a process waits for."""
+"""The hosts that are measured, by name: their weights and prompts, and how they make a film."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
 
 from . import prompts
 
@@ -16,39 +18,73 @@ EXAMPLES = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Host:
-    """A diffusers pipeline around weights of ours.
+    """Weights of ours in a loop that is not.
 
     Attributes:
-        weights: folder with `dit` and `vae`.
-        masked: block-causal, as diffusers has it; otherwise full attention, the official repository's default.
+        dit, vae: folders of weights.
         filmed: prompts; none of them is among those on which a default was chosen.
+        masked: block-causal, as diffusers has it; otherwise full attention, the official repository's default.
+        magi: in the official loop of MAGI-1, from a clone.
     """
 
-    weights: Path
-    masked: bool
+    dit: Path
+    vae: Path
     filmed: Sequence[str]
-
-    @property
-    def physics(self) -> bool:
-        return self.filmed is prompts.PHYSICS
+    masked: bool = False
+    magi: bool = False
 
 
 DEMO = "demo"
+_SHAPES, _PHYSICS = EXAMPLES / "demo_model" / "weights", EXAMPLES / "physics" / "weights"
 HOSTS = {
-    DEMO: Host(EXAMPLES / "demo_model" / "weights", True, prompts.PROMPTS),
-    "demo, full attention": Host(EXAMPLES / "demo_model" / "weights", False, prompts.PROMPTS),
-    "physics": Host(EXAMPLES / "physics" / "weights", False, prompts.PHYSICS),
+    DEMO: Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, masked=True),
+    "demo, full attention": Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS),
+    "physics": Host(_PHYSICS / "dit", _PHYSICS / "vae", prompts.PHYSICS),
+    "magi": Host(EXAMPLES / "magi_demo" / "weights", _PHYSICS / "vae", prompts.PHYSICS, magi=True),
 }
 
 
+class Film(NamedTuple):
+    """How a host makes one.
+
+    Attributes:
+        target: what is patched.
+        dit: whose work is counted.
+        sample: (prompt, seed=, and options of the host) -> latents.
+        decode: latents -> frames, uint8 [F, H, W, 3].
+    """
+
+    target: Any
+    dit: nn.Module
+    sample: Callable[..., Tensor]
+    decode: Callable[[Tensor], Tensor]
+
+
+def film(name: str) -> Film:
+    """A host, once warm: the first generation of a process is slow."""
+    from demo_model import pipeline
+
+    host = HOSTS[name or DEMO]
+    if not host.magi:
+        pipe = build(name)
+        return Film(
+            pipe, pipe.transformer, partial(pipeline.sample, pipe), lambda latents: pipeline.decode(pipe, latents)[0]
+        )
+    from magi_demo import sampling
+
+    model, vae = sampling.load(host.dit), pipeline.load_vae(host.vae.parent)
+    sampling.sample(model, host.filmed[0], num_frames=24, steps=4)
+    return Film(model, model, partial(sampling.sample, model), lambda latents: pipeline.frames(vae, latents)[0])
+
+
 def build(name: str, weights: Path | None = None) -> Any:
-    """The pipeline of a host, once warm: the first generation of a process is slow. `weights`: others than its own."""
+    """The pipeline of a host in diffusers, once warm. `weights`: a folder with `dit` and `vae` in place of its own."""
     from demo_model import pipeline, text
     from physics.words import KNOWN
 
     host = HOSTS[name or DEMO]
-    known = KNOWN if host.physics else text.SHAPES
-    pipe = pipeline.build_pipeline(weights or host.weights, known=known, masked=host.masked)
+    known = KNOWN if host.filmed is prompts.PHYSICS else text.SHAPES
+    pipe = pipeline.build_pipeline(weights or host.dit.parent, known=known, masked=host.masked)
     pipe.set_progress_bar_config(disable=True)
     pipeline.sample(pipe, host.filmed[0], num_frames=17, num_inference_steps=2, ar_step=1)
     return pipe
@@ -58,7 +94,7 @@ def build(name: str, weights: Path | None = None) -> Any:
 def fingerprint(names: frozenset[str]) -> str:
     """Ten letters of the hosts' weights: a reference of other weights is no reference."""
     found = hashlib.sha256()
-    for folder in sorted({HOSTS[name or DEMO].weights for name in names}):
-        for path in sorted(path for part in ("dit", "vae") for path in (folder / part).glob("*.safetensors")):
+    for folder in sorted({folder for name in names for folder in (HOSTS[name or DEMO].dit, HOSTS[name or DEMO].vae)}):
+        for path in sorted(folder.glob("*.safetensors")):
             found.update(path.read_bytes())
     return found.hexdigest()[:10]

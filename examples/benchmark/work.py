@@ -1,6 +1,6 @@
 """What the DiT really did: FLOPs of its matrix products, forwards and latent frames, as they ran.
 
-Hooks and a mode of torch's see what runs, whoever decided it: also a forward of which an accelerator left out some
+A mode of torch's sees every product that runs, whoever decided it: also a forward of which an accelerator left out some
 blocks, or few queries against many keys. Attention counts where its mask lets it through.
 """
 
@@ -9,28 +9,33 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch import Tensor, matmul, nn
+from torch.nn.functional import conv3d, linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 
 class Work(TorchFunctionMode):
-    """`with Work(transformer) as work:` counts; attributes flops, forwards, frames (latent frames forwarded)."""
+    """`with Work(dit) as work:` counts; attributes flops, forwards, frames (latent frames forwarded).
+
+    Args:
+        model: SkyReels-V2's transformer, or MAGI-1's, which its own code calls past `__call__`: there whatever is
+            multiplied counts, so let nothing else run.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model, self._handles = model, []
+        self._patches = model.patch_embedding if hasattr(model, "patch_embedding") else model.x_embedder
+        self._called = hasattr(model, "patch_embedding")
         self._seen: dict[tuple[int, int], int] = {}
-        self._inside = False
+        self._inside = not self._called
         self.flops = self.forwards = self.frames = 0
 
     def __enter__(self) -> Work:
-        for module in self._model.modules():
-            if isinstance(module, nn.Linear | nn.Conv3d):
-                self._handles.append(module.register_forward_hook(self._product))
-        self._handles.append(self._model.register_forward_pre_hook(self._begins))
-        self._handles.append(self._model.register_forward_hook(self._ends, always_call=True))
-        self._handles.append(self._model.patch_embedding.register_forward_hook(self._forward))
+        if self._called:
+            self._handles.append(self._model.register_forward_pre_hook(self._begins))
+            self._handles.append(self._model.register_forward_hook(self._ends, always_call=True))
+        self._handles.append(self._patches.register_forward_hook(self._forward))
         super().__enter__()
         return self
 
@@ -41,19 +46,21 @@ class Work(TorchFunctionMode):
         self._handles.clear()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is scaled_dot_product_attention and self._inside:
-            self._attention(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
+        output = function(*args, **(kwargs or {}))
+        if self._inside:
+            if function is scaled_dot_product_attention:
+                self._attention(*args, **(kwargs or {}))
+            elif function in (linear, conv3d):
+                self.flops += 2 * math.prod(args[1].shape[1:]) * output.numel()
+            elif function in (matmul, Tensor.matmul, Tensor.__matmul__):
+                self.flops += 2 * args[0].shape[-1] * output.numel()
+        return output
 
     def _begins(self, *_: Any) -> None:
         self._inside = True
 
     def _ends(self, *_: Any) -> None:
         self._inside = False
-
-    def _product(self, module: Any, arguments: tuple[Any, ...], output: Any) -> None:
-        each = module.in_features if isinstance(module, nn.Linear) else math.prod(module.weight.shape[1:])
-        self.flops += 2 * each * output.numel()
 
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **more: Any
@@ -72,4 +79,4 @@ class Work(TorchFunctionMode):
 
     def _forward(self, module: Any, arguments: tuple[Any, ...], output: Any) -> None:
         self.forwards += 1
-        self.frames += arguments[0].shape[2]
+        self.frames += arguments[0].shape[0] * arguments[0].shape[2]

@@ -149,7 +149,7 @@ def check_loops(weights: Path | None, steps: int = 12) -> list[tuple[str, float]
 
     official.torch = Float32Torch("torch")
     host = HOSTS["physics"]
-    ours = pipeline.build_pipeline(weights or host.weights, known=KNOWN, masked=False)
+    ours = pipeline.build_pipeline(weights or host.dit.parent, known=KNOWN, masked=False)
     wan = official.WanModel(**OFFICIAL_CONFIG).eval().requires_grad_(False).float()
     wan.load_state_dict(to_official(ours.transformer.state_dict()))
     made: list[torch.Tensor] = []
