@@ -117,7 +117,11 @@ class Settings:
     replay: bool | None = _setting(
         None, "", "take skipped steps again once the next velocity is known (default: where a speed-up is aimed at)"
     )
-    selective: bool = _setting(True, "", "leave out slots that have not started")
+    selective: bool | None = _setting(
+        None,
+        "",
+        "leave out slots that have not started (default: where attention is block-causal)",
+    )
     widths: int | None = _setting(
         None,
         "N",

@@ -32,7 +32,7 @@ def test_the_signal_and_one_decision_for_all_branches(options, branches):
 
 def test_interval_is_the_prefix_that_is_under_way():
     pipe = fake_pipeline()
-    with scope_patch.patched(pipe, cache_threshold=0, predict_threshold=0) as run:
+    with scope_patch.patched(pipe, cache_threshold=0, predict_threshold=0, selective=True) as run:
         generate(pipe)
     segment = run.report["generations"][0]["segments"][0]
     assert [end for _, end in segment["intervals"]] == [5] * 3 + [10] * 3 + [15] * 3 + [20] * 3 + [25] * 12

@@ -200,7 +200,7 @@ def test_what_was_narrowed_before_it_was_refused_was_patched_in_part(call, monke
     expected = fake_pipeline()("a disc", seed=1)
     pipe = fake_pipeline()
     refused_at(monkeypatch, 4, call)
-    with scope_patch.patched(pipe, **RECOMPUTED) as run:
+    with scope_patch.patched(pipe, **RECOMPUTED, selective=True) as run:
         made = pipe("a disc", seed=1)
     report = run.report
     (generation,) = report["generations"]

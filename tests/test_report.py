@@ -77,8 +77,8 @@ def test_a_failed_generation_is_mentioned():
 
 
 def test_full_attention_is_remarked():
-    assert "the others see a shorter clip (--no-selective keeps them)" in told()[1]
-    assert "shorter clip" not in told(selective=False)[1]
+    assert "the others see a shorter clip (--no-selective keeps them)" in told(selective=True)[1]
+    assert "shorter clip" not in told()[1]
 
 
 def test_every_rank_tells_of_its_own_generations(tmp_path, monkeypatch):

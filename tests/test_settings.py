@@ -28,7 +28,7 @@ def test_defaults_aim_at_the_fast_preset() -> None:
         None,
         0.75,
     )
-    assert (resolved.selective, resolved.report, resolved.strict) == (True, None, False)
+    assert (resolved.selective, resolved.report, resolved.strict) == (None, None, False)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,7 @@ def test_every_setting_has_a_variable() -> None:
         {"placement": "error", "profile": "p", "registry": "r"},
         {"policy": "never", "calibrate": "p", "level": "velocity"},
         {"widths": 3, "history_limit": "1GB", "max_skip": 3, "scales": "Z", "replay": False},
+        {"selective": True},
     ):
         names |= set(Settings.resolve(flags, {}).to_environ())
     assert names == {f"SCOPE_PATCH_{name.upper()}" for name in NAMES}
@@ -224,7 +225,7 @@ def test_readmes_table_has_every_setting_with_its_default() -> None:
     for row, name in wanted.items():
         default, takes = getattr(Settings(), name), OPTIONS[name].takes
         text = " ".join(meaning for _, meaning in rows[row])
-        if name == "replay":  # on or off by what else was asked for
+        if name in ("replay", "selective"):  # on or off by what else was asked for, or by the model
             assert f"--no-{row[2:]}" in text
         elif isinstance(default, bool):
             assert (f"--no-{row[2:]}" in text) is default, f"{row} is {'on' if default else 'off'} by default"
@@ -239,7 +240,7 @@ def test_readmes_table_has_every_setting_with_its_default() -> None:
 def test_every_option_reaches_its_setting(name: str) -> None:
     """The words of the command line and the variable's text give the same value."""
     option, default = OPTIONS[name], getattr(Settings(), name)
-    if isinstance(default, bool) or name == "replay":
+    if isinstance(default, bool) or name in ("replay", "selective"):
         words, text = [f"--no-{flag(name)[2:]}" if default else flag(name)], str(int(not default))
     else:
         text = option.takes[0] if isinstance(option.takes, tuple) else GIVEN.get(name, "0.5")

@@ -65,10 +65,17 @@ class Method:
         """The signal that decisions hang on; "" where recomputes are placed, nothing is skipped, or none is wanted."""
         return "" if self.placed or not self.policy.active or self.signal == "none" else self.signal
 
-    @property
-    def selective(self) -> bool:
-        """Whether latent frames that have not started may be left out."""
-        return self.settings.selective and self.policy.active and not self.traits.self_tuned
+    def selective(self, independent: bool) -> bool:
+        """Whether latent frames that have not started are left out.
+
+        Args:
+            independent: none of the others looks at them. Where they do, it changes the video more than skipped steps
+                do (docs/testbeds.md), so it has to be asked for, as keeping keys under full attention is.
+        """
+        wanted = self.settings.selective
+        if wanted is None:
+            wanted = independent or bool(self.settings.frozen and self.settings.frozen.full)
+        return wanted and self.policy.active and not self.traits.self_tuned
 
     @property
     def replays(self) -> bool:
@@ -77,10 +84,9 @@ class Method:
             return self.settings.policy_name == DEFAULT_POLICY and self.settings.thresholds is None
         return self.settings.replay and self.policy.active
 
-    @property
-    def frozen(self) -> FrozenKeys | None:
+    def frozen(self, independent: bool) -> FrozenKeys | None:
         """What keys and values of finished latent frames may take; None: they are forwarded along."""
-        return self.settings.frozen if self.selective and self.level == "velocity" else None
+        return self.settings.frozen if self.selective(independent) and self.level == "velocity" else None
 
     @property
     def per_slot(self) -> bool:

@@ -125,7 +125,9 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
                 frames, options.steps, ar_step=options.ar_step, pre_ready=ready, block=options.causal_block_size
             )
             schedule = Schedule.of(
-                progress.table(make(options.steps, options.shift)), selective=method.selective, widths=widths
+                progress.table(make(options.steps, options.shift)),
+                selective=method.selective(_block(options) > 0),
+                widths=widths,
             )
             freezing, remark = _freezing(options, method, shape, schedule, branches)
             remarks += [remark] * bool(remark)
@@ -143,12 +145,18 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     return Job(tuple(parts), method, method.signal, kept, again, feature, tuple(remarks))
 
 
+def _block(options: argparse.Namespace) -> int:
+    """Latent frames of a causal block; 0 under full attention."""
+    causal = options.causal_block_size > 1 if options.host == DIFFUSERS else options.causal_attention
+    return options.causal_block_size if causal else 0
+
+
 def _freezing(
     options: argparse.Namespace, method: Method, shape: wan.WanShape, schedule: Schedule, branches: int
 ) -> tuple[Freezing | None, str]:
     """Which finished latent frames keep their keys and values, as in a run (see `patch/planning.py`); and a remark."""
-    wanted, own = method.frozen, options.host == DIFFUSERS
-    block = options.causal_block_size if (options.causal_block_size > 1 if own else options.causal_attention) else 0
+    block, own = _block(options), options.host == DIFFUSERS
+    wanted = method.frozen(block > 0)
     if wanted is None or not (block or wanted.full):
         return None, ""
     itemsize = getattr(torch, options.dtype).itemsize

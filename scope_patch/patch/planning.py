@@ -79,8 +79,9 @@ class Planning:
             read.check()
         except ValueError as problem:
             raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
-        schedule = Schedule.of(read, selective=self.method.selective, widths=self._widths)
-        if schedule.intervals != schedule.baseline and schedule.selective and not self.host.independent(self.model):
+        independent = self.host.independent(self.model)
+        schedule = Schedule.of(read, selective=self.method.selective(independent), widths=self._widths)
+        if schedule.intervals != schedule.baseline and schedule.selective and not independent:
             self.record.remark(SHORTER_CLIP)
         if self.method.settings.widths is None and self._widths.limited:
             self.record.remark(told(self._widths.most or 1))
@@ -125,7 +126,7 @@ class Planning:
     def _room(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
         """What there is room for. Raises AttributeError and the like where the model is not what the host's file
         says."""
-        keys, wanted = self.host.keys, self.method.frozen
+        keys, wanted = self.host.keys, self.method.frozen(self.host.independent(self.model))
         if keys is None or wanted is None:
             return None
         block = keys.block(self.model)
