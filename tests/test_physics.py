@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     pytest.importorskip("diffusers")
     sys.path.insert(0, str(EXAMPLES))
     try:
-        from benchmark.prompts import PHYSICS
+        from benchmark.prompts import PHYSICS, PHYSICS_FIRST
         from demo_model.text import split_prompt
         from demo_model.training_pictures import SCENES
         from physics import picture, scenes, words
@@ -53,7 +53,7 @@ def test_bodies_stay_in_the_picture_and_do_not_come_to_rest():
 
 def test_every_caption_is_understood():
     captions = [scenes.random_scene(seed).caption for seed in range(200)]
-    for caption in [*captions, *PHYSICS, *SCENES]:
+    for caption in [*captions, *PHYSICS_FIRST, *PHYSICS, *SCENES]:
         known, unknown = split_prompt(caption, words.KNOWN)
         assert unknown == [], caption
         assert len(known) > 3

@@ -30,11 +30,14 @@ PROMPTS = (
     "a big yellow disc and a magenta square",
     "a white triangle and a red ring moving right",
 )
-PHYSICS = (
+PHYSICS_FIRST = (
     "a red ball bounces and a blue box slides, on grass by day",
     "a yellow pendulum swings, on sand by night moving left",
     "a white box tumbles and a red wheel rolls, on tiles by day moving right",
     "a blue ball rolls and a yellow pendulum swings, on grass by day moving left",
+)
+"""Of the first tables of the physics testbeds, by which defaults were decided (docs/testbeds.md): in none since."""
+PHYSICS = (
     "a yellow wheel rolls, on tiles by night",
     "a red box slides and a white ball bounces, on sand by day moving right",
     "a blue pendulum swings and a red box tumbles, on sand by day",
@@ -48,7 +51,7 @@ PHYSICS = (
     "a white pendulum swings and a blue wheel rolls, on tiles by night moving left",
     "a blue ball bounces, on tiles by day",
 )
-"""Of the physics testbeds. Nothing was ever chosen on those, so they have no other prompts."""
+"""Of the physics testbeds: on these nothing was ever chosen."""
 CALIBRATION = (
     "a green ring and a blue disc",
     "a red disc moving left",
