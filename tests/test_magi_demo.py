@@ -1,4 +1,7 @@
-"""The small MAGI-1: its forward is upstream's, its levels are the sampler's, and it trains by its command."""
+"""The small MAGI-1: its forward is upstream's, its levels are the sampler's, it trains by its command, and it runs.
+
+It runs in the fake's loop (trained_magi.py), as in upstream's, and under us.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
+from hosting import Count
+
+import scope_patch
 
 sys.path.insert(0, str(ROOT / "examples"))
 pytest.importorskip("safetensors", reason="needs the demo extra: safetensors")
+
+import trained_magi
 
 from magi_demo import levels
 from magi_demo.model import Sizes, VideoDiT
@@ -79,3 +87,44 @@ def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
         kept = json.loads((tmp_path / "weights" / "training.json").read_text())
         assert kept["step"] == steps and kept["curve"][-1]["held_out"] > 0
     assert (tmp_path / "weights" / "loss_curve.png").exists()
+
+
+@pytest.mark.upstream
+def test_in_the_loop_of_the_fake_it_is_upstream(run_python, upstream, tmp_path):
+    """Fake loop and our forward against official loop and official model: same weights, noise, caption and prefix."""
+    file = tmp_path / "official.pt"
+    done = run_python(ROOT / "tests" / "trained_magi.py", upstream("MAGI-1"), file, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    errors = {}  # of rounding: upstream's shims sum in another order
+    for name, expected in torch.load(file).items():
+        case = dict(trained_magi.CASES[name])
+        prefix = case.pop("prefix_frames", 0)
+        latents = trained_magi.generate(trained_magi.make_model(**case), prefix)
+        errors[name] = float((latents - expected).norm() / expected.norm())
+    assert errors.keys() == trained_magi.CASES.keys() and max(errors.values()) < 1e-3, errors
+
+
+@pytest.fixture(scope="module")
+def film():
+    """(model, what it makes unpatched, what really ran for that)"""
+    model = trained_magi.make_model(cfg=3, steps=16, num_frames=48)
+    with Count(model) as count:
+        return model, trained_magi.generate(model), count
+
+
+def test_under_us_it_is_itself_where_nothing_is_skipped(film):
+    model, expected, ran = film
+    with Count(model) as count, scope_patch.patched(model, strict=True, policy="never") as run:
+        assert torch.equal(trained_magi.generate(model), expected)
+    assert run.report["status"] == "applied" and (count.forwards, count.frames) == (ran.forwards, ran.frames)
+
+
+def test_under_us_it_runs_with_half_the_work(film):
+    model, _, ran = film
+    with Count(model) as count, scope_patch.patched(model, strict=True, target_speedup=2) as run:
+        latents = trained_magi.generate(model)
+    (generation,) = run.report["generations"]
+    (segment,) = generation["segments"]
+    assert run.report["status"] == "applied" and generation["finished"] and latents.isfinite().all()
+    assert generation["forwards"]["run"] == count.forwards < generation["forwards"]["baseline"] == ran.forwards
+    assert segment["slots_computed"] == count.frames < 0.6 * ran.frames

@@ -51,6 +51,17 @@ class Norm(nn.Module):
         return F.layer_norm(x.float(), self.weight.shape, self.weight + 1, self.bias, EPS)
 
 
+class TimeEmbedder(nn.Module):
+    def __init__(self, size: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(WAVES, size), nn.SiLU(), nn.Linear(size, size))
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        """[..., size] of times, 0 (noise) to 1 (clean)."""
+        angle = t[..., None] * 10000.0 ** (-torch.arange(WAVES // 2) / (WAVES // 2)) * TIMESTEPS
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
+
+
 def holder(**modules: nn.Module) -> nn.Module:
     """A module that only names its parts."""
     module = nn.Module()
@@ -103,11 +114,12 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
     return (weights.flatten(2, 3) @ v).unflatten(2, q.shape[2:4])
 
 
-def block_forward(layer, x, condition, context, sees, reads, rope, dtype) -> torch.Tensor:
+def block_forward(layer, x, condition, context, sees, reads, rope, dtype, remember=None) -> torch.Tensor:
     """One layer on x [B, K chunks, tokens a chunk, hidden].
 
     condition [B, K, C], context [B, L, hidden]; sees [B, K, N] and reads [B, K, L] are added to scores; matrices are
-    multiplied in `dtype`, and all else is float32.
+    multiplied in `dtype`, and all else is float32. `remember` gets the chunks' keys and values [B, groups, K tokens, D]
+    and puts those of earlier chunks in front, where `sees` has columns for these.
     """
     attention, mlp = layer.self_attention, layer.mlp
     linear, count = attention.linear_qkv, x.shape[1]
@@ -125,11 +137,13 @@ def block_forward(layer, x, condition, context, sees, reads, rope, dtype) -> tor
     k = rotate(attention.k_layernorm(heads(times(linear.k, y))), *rope).to(dtype)
     v, groups = heads(times(linear.v, y)).transpose(1, 2), k.shape[2]
     q, k = grouped(q, groups), k.transpose(1, 2)
+    if remember is not None:
+        k, v = remember(k, v)
     tokens, own = x.shape[2], []
-    for chunk in range(count):  # no chunk sees a younger one
-        end = (chunk + 1) * tokens
+    for chunk, query in enumerate(q.split(tokens, dim=3)):  # no chunk sees a younger one
+        end = k.shape[2] - (count - 1 - chunk) * tokens
         mask = sees[:, None, None, chunk : chunk + 1, :end]
-        own.append(attend(q[..., chunk * tokens : end, :], k[:, :, :end], v[:, :, :end], mask))
+        own.append(attend(query, k[:, :, :end], v[:, :, :end], mask))
     q = grouped(attention.q_layernorm_xattn(heads(times(linear.qx, y))).to(dtype), groups)
     k, v = heads(times(attention.linear_kv_xattn, context)).unflatten(2, (groups, 2)).unbind(3)
     k, v = attention.k_layernorm_xattn(k).to(dtype).transpose(1, 2), v.transpose(1, 2)
@@ -150,8 +164,7 @@ class VideoDiT(nn.Module):
         self.sizes = sizes = sizes or Sizes()
         hidden, condition = sizes.hidden_size, int(sizes.hidden_size * sizes.cond_hidden_ratio)
         self.x_embedder = nn.Conv3d(16, hidden, (1, 2, 2), (1, 2, 2), bias=False)
-        waves = nn.Sequential(nn.Linear(WAVES, condition), nn.SiLU(), nn.Linear(condition, condition))
-        self.t_embedder = holder(mlp=waves)
+        self.t_embedder = TimeEmbedder(condition)
         self.y_embedder = holder(
             y_proj_xattn=nn.Sequential(nn.Linear(sizes.caption_channels, hidden), nn.SiLU()),
             y_proj_adaln=nn.Sequential(nn.Linear(sizes.caption_channels, condition)),
@@ -178,11 +191,6 @@ class VideoDiT(nn.Module):
         nn.init.zeros_(self.final_linear.linear.weight)
         low_pass_(self)
 
-    def embed_time(self, t: torch.Tensor) -> torch.Tensor:
-        """[..., C] of times, 0 (noise) to 1 (clean)."""
-        angle = t[..., None] * 10000.0 ** (-torch.arange(WAVES // 2) / (WAVES // 2)) * TIMESTEPS
-        return self.t_embedder.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
-
     def rope_tables(self, frames: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(cosines, sines), [N, 1, R]. Frames count from the clip's first: only distances matter."""
         # Upstream stretches height and width as if there were 16 x 16 tokens, measured from the middle.
@@ -203,7 +211,8 @@ class VideoDiT(nn.Module):
             text: [B, L, channels], of which `lengths` [B] tokens count.
             reads_text: [B, K] bool: cross-attention to the text, or else to the null caption.
             says_text: [B, K] bool: which of the two single tokens is added to the time (text, no text).
-            sees: [B, K, K] bool: [b, i, j], chunk i reads chunk j's keys; j <= i, and itself always.
+            sees: [B, K, K] bool: [b, i, j], chunk i reads chunk j's keys; j <= i, and itself always. [B, K, H + K]
+                where `block_forward` puts the keys of H earlier chunks in front.
         """
         x = self.x_embedder(x)
         batch, _, frames, height, width = x.shape
@@ -211,18 +220,19 @@ class VideoDiT(nn.Module):
         x = x.flatten(2).transpose(1, 2).unflatten(1, (-1, tokens))
         null = self.y_embedder.null_caption_embedding
         single = torch.where(says_text[..., None], null[-2], null[-1])
-        condition = self.embed_time(t) + self.y_embedder.y_proj_adaln(single)
+        condition = self.t_embedder(t) + self.y_embedder.y_proj_adaln(single)
         context = torch.cat([text.float(), null[:NULL_TOKENS].expand(batch, -1, -1)], dim=1)
         context = self.y_embedder.y_proj_xattn(context)
         words = torch.arange(text.shape[1]) < lengths[:, None]
         reads = torch.cat(
             [reads_text[:, :, None] & words[:, None], ~reads_text[:, :, None].expand(-1, -1, NULL_TOKENS)], dim=-1
         )
+        before = (sees.shape[2] - sees.shape[1]) * CHUNK
         sees, reads = (
             torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
             for mask in (sees.repeat_interleave(tokens, dim=2), reads)
         )
-        rope = self.rope_tables(frames, height, width)
+        rope = tuple(table[before * height * width :] for table in self.rope_tables(before + frames, height, width))
         for layer in self.videodit_blocks.layers:
             x = block_forward(layer, x, condition, context, sees, reads, rope, dtype)
         x = self.final_linear.linear(self.videodit_blocks.final_layernorm(x)).flatten(1, 2)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+NULL_TOKENS = 50  # of the null caption, that are read
+
 
 @dataclass(frozen=True)
 class InferenceInput:
@@ -30,7 +32,8 @@ def extract_feature_for_inference(model, prefix_video, caption_embs, emb_masks):
     frames = config.num_frames // config.temporal_downsample_factor + prefix
     chunks, clean = math.ceil(frames / config.chunk_width), prefix // config.chunk_width
     null = model.y_embedder.null_caption_embedding[None, None].repeat(1, chunks, 1, 1)
-    null_masks = torch.ones(1, chunks, emb_masks.size(1), dtype=emb_masks.dtype)
+    null_masks = torch.zeros(1, chunks, emb_masks.size(1), dtype=emb_masks.dtype)
+    null_masks[:, :, :NULL_TOKENS] = 1
     captions = torch.cat([null[:, :clean], caption_embs.repeat(1, chunks - clean, 1, 1)], dim=1)
     caption_masks = emb_masks[:, None].repeat(1, chunks, 1)
     caption_masks[:, :clean] = 0
