@@ -39,6 +39,7 @@ def sample(model: torch.nn.Module, prompt: str, num_frames: int = 96, seed: int 
 
     asked = replace(DEFAULTS, num_frames=num_frames, seed=seed, **options)
     host.reconfigure(model, asked)
+    model.engine_config.distill = False  # without guidance upstream's configuration is that of a distilled model
     text = encode([prompt])
     caption = torch.zeros(1, 1, model.model_config.caption_max_length, text.shape[-1])
     caption[0, 0, : text.shape[1]] = text
