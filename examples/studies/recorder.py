@@ -1,4 +1,4 @@
-"""Trajectories of the unpatched demo model: what went into the DiT at every iteration, and what came out."""
+"""Trajectories of the unpatched small models: what went into the DiT at every iteration, and what came out."""
 
 from __future__ import annotations
 
@@ -63,3 +63,33 @@ def record(pipe, prompt: str, **options) -> tuple[Recorder, Tensor]:
     with Recorder(pipe) as run:
         latents = pipeline.sample(pipe, prompt, **options)
     return run, latents
+
+
+def record_magi(film, prompt: str, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """(noise levels [steps], velocities [steps, elements]) of every chunk in every stage of the official loop.
+
+    A stage is the steps between two changes of the window: there others are seen, and guidance changes.
+    """
+    import torch
+
+    model, found = film.dit, {}
+    whole, stage = model.forward_dispatcher, 0
+
+    def forward(x, timestep, *args, **named):
+        nonlocal stage
+        out = whole(x, timestep, *args, **named)
+        first = int(named["fwd_extra_1st_chunk"])  # a finished chunk goes along
+        stage += (named["slice_point"] + first, named["range_num"]) != forward.window
+        forward.window = named["slice_point"] + first, named["range_num"]
+        parts = out[0].unflatten(1, (-1, named["chunk_width"])).transpose(0, 1)[first:]
+        for chunk, (t, velocity) in enumerate(zip(timestep[0, first:], parts, strict=True), start=forward.window[0]):
+            found.setdefault((chunk, stage), []).append((1 - t.double(), velocity.flatten().double()))
+        return out
+
+    forward.window = (-1, -1)
+    model.forward_dispatcher = forward
+    try:
+        film.sample(prompt, seed=seed)
+    finally:
+        del model.forward_dispatcher
+    return [tuple(map(torch.stack, zip(*steps, strict=True))) for steps in found.values()]
