@@ -23,7 +23,6 @@ def main() -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, default=Path("out"))
     p.add_argument("--weights", type=Path, default=HERE / "magi_demo" / "weights")
-    p.add_argument("--sheet", type=Path, help="one contact sheet of all films, and no films")
     args = p.parse_args()
 
     from demo_model import pipeline
@@ -38,9 +37,6 @@ def main() -> None:
         latents = sample(model, prompt, args.frames, args.seed + number, steps=args.steps, cfg=args.guidance)
         rows.append((prompt, pipeline.frames(vae, latents)[0]))
         print(f"{prompt}: {time.perf_counter() - begin:.1f} s", flush=True)
-    if args.sheet:
-        contact_sheet(rows).save(args.sheet, optimize=True)
-        return
     args.out.mkdir(parents=True, exist_ok=True)
     for number, (prompt, film) in enumerate(rows):
         name = f"{number:02}-{re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')}"

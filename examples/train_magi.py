@@ -49,7 +49,9 @@ def main() -> None:
         check()
     import torch
 
+    from magi_cpu.host import UPSTREAM
     from magi_demo.model import Sizes
+    from magi_demo.sampling import draw_contact_sheet
     from magi_demo.train_dit import Trainer
     from training import draw_loss_curve, train
 
@@ -71,6 +73,10 @@ def main() -> None:
     if "pictures" in args.stages:
         curve = json.loads((args.weights / "training.json").read_text())["curve"]
         draw_loss_curve(curve, args.weights / "loss_curve.png")
+        if (UPSTREAM / "MAGI-1").is_dir():
+            draw_contact_sheet(args.weights, HERE / "physics" / "weights", args.weights / "contact_sheet.png")
+        else:
+            print(f"no contact sheet: no clone of github.com/SandAI-org/MAGI-1 in {UPSTREAM}", file=sys.stderr)
 
 
 if __name__ == "__main__":

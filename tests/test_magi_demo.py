@@ -81,6 +81,7 @@ def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
     for name in ("latents.pt", "held_out.pt"):
         torch.save(data, tmp_path / name)
     command = [COMMAND, "--cache", tmp_path, "--weights", tmp_path / "weights", "--no-compile", "--float32"]
+    command += ["--stages", "dit"]
     for steps, more in ((3, []), (5, ["--resume"])):
         done = run_python(*command, "--layers", "1", "--steps", str(steps), *more, cwd=tmp_path, timeout=300)
         assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,12 +22,25 @@ DEFAULTS = host.Options(num_frames=96, steps=64, cfg=3, sizes=asdict(Sizes()))
 def load(weights: Path = WEIGHTS, clone: Path | None = None) -> torch.nn.Module:
     """Upstream's VideoDiTModel with the trained weights, in float32.
 
-    Exits with a sentence where there is no clone.
+    Exits with a sentence where there is no clone, or are no weights.
     """
+    if not (weights / FILE).exists():
+        sys.exit(f"no weights in {weights}: python examples/train_magi.py trains them")
     host.prepare(clone)
     model = host.build(DEFAULTS, clone)
     model.load_state_dict(load_file(weights / FILE))
     return model.eval().requires_grad_(False)
+
+
+def draw_contact_sheet(weights: Path, vae: Path, path: Path) -> None:
+    """One video a prompt of the physics model's sheet."""
+    from demo_model import pipeline
+    from demo_model.pictures import contact_sheet
+    from demo_model.training_pictures import SCENES
+
+    model, decoder = load(weights), pipeline.load_vae(vae)
+    films = [(prompt, sample(model, prompt, seed=seed)) for seed, prompt in enumerate(SCENES)]
+    contact_sheet([(prompt, pipeline.frames(decoder, film)[0]) for prompt, film in films]).save(path, optimize=True)
 
 
 def sample(model: torch.nn.Module, prompt: str, num_frames: int = 96, seed: int = 0, **options) -> torch.Tensor:
