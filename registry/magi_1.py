@@ -52,7 +52,6 @@ HOST = Host(
     presets={"slow": 2.66, "fast": 3.32},
     # Of the expected change: with 12 or 16 steps the paper's speed-ups would leave one forward a stage (docs/magi.md).
     preset_limit=0.15,
-    placement="threshold",
     signal="expected",
     feature=magi.feature,
 )

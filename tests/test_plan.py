@@ -106,7 +106,7 @@ def test_what_cannot_be_reached_is_said(capsys):
 
 def planner(schedule, each=False, **more):
     """A planner of one schedule on the expected change; a forward costs its slots."""
-    method = method_of(Settings(**more), HostDefaults({}, "threshold", per_slot=each, hold_if_short=each))
+    method = method_of(Settings(placement="threshold", **more), HostDefaults({}, per_slot=each, hold_if_short=each))
     return Planner(method, schedule, lambda iteration, slots: float(slots[1] - slots[0]))
 
 
@@ -175,7 +175,7 @@ def test_the_papers_fast_setting_comes_out():
 def test_presets_stop_where_few_steps_leave_little():
     tiny = fake_magi()
     model = tiny.make_model(num_steps=16)
-    with scope_patch.patched(model, preset="fast") as run:
+    with scope_patch.patched(model, preset="fast", placement="threshold") as run:
         tiny.generate(model)
     (plan,) = check(run)
     assert plan["bound"] and plan["thresholds"] == [0.0, 0.15] and plan["speedup"] < 3

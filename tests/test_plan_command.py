@@ -8,7 +8,7 @@ import pytest
 
 from scope_patch.cli import main
 
-PAPER = ["--num-frames=257", "--overlap-history=17", "--ar-step=5", "--causal-block-size=5", "--steps=50"]
+PAPER = "--num-frames=257 --overlap-history=17 --ar-step=5 --causal-block-size=5 --steps=50 --selective".split()
 MODEL = {
     "num_layers": 34, "hidden_size": 3072, "ffn_hidden_size": 12288, "num_attention_heads": 24, "num_query_groups": 8,
     "kv_channels": 128, "patch_size": 2, "t_patch_size": 1, "in_channels": 16, "out_channels": 16,

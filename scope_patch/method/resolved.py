@@ -23,7 +23,6 @@ class HostDefaults:
 
     Attributes:
         presets: name -> speed-up of the DiT's work.
-        placement: how recomputes are chosen unless the user says otherwise, "error" or "threshold".
         limit: the highest predict threshold that a preset may take to get there, in units of the host's own signal.
         per_slot: slots (chunks of a moving window) can be forwarded one by one, the older ones first.
         hold_if_short: too few points to predict are enough to repeat the last velocity.
@@ -32,7 +31,6 @@ class HostDefaults:
     """
 
     presets: Mapping[str, float]
-    placement: str = "error"
     limit: float = EVERYTHING
     per_slot: bool = False
     hold_if_short: bool = False
@@ -129,15 +127,13 @@ def method_of(settings: Settings, defaults: HostDefaults) -> Method:
         predictors.create(wanted.predictor or settings.predictor),
         settings.level or wanted.level,
         settings.signal or wanted.signal or defaults.signal,
-        _placed(settings, defaults),
+        _placed(settings),
     )
 
 
-def _placed(settings: Settings, defaults: HostDefaults) -> bool:
+def _placed(settings: Settings) -> bool:
     if settings.thresholds is not None or settings.policy_name != DEFAULT_POLICY:
         return False
     if settings.placement is not None:
         return settings.placement == "error"
-    if settings.signal is not None:
-        return False
-    return settings.profile is not None or defaults.placement == "error"
+    return settings.signal is None

@@ -160,10 +160,8 @@ class Host:
             itself. Empty: none. None: it does not say, and groups are looked for. What wraps or replaces parts of the
             DiT (FSDP, `use_usp`) is seen on every host (`sharing`).
         presets: name -> speed-up of the DiT's work that is aimed at.
-        preset_limit: the highest predict threshold that a preset may take to get there; a target that the user names
-            has no such limit.
-        placement: how recomputes are chosen for a speed-up unless the user says otherwise: "error" (placed where
-            skipping would err most) or "threshold" (by thresholds on the signal).
+        preset_limit: the highest predict threshold that a preset may take to get there, where thresholds decide; a
+            target that the user names has no such limit.
         signal: what thresholds look at unless the user says otherwise: "timestep" or "expected".
         feature: (pipeline, section, DiT) -> the timestep signal, timesteps [n] -> features [n, ...]; None: it is traced
             out of the forward.
@@ -194,7 +192,6 @@ class Host:
     ranks: Callable[[Any], Sequence[int]] | None = None
     presets: Mapping[str, float] = field(default_factory=lambda: PRESETS)
     preset_limit: float = math.inf
-    placement: str = "error"
     signal: str = ""
     feature: Callable[[Any, int, Any], Callable[[Any], Any]] | None = None
 
@@ -247,7 +244,6 @@ class Host:
 
         return HostDefaults(
             self.presets,
-            self.placement,
             self.preset_limit,
             per_slot=self.moving,
             hold_if_short=self.moving,
