@@ -139,17 +139,11 @@ def all_methods(host: str, video: dict[str, int], fewer: dict[int, dict[str, int
 
 
 def magi() -> list[Point]:
-    """Every method that the official MAGI-1 loop takes; ours decided in all the ways there are."""
+    """Every method that the official MAGI-1 loop takes; thresholds chunk by chunk, and for the whole window."""
     fewer = {aim: {"steps": steps} for aim, steps in {2: 32, 3: 20, 4: 16, 8: 8}.items()}
-    rules = {
-        "scope, placed": {"placement": "error"},
-        "scope, thresholds": {"placement": "threshold"},
-        "scope, thresholds, a window": {"placement": "threshold", "per_chunk": False},
-    }
-    points = [point for point in all_methods("magi", {}, fewer) if point.method not in rules]
-    return points + [
-        Point(name, f"target {x}", {**settings, "target_speedup": x}, host="magi")
-        for name, settings in rules.items()
+    window = {"placement": "threshold", "per_chunk": False}
+    return all_methods("magi", {}, fewer) + [
+        Point("scope, thresholds, a window", f"target {x}", {**window, "target_speedup": x}, host="magi")
         for x in (2, 3, 4, 5, 6)
     ]
 
