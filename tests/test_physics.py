@@ -18,7 +18,9 @@ with warnings.catch_warnings():
     pytest.importorskip("diffusers")
     sys.path.insert(0, str(EXAMPLES))
     try:
+        from benchmark.hosts import HOSTS
         from benchmark.prompts import PHYSICS, PHYSICS_FIRST
+        from benchmark.suites import SUITES
         from demo_model.text import split_prompt
         from demo_model.training_pictures import SCENES
         from physics import picture, scenes, words
@@ -71,3 +73,12 @@ def test_trained_from_nothing_by_its_command(run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "weights" / "dit" / "training.json").read_text())["step"] == 2
     assert (tmp_path / "weights" / "vae" / "config.json").exists()
+
+
+def test_every_suites_host_has_its_weights_and_prompts():
+    for name, suite in SUITES.items():
+        for host in {point.host for point in suite.points}:
+            found = HOSTS[host or "demo"]
+            assert len(found.filmed) >= suite.prompts, name
+            assert list(found.dit.glob("*.safetensors")) and list(found.vae.glob("*.safetensors")), name
+    assert not set(PHYSICS) & set(PHYSICS_FIRST)
