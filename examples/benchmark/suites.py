@@ -113,11 +113,15 @@ def length() -> list[Point]:
     ]
 
 
-def predictors() -> list[Point]:
+def predictors(host: str = "") -> list[Point]:
     names = ("hold", "taylor1", "taylor2", "momentum", "auto")
     cases = {f"at most {most} skips": {**PREDICT, "max_skip": most} for most in (1, 2, 3, 5)}
     cases |= {f"target {x}": {"target_speedup": x} for x in (3, 4)}
-    return [Point(name, case, {**settings, "predictor": name}) for case, settings in cases.items() for name in names]
+    return [
+        Point(name, case, {**settings, "predictor": name}, host=host)
+        for case, settings in cases.items()
+        for name in names
+    ]
 
 
 def all_methods(host: str, video: dict[str, int], fewer: dict[int, dict[str, int]]) -> list[Point]:
@@ -251,6 +255,9 @@ SUITES = {
         "The third model, in the official MAGI-1 loop with guidance, every method.",
         tuple(magi()), seeds=2, figure=True,
         notes="Reduced steps: a quarter of them each stage, and not 12, which upstream takes for a distilled model.",
+    ),
+    "physics-predictors": Suite(
+        "The second model: predictors, each on the same forwards.", tuple(predictors("physics"))
     ),
     "physics-selective": Suite(
         "The second model: forwarding only latent frames under way, under full attention.", tuple(selective("physics"))
