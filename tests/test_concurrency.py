@@ -371,7 +371,7 @@ def test_an_interval_that_was_read_once_and_kept():
 def test_removal_in_the_middle_of_a_generation():
     """From then on the host is alone: its own intervals, all forwards."""
     pipe = official()
-    handle = scope_patch.apply(pipe, **ALWAYS_PREDICT)
+    handle = scope_patch.apply(pipe, **ALWAYS_PREDICT, selective=True)
     nested = Nesting(pipe.transformer, 5, handle.remove)
     made = generate(pipe)
     (record,) = handle.run.generations
