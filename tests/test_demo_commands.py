@@ -70,3 +70,14 @@ def test_official_class_gives_the_same_output(run_python, upstream):
     done = run_python(*command, env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "block-causal, float32" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.upstream
+def test_official_loop_gives_the_same_latents(run_python, upstream):
+    """Of the physics model: a staircase, all in step, three segments."""
+    clone = upstream("SkyReels-V2")
+    command = [EXAMPLES / "studies" / "to_official.py", "--loop"]
+    done = run_python(*command, env={"SCOPE_PATCH_UPSTREAM": str(clone.parent)}, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert done.stdout.count("latents of") == 3

@@ -27,6 +27,7 @@ from magi_demo.model import Sizes, VideoDiT
 COMMAND = ROOT / "examples" / "train_magi.py"
 
 
+@pytest.mark.long
 @pytest.mark.upstream
 def test_the_forward_and_the_names_are_those_of_upstream(run_python, upstream):
     """Strict loading both ways, then every forward of two runs of the official loop; check.py."""
@@ -91,6 +92,7 @@ def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
     assert (tmp_path / "weights" / "loss_curve.png").exists()
 
 
+@pytest.mark.long
 @pytest.mark.upstream
 def test_in_the_loop_of_the_fake_it_is_upstream(run_python, upstream, tmp_path):
     """Fake loop and our forward against official loop and official model: same weights, noise, caption and prefix."""
