@@ -130,8 +130,11 @@ def test_the_models_dimensions_come_from_its_configuration(pipeline, official, t
 def test_magi(tmp_path):
     """Its own signal is known anyway; the timestep signal needs the weights, which lie in upstream's folder."""
     options = {"config": magi_config(tmp_path), "target_speedup": 2}
-    assert told("magi-1", **options, num_frames=96, steps=16)["signal"] == "expected change of the latents"
-    options |= {"signal": "timestep", "num_frames": 96, "steps": 16}
+    short = {"num_frames": 96, "steps": 16}
+    assert told("magi-1", **options, **short)["signal"] == "noise levels"
+    by_thresholds = told("magi-1", **options, **short, placement="threshold")
+    assert by_thresholds["signal"] == "expected change of the latents"
+    options |= {"signal": "timestep", **short}
     assert not told("magi-1", **options)["exact"]
     folder = tmp_path / "load" / "inference_weight"
     folder.mkdir(parents=True)

@@ -104,7 +104,7 @@ def test_ranges_say_what_the_mask_says(mask, frames):
 
 def test_a_run_records_what_is_drawn():
     pipe = fake_pipeline()
-    with scope_patch.patched(pipe, **ALWAYS_PREDICT) as run:
+    with scope_patch.patched(pipe, **ALWAYS_PREDICT, selective=True) as run:
         pipe("a disc")
     (made,) = drawn(run.report)
     assert made.frames == 25 and made.columns[0] == "R" * 5 + "." * 20
