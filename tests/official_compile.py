@@ -40,9 +40,10 @@ def main():
     official.torch = torch
     torch.set_num_threads(1)
     upstream = official.import_upstream(sys.argv[1])
+    asked = {**official.PREDICT, "selective": True}  # several widths, under full attention too
     for dynamic in (False, None):
         unpatched, own, _ = compilations(official, upstream, dynamic, None)
-        patched, breaks, generation = compilations(official, upstream, dynamic, official.PREDICT)
+        patched, breaks, generation = compilations(official, upstream, dynamic, asked)
         (segment,) = generation["segments"]
         widths = {end - start for start, end in segment["intervals"]}
         told = {"dynamic": dynamic, "unpatched": unpatched, "patched": patched, "widths": len(widths)}
