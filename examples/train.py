@@ -54,15 +54,18 @@ def main() -> None:
     log = partial(print, flush=True)
     stages = args.stages or ("vae", "latents", "dit", "pictures")
     clips, held_out = args.cache / "latents.pt", args.cache / "held_out.pt"
-    attention = train_dit.FULL if args.model == "physics" else train_dit.BLOCK_CAUSAL
     if args.model == "physics":
         from physics.picture import drawn_scene as draw
         from physics.scenes import LATENT_FRAMES
         from physics.words import encode
+
+        attention = train_dit.FULL
     else:
         from demo_model.clips import drawn_clip as draw
         from demo_model.latents import LATENT_FRAMES
         from demo_model.text import encode_prompts as encode
+
+        attention = train_dit.BLOCK_CAUSAL
     if "vae" in stages:
         trained = train_vae.train_vae(args.vae_steps, draw, log, held_out=args.held_out)
         trained.half().save_pretrained(args.weights / "vae")

@@ -1,4 +1,4 @@
-"""Our small models as what a harness runs: a function in this process, with the DiT's work counted by hooks."""
+"""Our small models as what a harness runs: a function in this process, with the DiT's work counted as it runs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Demo:
         threads: of torch.
     """
 
-    name = "small models of ours (examples/demo_model, examples/physics)"
+    name = "small models of ours (examples/demo_model, examples/physics, examples/magi_demo)"
     measured = (
-        "counted in the run by hooks: matrix products, and attention where its mask lets it through (with the masked "
+        "counted as torch ran it: matrix products, and attention where its mask lets it through (with the masked "
         "pairs, which torch computes too, narrower forwards would save more)"
     )
     clock = "in CPU time, which other load on the machine moves less than the clock's"

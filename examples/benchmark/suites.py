@@ -124,8 +124,8 @@ def predictors(host: str = "") -> list[Point]:
     ]
 
 
-def all_methods(host: str, video: dict[str, int], fewer: dict[int, dict[str, int]]) -> list[Point]:
-    """Every method from 2 to 6 times, on another host or for other videos than `main`; `fewer`: steps for each aim."""
+def all_methods(host: str, video: dict[str, int], fewer: list[dict[str, int]]) -> list[Point]:
+    """Every method from 2 to 6 times, on another host or for other videos than `main`; `fewer`: reduced steps."""
     methods = {
         OURS: ({}, (2, 3, 4, 5, 6)),
         "scope, thresholds": (VARIANTS["scope, thresholds"], (2, 3, 4, 5, 6)),
@@ -136,7 +136,7 @@ def all_methods(host: str, video: dict[str, int], fewer: dict[int, dict[str, int
         for name, (settings, aims) in methods.items()
         for x in aims
     ]
-    for steps in fewer.values():
+    for steps in fewer:
         words = ", ".join(f"{value} {STEP_WORDS[key]}" for key, value in steps.items())
         points.append(Point("reduced steps", words, NEVER, steps, video, host))
     return points
@@ -144,7 +144,7 @@ def all_methods(host: str, video: dict[str, int], fewer: dict[int, dict[str, int
 
 def magi() -> list[Point]:
     """Every method that the official MAGI-1 loop takes; thresholds chunk by chunk, and for the whole window."""
-    fewer = {aim: {"steps": steps} for aim, steps in {2: 32, 3: 20, 4: 16, 8: 8}.items()}
+    fewer = [{"steps": steps} for steps in (32, 20, 16, 8)]
     window = {"placement": "threshold", "per_chunk": False}
     return all_methods("magi", {}, fewer) + [
         Point("scope, thresholds, a window", f"target {x}", {**window, "target_speedup": x}, host="magi")
@@ -153,8 +153,8 @@ def magi() -> list[Point]:
 
 
 STEP_WORDS = {"num_inference_steps": "steps", "steps": "steps", "ar_step": "ar_step"}
-STAIRS = {aim: {"num_inference_steps": steps, "ar_step": lag} for aim, (steps, lag) in REDUCED.items()}
-IN_STEP = {aim: {"num_inference_steps": steps} for aim, steps in {2: 25, 3: 16, 4: 12, 5: 10, 6: 8}.items()}
+STAIRS = [{"num_inference_steps": steps, "ar_step": lag} for steps, lag in REDUCED.values()]
+IN_STEP = [{"num_inference_steps": steps} for steps in (25, 16, 12, 10, 8)]
 
 
 def selective(*hosts: str) -> list[Point]:
