@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--muon-lr", type=float, default=8e-3)
     p.add_argument("--adamw-lr", type=float, default=2e-3)
     p.add_argument("--shortest-wave", type=float, default=None, help="timesteps; 0 keeps the time embedding as it is")
-    p.add_argument("--resume", action="store_true", help="go on from the state in --cache")
+    p.add_argument("--resume", action="store_true", help="go on from the state in --cache, else from --weights")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--no-compile", action="store_true", help="do without torch.compile (slower by a third)")
     args = p.parse_args()
@@ -80,7 +80,7 @@ def main() -> None:
         trainer = train_dit.Trainer(*data, shortest_wave=wave, compiled=not args.no_compile, attention=attention)
         state = args.cache / "state.pt"
         if args.resume:
-            trainer.resume(state)
+            trainer.resume(state, args.weights / "dit")
         train(trainer, args.weights / "dit", state, args.steps, args.minutes, args.muon_lr, args.adamw_lr, log)
     if "pictures" in stages:
         from demo_model.training_pictures import draw_all

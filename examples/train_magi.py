@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--muon-lr", type=float, default=8e-3)
     p.add_argument("--adamw-lr", type=float, default=2e-3)
     p.add_argument("--layers", type=int, help="fewer or more than those of the model that is kept: for trying out")
-    p.add_argument("--resume", action="store_true", help="go on from the state in --cache")
+    p.add_argument("--resume", action="store_true", help="go on from the state in --cache, else from --weights")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--no-compile", action="store_true", help="do without torch.compile (slower by half)")
     p.add_argument("--float32", action="store_true", help="for a processor that has no units for bfloat16")
@@ -67,7 +67,7 @@ def main() -> None:
         trainer = Trainer(*data, sizes, dtype, compiled=not args.no_compile)
         state = args.cache / "magi_state.pt"
         if args.resume:
-            trainer.resume(state)
+            trainer.resume(state, args.weights)
         log = partial(print, flush=True)
         train(trainer, args.weights, state, args.steps, args.minutes, args.muon_lr, args.adamw_lr, log)
     if "pictures" in args.stages:

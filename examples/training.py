@@ -75,7 +75,20 @@ class Trainer:
         parts = {name: getattr(self, name).state_dict() for name in ("model", "average", "muon", "adamw")}
         torch.save({**parts, "rng": self.rng.get_state(), "step": self.step, "curve": self.curve}, state)
 
-    def resume(self, state: Path) -> None:
+    def read(self, folder: Path) -> dict[str, torch.Tensor]:
+        """The weights that `write` kept, by name."""
+        raise NotImplementedError
+
+    def resume(self, state: Path, weights: Path) -> None:
+        """Go on from the state; where that was not kept, from the weights, optimizers and random numbers begun anew."""
+        if not state.is_file():
+            read = self.read(weights)
+            self.model.load_state_dict(read)
+            self.average.load_state_dict(read)
+            kept = json.loads((weights / "training.json").read_text())
+            self.step, self.curve = kept["step"], kept["curve"]
+            self.rng.manual_seed(self.step)
+            return
         saved = torch.load(state, weights_only=True)
         for name in ("model", "average", "muon", "adamw"):
             getattr(self, name).load_state_dict(saved[name])

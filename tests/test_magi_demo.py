@@ -82,13 +82,15 @@ def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
     for name in ("latents.pt", "held_out.pt"):
         torch.save(data, tmp_path / name)
     command = [COMMAND, "--cache", tmp_path, "--weights", tmp_path / "weights", "--no-compile", "--float32"]
-    for steps, more in ((3, []), (5, ["--resume"])):
+    for steps, more in ((3, []), (5, ["--resume"]), (6, ["--resume"])):
         no_clone = {"SCOPE_PATCH_UPSTREAM": str(tmp_path)}  # a contact sheet takes longer than this training
         done = run_python(*command, "--layers=1", f"--steps={steps}", *more, cwd=tmp_path, env=no_clone, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "no contact sheet" in done.stderr
         kept = json.loads((tmp_path / "weights" / "training.json").read_text())
         assert kept["step"] == steps and kept["curve"][-1]["held_out"] > 0
+        if steps == 5:
+            (tmp_path / "magi_state.pt").unlink()  # from then on only the weights are at hand
     assert (tmp_path / "weights" / "loss_curve.png").exists()
 
 

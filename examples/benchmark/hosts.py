@@ -23,6 +23,7 @@ class Host:
     Attributes:
         dit, vae: folders of weights.
         filmed: prompts; none of them is among those on which a default was chosen.
+        chosen_on: those prompts.
         masked: block-causal, as diffusers has it; otherwise full attention, the official repository's default.
         magi: in the official loop of MAGI-1, from a clone.
     """
@@ -30,6 +31,7 @@ class Host:
     dit: Path
     vae: Path
     filmed: Sequence[str]
+    chosen_on: Sequence[str]
     masked: bool = False
     magi: bool = False
 
@@ -37,10 +39,12 @@ class Host:
 DEMO = "demo"
 _SHAPES, _PHYSICS = EXAMPLES / "demo_model" / "weights", EXAMPLES / "physics" / "weights"
 HOSTS = {
-    DEMO: Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, masked=True),
-    "demo, full attention": Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS),
-    "physics": Host(_PHYSICS / "dit", _PHYSICS / "vae", prompts.PHYSICS),
-    "magi": Host(EXAMPLES / "magi_demo" / "weights", _PHYSICS / "vae", prompts.PHYSICS, magi=True),
+    DEMO: Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, prompts.TUNING, masked=True),
+    "demo, full attention": Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, prompts.TUNING),
+    "physics": Host(_PHYSICS / "dit", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST),
+    "magi": Host(
+        EXAMPLES / "magi_demo" / "weights", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST, magi=True
+    ),
 }
 
 

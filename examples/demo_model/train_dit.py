@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from diffusers import SkyReelsV2Transformer3DModel
 
 import training
 
@@ -110,3 +111,6 @@ class Trainer(training.Trainer):
         half = build_dit()
         half.load_state_dict(self.average.state_dict())
         half.half().save_pretrained(folder)
+
+    def read(self, folder: Path) -> dict[str, torch.Tensor]:
+        return SkyReelsV2Transformer3DModel.from_pretrained(folder).state_dict()

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 import training
 
@@ -72,3 +73,6 @@ class Trainer(training.Trainer):
 
     def write(self, folder: Path) -> None:
         save_model(self.average, folder / FILE)
+
+    def read(self, folder: Path) -> dict[str, torch.Tensor]:
+        return load_file(folder / FILE)
