@@ -33,10 +33,8 @@ class Plans:
 
     def __call__(self, schedule, work, budget, errors, *, max_skip):
         if self.again is None:
-            grown = self._placement.AMPLIFICATION
-            self._placement.AMPLIFICATION = self.random.choice([0.3, 0.8, grown, 2.0])
-            other = self._placement.skip_errors(schedule, self.profile, errors.skipped.shape[1])
-            self._placement.AMPLIFICATION = grown
+            power = self.random.choice([0.3, 0.8, 1.4, 2.0])
+            other = self._placement.skip_errors(schedule, self.profile, errors.skipped.shape[1], power=power)
             made, _ = self._place(schedule, work, budget, other, max_skip=self.random.choice([2, 3, 5, 8, 16]))
             for _ in range(self.random.choice([0, 0, 1, 2])):
                 at, to = self.random.randrange(1, len(made)), self.random.randrange(1, len(made))

@@ -5,6 +5,7 @@ The bound is that of equations 10 to 12 (design §2): the error that skipping an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,12 +20,15 @@ Work = Callable[[int, int], float]
 """(iteration, the recompute before it or -1) -> what recomputing it costs, in any unit."""
 
 SHARE_FLOOR = 0.02
-AMPLIFICATION = 2.0
+LEAST_AMPLIFICATION, AMPLIFICATION = 1.0, 2.0
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
 An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
-decisions are made early, and guidance enlarges them, adds to it. Measured with `examples/studies/sensitivity.py`.
+decisions are made early, and guidance enlarges them, adds to it: see `amplification`. Measured with
+`examples/studies/sensitivity.py`.
 """
+GENTLER = 0.4
+"""By how much the power is less where the bound is less by a factor of e; see `examples/studies/amplification.py`."""
 UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
@@ -51,7 +55,18 @@ class Errors(NamedTuple):
     again: Tensor
 
 
-def skip_errors(schedule: Schedule, profile: Profile, most: int, *, replay: bool = True) -> Errors:
+def amplification(bound: float) -> float:
+    """The power for plans whose error, under the largest, is `bound`: small errors flip no early decision.
+
+    Between LEAST_AMPLIFICATION, which is what arithmetic says, and AMPLIFICATION, from a bound of 1 on.
+    """
+    power = AMPLIFICATION + GENTLER * math.log(max(bound, 1e-9))
+    return min(max(power, LEAST_AMPLIFICATION), AMPLIFICATION)
+
+
+def skip_errors(
+    schedule: Schedule, profile: Profile, most: int, *, replay: bool = True, power: float = AMPLIFICATION
+) -> Errors:
     """The errors of all plans of a schedule.
 
     epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified; delta is what `Distances.miss` says. Where skipped
@@ -60,13 +75,14 @@ def skip_errors(schedule: Schedule, profile: Profile, most: int, *, replay: bool
     Args:
         most: skips in a row at the most, at least 1.
         replay: skipped steps are taken again.
+        power: of the amplification.
     """
     levels, mask = schedule.noise_levels, schedule.mask
     iterations, slots = mask.shape
     following = torch.cat([mask[1:] & mask[:-1], mask.new_zeros(1, slots)])
     to = torch.where(following, torch.cat([levels[1:], levels[-1:]]), 0.0)
     distances = Distances(profile, levels)
-    grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -AMPLIFICATION
+    grows = (1 - levels + SHARE_FLOOR).clamp(min=SHARE_FLOOR) ** -power
     weight = grows * (levels - to).abs() * mask
     entry = _entries(schedule)
     skipped = torch.full((iterations, most, most + 2), torch.inf, dtype=torch.float64)

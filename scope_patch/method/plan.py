@@ -14,7 +14,7 @@ from . import policies, verifying
 from .changes import Changes, Feature, expected, of_feature, unasked
 from .decision import Fold, Policy, StepDecision
 from .frozen import Freezing, narrowed, runs
-from .placement import FURTHEST, FUTILE, TOLERANCE, Placed, place, skip_errors
+from .placement import AMPLIFICATION, FURTHEST, FUTILE, TOLERANCE, Placed, amplification, place, skip_errors
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
@@ -167,15 +167,20 @@ class Planner:
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
 
-        Where that bound says that nothing is gained by skipping so much, less is skipped.
+        Where that bound says that nothing is gained by skipping so much, less is skipped; where it is small, early
+        errors are weighed less, and the plan is made anew.
 
         Raises ValueError for a target below 1.
         """
         wanted = self.baseline / _checked(target)
         most = max(1, min(max_skip, FURTHEST))
-        errors = skip_errors(self.schedule, profile, most, replay=self.method.replays)
-        placed = partial(place, self.schedule, cache(self._after), errors=errors, max_skip=max_skip)
+        errors = partial(skip_errors, self.schedule, profile, most, replay=self.method.replays)
+        under = partial(place, self.schedule, cache(self._after), max_skip=max_skip)
+        placed = partial(under, errors=errors())
         recomputed, error = placed(wanted)
+        power = amplification(error)
+        if power != AMPLIFICATION:
+            recomputed, _ = under(wanted, errors=errors(power=power))
         futile = error > FUTILE
         low, high = wanted, self.baseline
         while futile and high > low * TOLERANCE:
