@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
+from scope_patch.method.frozen import runs
+from scope_patch.method.placement import AMPLIFICATION
 from scope_patch.method.plan import Planner
 from scope_patch.method.profile import assumed
 from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of
@@ -180,3 +182,16 @@ def test_presets_stop_where_few_steps_leave_little():
     (plan,) = check(run)
     assert plan["bound"] and plan["thresholds"] == [0.0, 0.15] and plan["speedup"] < 3
     assert any("on so few steps" in remark for remark in run.report["generations"][0]["remarks"])
+
+
+def test_a_plan_that_errs_little_spends_less_on_the_first_steps(monkeypatch):
+    """At 2 times less; where the error is large, what decides the picture goes first, as it always did."""
+    made = planner(skyreels(ar_step=0))
+
+    def early(target):
+        recomputed = [*map(runs, made.placed(target, 16, assumed()).verdicts)]
+        return sum(recomputed[:25]) / sum(recomputed)
+
+    by_rule = early(2), early(8)
+    monkeypatch.setattr("scope_patch.method.plan.amplification", lambda bound: AMPLIFICATION)
+    assert by_rule[0] < early(2) and by_rule[1] == early(8)

@@ -12,6 +12,7 @@ from functools import partial
 from statistics import fmean
 
 import torch
+
 from trial import Score, Table, Trial, parser
 
 TOKENS = 16  # a latent frame
