@@ -31,6 +31,15 @@ def main(argv: list[str] | None = None) -> int:
         "--only", nargs="+", metavar="METHOD", help="these methods of the suite; tables show all there is"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
+    parser.add_argument(
+        "--carry",
+        type=Path,
+        metavar="LOG",
+        help="take the runs of another version of our code over, whose hash they keep",
+    )
+    parser.add_argument(
+        "--anew", nargs="+", default=(), metavar="METHOD", help="with --carry: not those that have changed since"
+    )
     parser.add_argument("--tables-only", action="store_true", help="table and figure of the runs that are there")
     args = parser.parse_args(argv)
     suite = SUITES[args.suite]
@@ -50,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     with opened(args.out) as log, Progress() as progress:
         maker = Demo(args.out, names, args.threads)
         harness = Harness(maker, log, args.out, previews=False, told=progress.told, distance=lpips.load())
+        if args.carry:
+            carry(args.carry, log, [p for p in suite.points if p.method not in args.anew], maker.fingerprint)
         points = [point for point in suite.points if not args.only or point.method in args.only]
         try:
             cases = videos(args.prompts or suite.prompts, args.seeds or suite.seeds, filmed)
@@ -63,6 +74,20 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             write(args.suite, harness, args.out)
     return 0
+
+
+def carry(path: Path, log, points, fingerprint: str) -> None:
+    """Add the rows of a log that are of these points, or of their originals, and that are not known yet."""
+    from scope_patch.tuning.log import KEY, Log
+    from scope_patch.tuning.points import Job
+
+    known = {(each.host, each.method, each.name, str(each.video)): each for p in points for each in (p, p.original)}
+    for row in Log(path).rows.values():
+        point = known.get((row["host"], row["method"], row["point"], str(row["video"])))
+        if point is not None:
+            key = Job(point, row["prompt"], row["seed"]).key(fingerprint)
+            if key not in log.rows:
+                log.add({**row, **dict(zip(KEY, key, strict=True))})
 
 
 def write(name: str, harness, folder: Path) -> None:

@@ -95,6 +95,18 @@ def test_a_suite_is_made_once_and_told(tmp_path, monkeypatch, capsys):
     assert go(tmp_path, "--tables-only") == 0
     assert (tmp_path / "tiny.png").read_bytes() == picture and made == []
 
+    # Another version of our code: what did not change is carried over, the rest is made, with its original.
+    monkeypatch.undo()
+    monkeypatch.setitem(suites.SUITES, "tiny", TINY)
+    monkeypatch.setattr(demo, "code", lambda: "another")
+    monkeypatch.setattr(Demo, "make", lambda self, job, folder: made.append(job.point.name) or make(self, job, folder))
+    assert go(tmp_path / "anew", "--carry", str(path), "--anew", "scope", "a failure") == 0
+    assert made == ["", "one skip", "four skips", "any"]
+    lines = (tmp_path / "anew" / "runs.jsonl").read_text().splitlines()
+    carried = {(row["method"], row["point"]): row for row in map(json.loads, lines)}
+    for name in (("reduced steps", "slow: 4 steps"), ("scope", "one skip")):
+        assert carried[name]["psnr"] == rows[name]["psnr"] and carried[name]["options"] != rows[name]["options"]
+
 
 def test_an_unknown_method_is_refused_with_those_there_are(capsys):
     with pytest.raises(SystemExit):
