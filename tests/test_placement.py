@@ -228,4 +228,4 @@ def test_the_smaller_the_bound_the_less_early_errors_are_weighed(bounds):
     powers = [amplification(bound) for bound in sorted(bounds)]
     assert powers == sorted(powers)
     assert all(LEAST_AMPLIFICATION <= power <= AMPLIFICATION for power in powers)
-    assert amplification(1.0) == AMPLIFICATION and amplification(0.01) == LEAST_AMPLIFICATION
+    assert amplification(0.5) == AMPLIFICATION and amplification(0.01) == LEAST_AMPLIFICATION

@@ -27,8 +27,9 @@ An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / 
 decisions are made early, and guidance enlarges them, adds to it: see `amplification`. Measured with
 `examples/studies/sensitivity.py`.
 """
-GENTLER = 0.4
-"""By how much the power is less where the bound is less by a factor of e; see `examples/studies/amplification.py`."""
+LARGE_BOUND, GENTLER = 0.5, 0.4
+"""Below which bound the power is less, and by how much where that is less by a factor of e; chosen with
+`examples/studies/amplification.py`."""
 UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
@@ -58,9 +59,9 @@ class Errors(NamedTuple):
 def amplification(bound: float) -> float:
     """The power for plans whose error, under the largest, is `bound`: small errors flip no early decision.
 
-    Between LEAST_AMPLIFICATION, which is what arithmetic says, and AMPLIFICATION, from a bound of 1 on.
+    Between LEAST_AMPLIFICATION, which is what arithmetic says, and AMPLIFICATION, from LARGE_BOUND on.
     """
-    power = AMPLIFICATION + GENTLER * math.log(max(bound, 1e-9))
+    power = AMPLIFICATION + GENTLER * math.log(max(bound, 1e-9) / LARGE_BOUND)
     return min(max(power, LEAST_AMPLIFICATION), AMPLIFICATION)
 
 
