@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from scope_patch.tuning.points import OURS, Point
 
@@ -113,14 +114,25 @@ def length() -> list[Point]:
     ]
 
 
-def predictors(host: str = "") -> list[Point]:
+def predictors() -> list[Point]:
     names = ("hold", "taylor1", "taylor2", "momentum", "auto")
     cases = {f"at most {most} skips": {**PREDICT, "max_skip": most} for most in (1, 2, 3, 5)}
     cases |= {f"target {x}": {"target_speedup": x} for x in (3, 4)}
+    return [Point(name, case, {**settings, "predictor": name}) for case, settings in cases.items() for name in names]
+
+
+def defaults(host: str) -> list[Point]:
+    """Scope with one default changed, at equal work."""
+    changed: dict[str, dict[str, Any]] = {
+        OURS: {},
+        **{f"at most {most} skips": {"max_skip": most} for most in (5, 8)},
+        "not taken again": {"replay": False},
+        **{f"predictor {name}": {"predictor": name} for name in ("hold", "taylor1", "taylor2")},
+    }
     return [
-        Point(name, case, {**settings, "predictor": name}, host=host)
-        for case, settings in cases.items()
-        for name in names
+        Point(name, f"target {x}", {**more, "target_speedup": x}, host=host)
+        for x in (3, 5)
+        for name, more in changed.items()
     ]
 
 
@@ -256,9 +268,10 @@ SUITES = {
         tuple(magi()), seeds=2, figure=True,
         notes="Reduced steps: a quarter of them each stage, and not 12, which upstream takes for a distilled model.",
     ),
-    "physics-predictors": Suite(
-        "The second model: predictors, each on the same forwards.", tuple(predictors("physics"))
+    "physics-defaults": Suite(
+        "The second model: scope with one default changed.", tuple(defaults("physics")), prompts=4
     ),
+    "magi-defaults": Suite("The third model: scope with one default changed.", tuple(defaults("magi")), prompts=4),
     "physics-selective": Suite(
         "The second model: forwarding only latent frames under way, under full attention.", tuple(selective("physics"))
     ),
