@@ -43,6 +43,7 @@ class Options:
     pp: int = 1
     cp: int = 1
     inputs: int = 1
+    text_scale: float = 7.5  # of guidance, up to the last quarter of the steps
     sizes: dict = field(default_factory=dict)  # of upstream's model_config, over those of `hidden`
 
 
@@ -94,7 +95,7 @@ def configure(options: Options, clone: Path | None = None):
     config["model_config"].update(options.sizes)
     config["runtime_config"].update(
         seed=options.seed, num_frames=options.num_frames, video_size_h=options.size, video_size_w=options.size,
-        num_steps=options.steps, window_size=options.window,
+        num_steps=options.steps, window_size=options.window, text_scales=[options.text_scale] * 3 + [0.0] * 2,
     )  # fmt: skip
     if options.window != 4:  # one range a stage: upstream's [5, 4, 3, 2] is for four
         config["runtime_config"].update(noise2clean_kvrange=[5, 4, 3, 2][: options.window])
