@@ -250,6 +250,15 @@ class Schedule(Table):
     def __len__(self) -> int:
         return len(self.ends)
 
+    @property
+    def in_step(self) -> bool:
+        """Whether all slots that are updated at an iteration are at one noise level, at all of them."""
+        if not self.mask.numel():
+            return True
+        lowest = self.noise_levels.where(self.mask, torch.inf).amin(dim=1)
+        highest = self.noise_levels.where(self.mask, -torch.inf).amax(dim=1)
+        return bool((highest <= lowest).all())
+
     def levels(self, iteration: int, interval: Interval, device: torch.device) -> Tensor:
         """Noise levels of the slots in an interval, [slots], on a device; the whole table is copied there once."""
         if device not in self._copies:
