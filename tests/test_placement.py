@@ -18,9 +18,7 @@ from scope_patch.method.frozen import Freezing, Room
 from scope_patch.method.placement import (
     AMPLIFICATION,
     FURTHEST,
-    LEAST_AMPLIFICATION,
     SHARE_FLOOR,
-    amplification,
     skip_errors,
 )  # fmt: skip
 from scope_patch.method.profile import Profile, assumed
@@ -220,12 +218,3 @@ def test_early_steps_of_a_block_are_dear():
     schedule = skyreels()
     made, _ = place(schedule, [float(end) for _, end in schedule.intervals], 25 * 70 / 3, max_skip=5, profile=assumed())
     assert sum(made[:35]) > 2 * sum(made[35:])
-
-
-@few
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=8))
-def test_the_smaller_the_bound_the_less_early_errors_are_weighed(bounds):
-    powers = [amplification(bound) for bound in sorted(bounds)]
-    assert powers == sorted(powers)
-    assert all(LEAST_AMPLIFICATION <= power <= AMPLIFICATION for power in powers)
-    assert amplification(0.5) == AMPLIFICATION and amplification(0.01) == LEAST_AMPLIFICATION

@@ -34,7 +34,7 @@ def main() -> None:
     )
     table = Table("value", *(f"target {target:g}" for target in args.targets), "all", "each, by target and prompt")
     for value in args.values:
-        plan.amplification = (lambda _, power=value: power) if value else placement.amplification
+        plan.amplification = (lambda *_, power=value: power) if value else placement.amplification
         each = [[score.psnr for score in trial.scores(target_speedup=target)] for target in args.targets]
         means = [fmean(row) for row in each]
         shown = "; ".join(" ".join(f"{psnr:.1f}" for psnr in row) for row in each)

@@ -5,7 +5,6 @@ The bound is that of equations 10 to 12 (design §2): the error that skipping an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,16 +19,14 @@ Work = Callable[[int, int], float]
 """(iteration, the recompute before it or -1) -> what recomputing it costs, in any unit."""
 
 SHARE_FLOOR = 0.02
-LEAST_AMPLIFICATION, AMPLIFICATION = 1.0, 2.0
+AMPLIFICATION = 2.0
 """How an error of the latents at sigma grows until they are clean: as (1 - sigma + SHARE_FLOOR) ** -AMPLIFICATION.
 
 An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / (1 - sigma), if nothing mends it; that
-decisions are made early, and guidance enlarges them, adds to it: see `amplification`. Measured with
-`examples/studies/sensitivity.py`.
+decisions are made early, and guidance enlarges them, adds to it. Measured with `examples/studies/sensitivity.py`.
 """
-LARGE_BOUND, GENTLER = 0.5, 0.4
-"""Below which bound the power is less, and by how much where that is less by a factor of e; chosen with
-`examples/studies/amplification.py`."""
+GENTLE_AMPLIFICATION, GENTLE_SPEEDUP, GENTLE_BOUND = 1.5, 2.0, 0.5
+"""The power in a staircase, up to which speed-up and below which bound; see `examples/studies/amplification.py`."""
 UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
@@ -56,13 +53,13 @@ class Errors(NamedTuple):
     again: Tensor
 
 
-def amplification(bound: float) -> float:
-    """The power for plans whose error, under the largest, is `bound`: small errors flip no early decision.
+def amplification(schedule: Schedule, target: float, bound: float) -> float:
+    """The power for a plan whose error, under AMPLIFICATION, is `bound`.
 
-    Between LEAST_AMPLIFICATION, which is what arithmetic says, and AMPLIFICATION, from LARGE_BOUND on.
+    Where little is skipped, and latent frames see cleaner ones, no early decision is flipped: they may be weighed less.
     """
-    power = AMPLIFICATION + GENTLER * math.log(max(bound, 1e-9) / LARGE_BOUND)
-    return min(max(power, LEAST_AMPLIFICATION), AMPLIFICATION)
+    gentle = target <= GENTLE_SPEEDUP and bound < GENTLE_BOUND and not schedule.in_step
+    return GENTLE_AMPLIFICATION if gentle else AMPLIFICATION
 
 
 def skip_errors(

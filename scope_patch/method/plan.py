@@ -167,8 +167,8 @@ class Planner:
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
 
-        Where that bound says that nothing is gained by skipping so much, less is skipped; where it is small, and
-        cleaner latent frames tell the others what to become, early errors are weighed less and the plan is made anew.
+        Where that bound says that nothing is gained by skipping so much, less is skipped; where little is skipped, the
+        plan is made anew with early errors weighed less.
 
         Raises ValueError for a target below 1.
         """
@@ -178,7 +178,7 @@ class Planner:
         under = partial(place, self.schedule, cache(self._after), max_skip=max_skip)
         placed = partial(under, errors=errors())
         recomputed, error = placed(wanted)
-        power = AMPLIFICATION if self.schedule.in_step else amplification(error)
+        power = amplification(self.schedule, target, error)
         if power != AMPLIFICATION:
             recomputed, _ = under(wanted, errors=errors(power=power))
         futile = error > FUTILE
