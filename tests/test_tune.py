@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from scope_patch.errors import UsageError
 from scope_patch.tuning import outputs, preview, results
 from scope_patch.tuning.answer import find
 from scope_patch.tuning.bounds import Bounds
-from scope_patch.tuning.commands import Command, Made, _fill, flags
+from scope_patch.tuning.commands import Command, Made, flags
 from scope_patch.tuning.functions import as_videos
 from scope_patch.tuning.harness import Harness, jobs
 from scope_patch.tuning.log import opened
@@ -258,7 +259,10 @@ def test_a_stranger_is_left_out_by_name(tmp_path):
 
 
 def test_placeholders_are_filled_in_one_pass():
-    assert _fill("--p={prompt}/{seed}", {"{prompt}": "a {seed}", "{seed}": "3"}) == "--p=a {seed}/3"
+    command = Command([sys.executable, "--p={prompt}/{seed}", "{out}/{steps}{other}"], steps="7")
+    words = ["--p=a {seed}\\1/3", "out/7{other}"]
+    assert command.filled("out", "a {seed}\\1", 3, "7")[1:] == words
+    assert shlex.split(command.example("a {seed}\\1", 3))[1:] == words
 
 
 def test_files_are_paired_by_name_or_by_time(tmp_path):
