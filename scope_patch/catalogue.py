@@ -10,7 +10,6 @@ import logging
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,19 +26,8 @@ VARIABLE = "HOST"
 logger = logging.getLogger("scope_patch")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A registry file or plugin that could not be used, and why."""
-
-    origin: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.origin}: {self.reason}"
-
-
-def read_hosts(named: str | None = None) -> tuple[list[tuple[Host, str]], list[Problem]]:
-    """Every usable host with its origin, and what could not be read.
+def read_hosts(named: str | None = None) -> tuple[list[tuple[Host, str]], list[str]]:
+    """Every usable host with its origin; and of each registry file or plugin that cannot be used, its origin and why.
 
     Args:
         named: a registry file that the user names. Nothing else is looked for beside the script or where it is run.
@@ -47,7 +35,7 @@ def read_hosts(named: str | None = None) -> tuple[list[tuple[Host, str]], list[P
     Raises UsageError for that file alone, where it cannot be used; never for ours or a plugin.
     """
     found: list[tuple[Host, str]] = []
-    problems: list[Problem] = []
+    problems: list[str] = []
     for origin, load in _sources(named):
         try:
             host = load()
@@ -60,7 +48,7 @@ def read_hosts(named: str | None = None) -> tuple[list[tuple[Host, str]], list[P
         except (Exception, SystemExit) as error:  # one that ends the process when it is imported ends nothing
             if origin == named:
                 raise UsageError(f"--registry {named} cannot be used: {_reason(error)}") from error
-            problems.append(Problem(origin, _reason(error)))
+            problems.append(f"{origin}: {_reason(error)}")
         else:
             found.append((host, origin))
     return found, problems

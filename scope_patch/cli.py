@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import catalogue, launch, outlook, report
+from . import catalogue, launch, outlook, report, tuning
 from .errors import UsageError
 from .settings import JOB, NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
 from .values import reader, switch
@@ -36,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.action in ("run", "calibrate"):
             return _run(options, command)
         if options.action in ("tune", "bench"):
-            from .tuning import command as tuning  # torch with it
-
             return tuning.run(options, command)
         if command:
             raise UsageError(f"{options.action} takes no command behind `--`; did you mean `run`?")
@@ -104,7 +102,8 @@ def parser() -> argparse.ArgumentParser:
             description="In the command {out} stands for the folder or file of a run (without it: what appears in the "
             "working directory), {prompt} and {seed} for those of a video.",
         )
-        _add_tuning(tuned, bench=name == "bench")
+        tuning.add_options(tuned, bench=name == "bench")
+        _add_settings(tuned, "run", without=tuning.CHOSEN)
     plan = command("plan", help="decisions, forwards and FLOPs of a run, before it and without weights")
     hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
     for name, add in (
@@ -150,14 +149,6 @@ def _add_settings(parser: argparse.ArgumentParser, command: str, without: Sequen
         elif default is not None:
             words += f" (default: {default:g})" if isinstance(default, int | float) else f" (default: {default})"
         parser.add_argument(flag(setting.name), dest=setting.name, help=words, **more)
-
-
-def _add_tuning(parser: argparse.ArgumentParser, bench: bool) -> None:
-    """The options of `tune` and `bench`, and those of `run` that they do not choose themselves."""
-    from .tuning.options import CHOSEN, add
-
-    add(parser, bench)
-    _add_settings(parser, "run", CHOSEN)
 
 
 def _version() -> str:

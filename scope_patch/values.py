@@ -17,7 +17,7 @@ from .errors import UsageError
 _OFF = ("0", "off", "false", "no")
 _ON = ("1", "on", "true", "yes")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?B?)\s*(:drop)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Z]*)\s*", re.IGNORECASE)
 
 
 def switch(value: object, source: str) -> bool:
@@ -73,6 +73,13 @@ def reader(annotation: object) -> Callable[[object, str], Any]:
     return _READERS[str(annotation).removesuffix(" | None")]
 
 
+def _bytes(text: str) -> int | None:
+    """A size of memory as people write it: `500MB`, `1.5 GiB`, `4096`; None for anything else."""
+    found = _SIZE.fullmatch(text)
+    unit = None if found is None else _UNITS.get(found[2].upper())
+    return None if found is None or unit is None else int(float(found[1]) * unit)
+
+
 @dataclass(frozen=True)
 class FrozenKeys:
     """What `--frozen-keys` says: `auto`, `off`, or a size; `:full` behind it: under full attention too.
@@ -87,14 +94,11 @@ class FrozenKeys:
     def parse(cls, text: str) -> FrozenKeys | None:
         """None for `off`. Raises UsageError for anything else that is no size."""
         amount, colon, more = text.strip().lower().partition(":")
-        found, full = _SIZE.fullmatch(amount), bool(colon)
+        size, full = _bytes(amount), bool(colon)
         if amount == "off" and not colon:
             return None
-        if more == "full" * full:
-            if amount == "auto":
-                return cls(None, full)
-            if found is not None and found[2].upper() in _UNITS:
-                return cls(int(float(found[1]) * _UNITS[found[2].upper()]), full)
+        if more == "full" * full and (amount == "auto" or size is not None):
+            return cls(size, full)
         raise UsageError(
             f"frozen_keys is {text!r}, which is neither auto nor off nor a size; write one as 4GB or a number of "
             "bytes, and :full behind it where keys shall be kept under full attention too"
@@ -114,11 +118,11 @@ class Limit:
     @classmethod
     def parse(cls, text: str) -> Limit:
         """Raises UsageError for anything that is no size."""
-        found = _SIZE.fullmatch(text)
-        unit = None if found is None else _UNITS.get(found[2].upper())
-        if found is None or unit is None:
+        amount, colon, more = text.rstrip().partition(":")
+        size, drop = _bytes(amount), bool(colon)
+        if size is None or more.lower() != "drop" * drop:
             raise UsageError(
                 f"history_limit is {text!r}, which is no size; write one as 500MB, 1.5GB or a number of bytes, or as "
                 "500MB:drop where older velocities shall be dropped, not moved to the CPU"
             )
-        return cls(int(float(found[1]) * unit), found[3] is not None)
+        return cls(size, drop)

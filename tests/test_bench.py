@@ -173,8 +173,8 @@ def test_ours_is_interpolated_in_the_logarithm_video_by_video():
     assert (found.mean, found.error) == (pytest.approx(0), pytest.approx(1))
     assert check.difference(ours, group("b", 1.9, [1, 1]), "psnr") is None
     assert check.difference(ours, group("b", 1.99, [40, 50]), "psnr").mean == 0
-    assert check.verdict(sums.Mean(-1.234, 0.4, 0), 2, " dB") == "below by 1.23 ± 0.40 dB"
-    assert check.verdict(sums.Mean(1.234, math.nan, 0), 2, " dB") == "above by 1.23 dB (one video)"
+    assert check.verdict(sums.Mean(-1.234, 0.4), 2, " dB") == "below by 1.23 ± 0.40 dB"
+    assert check.verdict(sums.Mean(1.234, math.nan), 2, " dB") == "above by 1.23 dB (one video)"
 
 
 def test_an_aim_beyond_a_methods_range_counts_once():

@@ -58,10 +58,10 @@ def relative_error(reference: Tensor, latents: Tensor) -> float | None:
     return error / norm if norm > 0 and math.isfinite(norm) and math.isfinite(error) else None
 
 
-def failures(tensor: Tensor, run: int = RUN) -> dict[str, str]:
+def failures(tensor: Tensor) -> dict[str, str]:
     """What is wrong with one video or one tensor of latents, whatever it is compared with: empty for a sound one.
 
-    black: every frame is of nearly one colour, be it black, grey or green. frozen: `run` frames in a row, or all
+    black: every frame is of nearly one colour, be it black, grey or green. frozen: RUN frames in a row, or all
     where there are fewer, equal the first of them; an unchanging scene counts, so look at the reference's failures.
     non-finite, of latents: NaN or infinity.
     """
@@ -79,7 +79,7 @@ def failures(tensor: Tensor, run: int = RUN) -> dict[str, str]:
         if int((tensor[starts[-1]].int() - tensor[index].int()).abs().max()) > STILL:
             starts.append(index)
     stops = zip(starts, [*starts[1:], len(tensor)], strict=True)
-    if runs := [(start, end) for start, end in stops if end - start >= max(2, min(run, len(tensor)))]:
+    if runs := [(start, end) for start, end in stops if end - start >= max(2, min(RUN, len(tensor)))]:
         found["frozen"] = f"frames {', '.join(f'{start} to {end - 1}' for start, end in runs)} are equal"
     return found
 

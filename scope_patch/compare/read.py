@@ -20,7 +20,7 @@ LATENTS = (".pt", ".pth", ".safetensors")
 _KINDS = f"a video ({', '.join(VIDEOS)}), a folder of .png, one .png, or latents ({', '.join(LATENTS)})"
 _DEEP = ("I", "F")  # Pillow's names for more than 8 bits a channel begin so
 _PPM = re.compile(rb"P6\s(\d+)\s(\d+)\s255\s")
-_ZIP = b"PK\x03\x04"  # what torch.save has written since 1.6 begins so
+ZIP = b"PK\x03\x04"  # what torch.save has written since 1.6 begins so
 
 
 def read(path: Path) -> Tensor:
@@ -152,7 +152,7 @@ def _latents(path: Path) -> Tensor:
 def _pt(path: Path) -> Any:
     """What torch.save wrote, by torch's own unpickler for tensors and plain containers."""
     with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:
+        if file.read(len(ZIP)) != ZIP:
             # The older formats went through weights_only with full pickle rights up to torch 2.5 (CVE-2025-32434).
             raise UsageError(f"{path} is not in the format that torch.save has written since 1.6: save it again")
     try:

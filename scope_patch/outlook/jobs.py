@@ -33,10 +33,10 @@ SMALL = "1.3B"
 VAE_TIME, VAE_SPACE = 4, 8
 """Frames a latent frame, and pixels a latent; the first frame is a latent frame alone. Both hosts' families agree."""
 FLOAT32 = 4
+"""Bytes a number of a velocity."""
 UNIPC_KEEPS, EULER_KEEPS = 5, 2
 """Tensors like the latents that taking steps again needs: latents and velocity, and what a solver of second order
 remembers."""
-"""Bytes a number of a velocity."""
 
 
 @dataclass(frozen=True)

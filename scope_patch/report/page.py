@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
 from json import dumps
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .read import Report
@@ -14,14 +15,17 @@ from .record import Verified
 from .summary import Totals, notes, outcome, places, verified, verified_rows
 from .timeline import LOOKS, MARKS, REASONS, Timeline, ticks, timelines
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 WIDTH, LEFT, RIGHT = 1000, 62, 10
 """Of every picture, in its own units; the template knows them too."""
 TOP, HIGH = 26, 110
 """Where a timeline's grid begins, below the strip of decisions; how high errors are drawn."""
 
 
-def page(report: Report) -> str:
-    """The whole page, as UTF-8 text. Raises UsageError without jinja2."""
+def template(package: str) -> Template:
+    """The page of a package of ours. Raises UsageError without jinja2."""
     try:
         import jinja2
     except ImportError:
@@ -29,7 +33,11 @@ def page(report: Report) -> str:
     # Whatever a report says is escaped; besides, the page's own policy lets a browser load and run nothing.
     strict = jinja2.StrictUndefined
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=strict)
-    template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    return environment.from_string(files(package).joinpath("page.html.jinja").read_text(encoding="utf-8"))
+
+
+def page(report: Report) -> str:
+    """The whole page, as UTF-8 text. Raises UsageError without jinja2."""
     run, lines = report.run, timelines(report.run)
     drawn = {place: (line, alike[0]) for line, alike in lines.items() for place in alike}
     generations = [
@@ -37,7 +45,7 @@ def page(report: Report) -> str:
         for k, generation in enumerate(run.generations, start=1)
     ]
     totals = Totals.of(run.generations, run.omitted)
-    return template.render(
+    return template(__package__).render(
         report=report,
         run=run,
         totals=totals,

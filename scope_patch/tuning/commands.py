@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -29,7 +30,7 @@ from .machine import code
 from .outputs import Snapshot, collected
 from .points import ORIGINAL, Job, digest
 
-PLACEHOLDERS = ("{out}", "{prompt}", "{seed}", "{steps}")
+_PLACEHOLDER = re.compile(r"\{(out|prompt|seed|steps)\}")
 TAIL = 12
 """Lines of a command's output that are shown where it failed."""
 _SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
@@ -94,8 +95,12 @@ class Command:
 
     def example(self, prompt: str, seed: int) -> str:
         """The command with its placeholders filled, to be copied."""
-        filled = {"{out}": "out", "{prompt}": prompt, "{seed}": str(seed), "{steps}": str(self.steps)}
-        return shlex.join(_fill(word, filled) for word in self.words)
+        return shlex.join(self.filled("out", prompt, seed, self.steps))
+
+    def filled(self, out: str, prompt: str, seed: int, steps: str | None) -> list[str]:
+        """Its words with placeholders filled, in one pass, so that a prompt with braces in it stays as it is."""
+        values = {"out": out, "prompt": prompt, "seed": str(seed), "steps": str(steps)}
+        return [_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self.words]
 
     def has(self, placeholder: str) -> bool:
         """Whether it stands somewhere in the command."""
@@ -113,8 +118,7 @@ class Command:
         folder.mkdir(parents=True)
         out, report, said = folder / "out", folder / "report.json", folder / "output.txt"
         steps = job.point.instead.get("steps", self.steps)
-        filled = {"{out}": str(out), "{prompt}": job.prompt, "{seed}": str(job.seed), "{steps}": str(steps)}
-        words = [_fill(word, filled) for word in self.words]
+        words = self.filled(str(out), job.prompt, job.seed, steps)
         if self.has("{out}/"):
             out.mkdir()
         before = None if self.has("{out}") else Snapshot(Path.cwd(), folder)
@@ -197,15 +201,6 @@ def last_lines(said: Path) -> str:
     text = said.read_bytes()[-20_000:].decode(errors="replace").replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()][-TAIL:]
     return "; its last lines:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; it said nothing"
-
-
-def _fill(word: str, filled: Mapping[str, str]) -> str:
-    """Placeholders in one pass, so that a prompt with braces in it stays as it is."""
-    at = min((place for place in (word.find(name) for name in filled) if place >= 0), default=-1)
-    if at < 0:
-        return word
-    name = next(name for name in filled if word.startswith(name, at))
-    return word[:at] + filled[name] + _fill(word[at + len(name) :], filled)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -21,8 +21,7 @@ from ..patch.handle import patched
 from ..report.sink import device_peak
 from ..report.summary import Totals
 from . import results, tables
-from .answer import Answer, find
-from .bounds import Bounds
+from .answer import Answer, Bounds, find
 from .commands import Made, told
 from .harness import Harness, check_packages
 from .log import opened

@@ -14,16 +14,12 @@ from torch import Tensor
 from ..compare import lpips
 from ..compare.read import extra
 from ..errors import ScopePatchError, UsageError
-from . import preview
 from .commands import Made, RunFailed, last_lines
 from .log import FAILED, KEY, OK, UNAVAILABLE, Log, Row
 from .machine import where
 from .outputs import load, nearness, paired
+from .page import PREVIEW, draw
 from .points import ORIGINAL, Job, Point, digest
-
-PREVIEW = "preview"
-"""Of a run's folder: the file that the page shows, whatever it ends in."""
-
 
 NEEDS = {
     "skimage.metrics": "scikit-image", "PIL.Image": "pillow", "imageio_ffmpeg": "imageio-ffmpeg",
@@ -155,7 +151,7 @@ class Harness:
         near = nearness(pairs, self.distance)
         if self.previews:
             folder.mkdir(parents=True, exist_ok=True)
-            preview.draw(*pairs[0], folder / PREVIEW)
+            draw(*pairs[0], folder / PREVIEW)
         outputs = [str(path.relative_to(folder)) for path in paths]
         near["failures"] |= made.failures
         return {**near, "outputs": outputs}

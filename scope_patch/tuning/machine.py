@@ -11,6 +11,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from .. import registry
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -28,8 +30,7 @@ def where() -> dict[str, str]:
 def code() -> str:
     """Eight letters of the sources that decide and forward: not of what only measures them."""
     found = hashlib.sha256()
-    registry = PACKAGE / "registry" if (PACKAGE / "registry").is_dir() else PACKAGE.parent / "registry"
-    for folder in (PACKAGE, registry):
+    for folder in (PACKAGE, Path(registry.__path__[0])):
         for path in sorted(folder.rglob("*.py")):
             if PACKAGE / "tuning" not in path.parents:
                 found.update(path.read_bytes())

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..compare import lpips, metrics
-from ..compare.read import LATENTS, VIDEOS, is_video, read
+from ..compare.read import LATENTS, VIDEOS, ZIP, is_video, read
 from ..errors import UsageError
 
 CAP = 100.0
 """dB that stand for equal frames, which have no finite PSNR."""
-_ZIP = b"PK\x03\x04"
 _MOST = 200_000
 """Files of a working directory that are looked at."""
 
@@ -72,10 +72,10 @@ def _files(top: Path) -> list[Path]:
 
 def _named(path: Path) -> Path:
     """A file of torch.save without an ending gets one, beside it."""
-    if path.suffix or path.stat().st_size < len(_ZIP):
+    if path.suffix or path.stat().st_size < len(ZIP):
         return path
     with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:
+        if file.read(len(ZIP)) != ZIP:
             return path
     renamed = path.with_suffix(".pt")
     path.rename(renamed)
@@ -110,8 +110,6 @@ def paired(originals: Sequence[Path], outputs: Sequence[Path], top: Path, other:
 def load(path: Path) -> Tensor:
     """A file of ours or the user's: frames uint8 [F, H, W, 3], or latents."""
     if path.name.endswith(".frames.pt"):
-        import torch
-
         held: Tensor = torch.load(path, map_location="cpu", weights_only=True)
         return held
     return read(path)

@@ -1,25 +1,36 @@
-"""The runs of a folder as one page: the answer, the table, videos side by side, timelines. Nothing is loaded."""
+"""The runs of a folder as one page: the answer, the table, videos side by side, timelines. Nothing is loaded.
+
+Of a run it shows a preview, which is drawn as the run ends: original, output and their difference in one small file.
+"""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..compare.read import extra
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compare.read import extra, is_video
 from ..errors import UsageError
 from ..report.figure import png
+from ..report.page import template
 from ..report.read import read
-from .harness import PREVIEW
 from .log import Row
-from .preview import FRAMES, GAIN
 from .sums import Group
 from .tables import PLACES, cells
 
 MOST = 200e6
 """Bytes of a page: from there on runs are without pictures, which stay in their folders."""
+PREVIEW = "preview"
+"""Of a run's folder: the file that the page shows, whatever it ends in."""
+WIDEST = 320
+"""Pixels of one of the three pictures."""
+FRAMES, RATE, GAIN, GAP = 240, 24, 4, 4
+"""Frames at most, how many a second, what differences are multiplied by, pixels between two pictures."""
 
 
 def page(
@@ -32,11 +43,6 @@ def page(
         words, line, answer: what is said of the search, the line to copy, the target; empty for a bench.
         left: what is not in the table, and why.
     """
-    jinja2 = extra("jinja2", "jinja2")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
     shown, size = [], 0
     for group in found:
         row = _shown(group)
@@ -46,11 +52,10 @@ def page(
         size += len(drawn)
         chosen = answer is not None and row["x"] == answer and group.name[1] == "scope"
         shown.append({"group": group, "row": row, "picture": picture, "timeline": drawn, "chosen": chosen})
-    rendered: str = template.render(
-        command=command, words=words.removeprefix("scope_patch: "), line=line, left=left, reading=reading,
+    return template(__package__).render(
+        command=command, words=words, line=line, left=left, reading=reading,
         tables=cells(found), shown=shown, gain=GAIN, frames=FRAMES, places=PLACES,
     )  # fmt: skip
-    return rendered
 
 
 def _shown(group: Group) -> Row:
@@ -76,3 +81,43 @@ def _timeline(folder: Path) -> str:
         return b64encode(png(read(str(folder / "report.json")))).decode()
     except UsageError:
         return ""
+
+
+def draw(original: Tensor, output: Tensor, path: Path) -> Path | None:
+    """`path` with .mp4, or .png for a single frame; None for latents, which are no pictures, or without a writer.
+
+    Videos are uint8 [F, H, W, 3]. Of more than FRAMES frames the first are shown.
+    """
+    if not is_video(original):
+        return None
+    original, output = original[:FRAMES], output[:FRAMES]
+    difference = ((original.float() - output.float()).abs() * GAIN).clamp(0, 255).to(torch.uint8)
+    panels = [_fitted(each) for each in (original, output, difference)]
+    bar = torch.full_like(panels[0][:, :, :GAP], 255)
+    side_by_side = torch.cat([panels[0], bar, panels[1], bar, panels[2]], dim=2)
+    if len(side_by_side) == 1:
+        made = path.with_suffix(".png")
+        extra("PIL.Image", "pillow").fromarray(side_by_side[0].numpy()).save(made)
+        return made
+    made = path.with_suffix(".mp4")
+    frames, height, width, _ = side_by_side.shape
+    writer = extra("imageio_ffmpeg", "imageio-ffmpeg").write_frames(
+        str(made), (width, height), fps=RATE, codec="libx264", macro_block_size=2, output_params=["-crf", "23"]
+    )
+    writer.send(None)
+    for k in range(frames):
+        writer.send(side_by_side[k].contiguous().numpy())
+    writer.close()
+    return made
+
+
+def _fitted(video: Tensor) -> Tensor:
+    """Smaller where it is wide, larger by a whole factor where it is tiny; even sides, as the codec wants them."""
+    height, width = video.shape[1:3]
+    if width > WIDEST:
+        size = max(2, round(height * WIDEST / width) // 2 * 2), WIDEST
+        small = F.interpolate(video.permute(0, 3, 1, 2).float(), size=size, mode="area")
+        return small.round().to(torch.uint8).permute(0, 2, 3, 1)
+    factor = max(1, WIDEST // 2 // width)
+    grown = video.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return grown[:, : max(2, grown.shape[1] // 2 * 2), : max(2, grown.shape[2] // 2 * 2)]

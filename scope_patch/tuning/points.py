@@ -109,9 +109,8 @@ def parse(text: str) -> Point:
     own = {key: value for key, value in given.items() if key not in NAMES}
     settings |= _bare(text, name, values, own)
     if name in _MAIN:
-        settings["policy"] = name + "".join(
-            f"{',:'[k == 0]}{key}={value}" for k, (key, value) in enumerate(own.items())
-        )
+        written = ",".join(f"{key}={value}" for key, value in own.items())
+        settings["policy"] = f"{name}:{written}" if own else name
     elif own:
         raise UsageError(f"{text!r}: {', '.join(own)} is no setting of a run; `run --help` lists them")
     if settings.keys() == {"target_speedup"} and name == OURS:
@@ -121,16 +120,16 @@ def parse(text: str) -> Point:
 
 def _bare(text: str, name: str, values: Sequence[str], own: dict[str, str]) -> dict[str, Any]:
     """The settings that values without a name stand for; a policy's own goes into `own`."""
-    most = {"scope-thresholds": 2}.get(name, 1)
-    if len(values) > most or (name == "scope-thresholds" and len(values) == 1):
+    most = 2 if name == "scope-thresholds" else 1
+    if len(values) not in (0, most):
         raise UsageError(
             f"{text!r}: {name} takes {most} bare value{'s' if most > 1 else ''}; name the others key=value"
         )
-    if name == "scope-thresholds" and values:
+    if name == "scope-thresholds":
+        if not values:
+            return {"placement": "threshold"}
         low, high = (number(value, text) for value in values)
         return {"cache_threshold": low, "predict_threshold": high}
-    if name == "scope-thresholds":
-        return {"placement": "threshold"}
     if not values:
         return {}
     if name in _MAIN:

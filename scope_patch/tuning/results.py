@@ -25,22 +25,17 @@ def text(command: str, harness: Harness, points: Sequence[Point], words: str = "
     """All that is told, in Markdown."""
     rows = harness.log.of(points, harness.maker.fingerprint)
     found = found_in(harness, points)
-    parts = [tables.made(command, found, rows)] if found else ["No run has ended well yet."]
-    parts += [words] if words else []
-    parts += [f"    {line}"] if line else []
-    parts += (
-        [
-            tables.results(found),
-            tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP),
-        ]
-        if found
-        else []
-    )
-    against = check.table(found)
-    parts += [f"## Against {OURS} at equal DiT work", against] if against else []
-    left = left_out(harness, points)
-    parts += ["## Left out, and remarks", left] if left else []
-    return "\n\n".join(parts) + "\n"
+    against, left = check.table(found), left_out(harness, points)
+    parts = [
+        tables.made(command, found, rows) if found else "No run has ended well yet.",
+        words,
+        line and f"    {line}",
+        tables.results(found),
+        _reading(harness) if found else "",
+        against and f"## Against {OURS} at equal DiT work\n\n{against}",
+        left and f"## Left out, and remarks\n\n{left}",
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def left_out(harness: Harness, points: Sequence[Point]) -> str:
@@ -66,11 +61,18 @@ def write(
     """
     found, left = found_in(harness, points), left_out(harness, points)
     (folder / TABLE).write_text(text(command, harness, points, words, line), encoding="utf-8")
-    reading = tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP)
-    told = page(folder, harness.maker.name, found, words, line, left, reading, target)
+    told = page(folder, harness.maker.name, found, words, line, left, _reading(harness), target)
     (folder / PAGE).write_text(told, encoding="utf-8")
-    parts = [tables.results(found)] if found else []
-    parts += [left] if left else []
-    parts.append(f"page: {folder / PAGE}, table: {folder / TABLE}")
-    parts += [f"scope_patch: {words}"] if words else []
-    return "\n\n".join([*parts, *([f"    {line}"] if line else [])])
+    parts = [
+        tables.results(found),
+        left,
+        f"page: {folder / PAGE}, table: {folder / TABLE}",
+        words and f"scope_patch: {words}",
+        line and f"    {line}",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _reading(harness: Harness) -> str:
+    """What stands in the columns."""
+    return tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP)

@@ -1,4 +1,4 @@
-"""Rows of one point taken together: means with their standard errors, medians, what failed."""
+"""Rows of one point taken together: means with their standard errors, what failed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ Video = tuple[str, int]
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, its standard error (nan for one value) and the median."""
+    """A mean and its standard error (nan for one value)."""
 
     mean: float
     error: float
-    median: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Mean:
         """Of one value or more. Videos count as independent draws."""
         held = list(values)
         error = statistics.stdev(held) / math.sqrt(len(held)) if len(held) > 1 else math.nan
-        return cls(statistics.fmean(held), error, statistics.median(held))
+        return cls(statistics.fmean(held), error)
 
     def text(self, places: int) -> str:
         """`33.85 ± 4.05`."""
@@ -55,7 +54,7 @@ class Group:
     def times(self, key: str) -> float | None:
         """How many times less than the original, over all videos (seconds, forwards, ...); None: not known."""
         originals = [self.originals[video][key] for video in self.rows]
-        mine = self.values(key)
+        mine = [row[key] for row in self.rows.values()]
         if None in originals or None in mine or not sum(mine):
             return None
         return float(sum(originals) / sum(mine))
@@ -65,10 +64,6 @@ class Group:
         """Where it stands on an axis."""
         found: float | None = next(iter(self.rows.values()))["x"]
         return found
-
-    def values(self, key: str) -> list[float]:
-        """One a video."""
-        return [row[key] for row in self.rows.values()]
 
     def mean(self, key: str) -> Mean | None:
         """None where a row lacks the value (LPIPS without its weights)."""
