@@ -18,9 +18,8 @@ from ..method.predictors import Predictor
 from ..method.profile import Calibration
 from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord, Segment, active_ranges
-from .branches import Branch, Branches
+from .branches import Branch, Branches, conditioning
 from .bypass import Bypass
-from .conditioning import conditioning
 from .frozen import LOOSE, FrozenKeys
 from .host import Host
 from .replay import ChunkReplays, Replays, SolverReplays
