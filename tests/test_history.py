@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scope_patch.method.changes import of_feature
-from scope_patch.method.forecast import Forecast, Limits, Part, Tally, fine, largest_change
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.predictors.formulas import Points
@@ -98,7 +98,7 @@ def test_a_slot_whose_sizes_are_no_numbers_is_held_and_counted_where_it_is_updat
         history.record((0, 2), levels[k], given)
     known = history.points((0, 2))
     part = Part(history, (0, 2))
-    made = Forecast([part], known, schedule, 3, create("auto"), Limits(), tally).predict(part)
+    made = Forecast([part], known, schedule, 3, create("auto"), LARGEST_CHANGE, tally).predict(part)
     assert torch.equal(made[:, :, 0].nan_to_num(7.0), given[:, :, 0].nan_to_num(7.0)), "held, in what is finite of it"
     assert torch.allclose(made[:, :, 1], torch.tensor(1 + 3 / 9)), "the other slot is predicted"
     assert tally.read(mask) == counts and tally.read(mask) == {}
@@ -110,7 +110,7 @@ def test_the_guard_of_magnitude():
 
     def stable(target, magnitude):
         weights = create("taylor1").weights(row(target), points)
-        return bool(fine(points, weights, Limits(magnitude)))
+        return bool(fine(points, weights, magnitude))
 
     assert stable(0.48, 0.21) and not stable(0.48, 0.19)
 

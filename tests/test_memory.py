@@ -14,7 +14,7 @@ import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.method import memory as memory_module
-from scope_patch.method.forecast import Forecast, Limits, Part, Tally
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Tally
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.memory import Cpu, Memory, elsewhere
 from scope_patch.method.predictors import create
@@ -158,7 +158,7 @@ def test_points_that_were_dropped_under_a_forecast_are_held():
     for k in range(3):
         history.record((0, 2), levels[k], torch.full((1, 1, 2, 1, 1), 1.0 + k))
     part = Part(history, (0, 2))
-    forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), Limits(), Tally())
+    forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), LARGEST_CHANGE, Tally())
     assert forecast.predict(part).flatten().tolist() == pytest.approx([4.0, 4.0])
     history.anchors.trim(2)
     assert forecast.predict(part).flatten().tolist() == [3.0, 3.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
 from ..values import FrozenKeys
 from . import policies, predictors
 from .decision import Policy
-from .forecast import Limits
+from .forecast import LARGEST_CHANGE
 from .policies.traits import Size, Traits, traits
 from .predictors import Predictor
 
@@ -98,9 +99,9 @@ class Method:
         return self.defaults.limit if units and self.settings.target_speedup is None else EVERYTHING
 
     @property
-    def limits(self) -> Limits:
-        """Of a usable prediction."""
-        return Limits.none() if self.traits.by_step else Limits()
+    def largest_change(self) -> float:
+        """Of a usable prediction; a rival's forecast has no bound but finiteness."""
+        return math.inf if self.traits.by_step else LARGEST_CHANGE
 
     def unverifiable(self, ranks: int = 1) -> str:
         """Why skipped iterations cannot be verified, or "".

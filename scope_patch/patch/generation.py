@@ -134,7 +134,7 @@ class Generation:
             self.record,
             keep=self.policy.active,
             calibration=self.request.calibration,
-            limits=self.method.limits,
+            largest_change=self.method.largest_change,
             memory=self.memory,
             bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
             agree=self.agree,

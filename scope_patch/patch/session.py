@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.decision import StepDecision
-from ..method.forecast import Forecast, Limits, Tally
+from ..method.forecast import LARGEST_CHANGE, Forecast, Tally
 from ..method.frozen import narrowed, runs
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
@@ -52,7 +52,7 @@ class Session:
         plan: (first call, schedule) -> every iteration's decision; called with the first DiT call.
         keep: whether velocities are kept.
         calibration: gets the velocities of every forward.
-        limits: of a usable prediction.
+        largest_change: of a usable prediction.
         memory: of the generation's histories.
         bypass: for the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
@@ -73,7 +73,7 @@ class Session:
         *,
         keep: bool = True,
         calibration: Calibration | None = None,
-        limits: Limits | None = None,
+        largest_change: float = LARGEST_CHANGE,
         memory: Memory | None = None,
         bypass: Bypass | None = None,
         agree: Callable[[str], None] = lambda what: None,
@@ -86,7 +86,7 @@ class Session:
         self._make_schedule, self._make_plan, self._find_looks = schedule, plan, looks
         self.predictor, self.record = predictor, record
         self._keep, self._calibration = keep or calibration is not None, calibration
-        self.limits, self._memory = limits or Limits(), memory or Memory()
+        self._largest_change, self._memory = largest_change, memory or Memory()
         self._bypass, self._agree, self._verification = bypass, agree, verification
         self._make_replays = replays
         self.replays: Replays | None = None
@@ -397,7 +397,7 @@ class Session:
             return None
         with torch.inference_mode():  # small tables, which nobody differentiates: less to dispatch
             known = self.branches.know(parts)
-            return Forecast(parts, known, schedule, iteration, self.predictor, self.limits, self._tally)
+            return Forecast(parts, known, schedule, iteration, self.predictor, self._largest_change, self._tally)
 
     def _carry_out(
         self, call: ForwardCall, verdict: StepDecision, branch: Branch, interval: Interval
