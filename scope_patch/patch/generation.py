@@ -208,8 +208,9 @@ class Generation:
         latents = arguments.get(self.host.dit.latents)
         frames = latents.shape[FRAME_AXIS] if isinstance(latents, Tensor) and latents.dim() > FRAME_AXIS else 0
         session = self.session or self._newest
+        schedule = None if session is None else session.schedule
         try:
-            return self.host.runs(self.model, arguments, frames // (session.layout.frames if session else 1))
+            return self.host.runs(self.model, arguments, frames // (1 if schedule is None else schedule.frames))
         except (AttributeError, LookupError, TypeError, ValueError):
             return 1, 0  # called in a way that nobody knows
 

@@ -26,12 +26,12 @@ from .replay import ChunkReplays, Replays, SolverReplays
 from .solver import Step
 from .velocity import (
     ForwardCall,
-    Layout,
     PendingForward,
     assemble_velocity,
     complete_velocity,
     keep_velocity,
     like_output,
+    unpack,
     velocity_of,
 )
 from .verification import Verification
@@ -94,7 +94,6 @@ class Session:
         self.frozen: FrozenKeys | None = None
         self.interval: Interval = (0, 0)
         self.schedule: Schedule | None = None
-        self.layout = Layout()
         self._looks: set[int] = set()
         self._forecast: Forecast | None = None
         self._tally = Tally()
@@ -110,7 +109,8 @@ class Session:
         self.verdict: StepDecision | None = None
         self.plan: Sequence[StepDecision] | None = None
         remark = self.record.remark if self._keep else lambda sentence: None
-        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory, remark)
+        moving = self.schedule is not None and self.schedule.moving
+        self.branches = Branches(self.predictor.keeps, moving, self._memory, remark)
 
     def __len__(self) -> int:
         """Iterations; 0 as long as none was entered."""
@@ -131,7 +131,6 @@ class Session:
             self._verification.settle()
         if self.schedule is None:
             self.schedule = self._make_schedule()
-            self.layout = Layout(self.schedule.frames, self.schedule.moving)
             self._looks = self._find_looks(self.schedule)
             self._begin()
             self._new_segment(self.schedule)
@@ -232,7 +231,7 @@ class Session:
         if schedule is None or iteration is None:
             return None, None
         self._called = True
-        slots = self.layout.slots(call.latents)
+        slots = call.slots // schedule.frames
         interval, prefix = self.interval, schedule.clean_prefix(iteration)
         if slots != interval[1] - interval[0] + prefix:
             self.record.guard("shape")
@@ -281,14 +280,14 @@ class Session:
             if self.frozen.trouble:
                 self.record.remark(self.frozen.trouble)
         velocity = _asked(pending, output)
-        frames = self.layout.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
+        frames = self.schedule.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
         batch, height, width = pending.size
         if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
             wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
             raise NotApplied(f"the DiT returned a velocity of shape {list(velocity.shape)}, expected {wanted}")
         if pending.predicted is not None and self._verification is not None:
-            self._verification.compare(*map(self.layout.unpack, (pending.predicted, velocity)))
-        keep_velocity(pending, velocity, self.schedule, self.layout)
+            self._verification.compare(unpack(pending.predicted, self.schedule), unpack(velocity, self.schedule))
+        keep_velocity(pending, velocity, self.schedule)
         pending.branch.output_type = type(output)
         if self._calibration is not None:
             for part in pending.branch.parts(pending.slots):
@@ -312,7 +311,7 @@ class Session:
         """
         assert self.schedule is not None
         if pending.whole is not None:
-            return complete_velocity(pending, velocity_of(output), self.schedule, self.layout)
+            return complete_velocity(pending, velocity_of(output), self.schedule)
         attending = pending.attending
         if attending is not None and attending.extent.kept:
             if not attending.sound:
@@ -339,7 +338,7 @@ class Session:
         self.segment.frames = schedule.mask.shape[1] * schedule.frames
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
         self.replays = self._make_replays(schedule)
-        self.segment.chunk = schedule.frames if self.layout.moving else 0
+        self.segment.chunk = schedule.frames if schedule.moving else 0
         self.record.segments.append(self.segment)
         self.count_own(self.early)
         self.early = 0
@@ -358,7 +357,8 @@ class Session:
             self.record.frozen_bytes_peak = max(self.record.frozen_bytes_peak, self.frozen.bytes)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
-        frames = self.layout.frames
+        assert self.schedule is not None
+        frames = self.schedule.frames
         self.segment.slots_baseline += frames * baseline
         self.segment.slots_computed += frames * computed
         self.record.forwards_run += run
@@ -381,12 +381,12 @@ class Session:
             self._forecast = self._foreseen(schedule, iteration, interval)
         prefix, last = schedule.clean_prefix(iteration), verdict.forwarded[1]
         start, end = interval[0] - prefix, last if last > interval[0] else interval[1]
-        each = "".join(verdict.mode_of(slot).value for slot in range(*interval)) if self.layout.moving else ""
+        each = "".join(verdict.mode_of(slot).value for slot in range(*interval)) if schedule.moving else ""
         # All of it at once: where one of the above fails, none is noted, and the report stays of one piece.
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
-        if self.layout.moving:
+        if schedule.moving:
             self.segment.slots.append("F" * prefix + each)
         return verdict
 
@@ -410,11 +410,11 @@ class Session:
         if self._bypass is not None:
             return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
         if verdict.instead is not None:
-            given = (interval, prefix, interval[0], self.layout, self._forecast, verdict.instead)
+            given = (interval, prefix, interval[0], self.schedule, self._forecast, verdict.instead)
             whole_forward.predicted = assemble_velocity(call, branch, *given)
         if last == interval[1]:
             return None, whole_forward
-        whole = assemble_velocity(call, branch, interval, prefix, last, self.layout, self._forecast, verdict)
+        whole = assemble_velocity(call, branch, interval, prefix, last, self.schedule, self._forecast, verdict)
         if whole is None:
             self.record.guard("branch")
             self._strangers += 1
