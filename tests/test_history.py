@@ -62,7 +62,7 @@ def test_it_keeps_a_copy_and_counts_its_bytes():
     for level in (0.9, 0.8, 0.7):
         history.record((0, 2), row(level, level), given)
     given.zero_()
-    assert history.anchors[0].velocity.any() and history.bytes == 2 * given.nbytes
+    assert history.anchors[0].velocity.any() and history.anchors.bytes == 2 * given.nbytes
 
 
 def test_measured_sizes():
@@ -158,4 +158,4 @@ def test_memory_at_540p_is_what_the_design_allows():
         for k in range(4):
             history.record((0, 25), torch.full((25,), 0.9 - k / 10).double(), torch.ones(1, 16, 25, 68, 120))
     assert histories[0].anchors[0].velocity.nbytes == pytest.approx(13e6, rel=0.01)
-    assert sum(history.bytes for history in histories) < 0.15e9
+    assert sum(history.anchors.bytes for history in histories) < 0.15e9

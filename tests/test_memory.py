@@ -94,7 +94,7 @@ def test_with_another_place_the_device_never_holds_more_and_nothing_changes(even
     shelf = Shelf()
     memory = Memory(Limit(16 * points), lambda device: shelf)
     for limited, plain in zip(recorded(events, memory, keeps), recorded(events, Memory(), keeps), strict=True):
-        assert memory.bytes == sum(history.bytes for history in limited.values()) <= 16 * points
+        assert memory.bytes == sum(history.anchors.bytes for history in limited.values()) <= 16 * points
         for key, history in limited.items():
             assert len(history.anchors) == len(plain[key].anchors)
             interval = history.anchors[0].interval
