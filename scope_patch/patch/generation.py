@@ -25,7 +25,7 @@ from ..method.schedule import Schedule, Table
 from ..report.file import put
 from ..report.record import GenerationRecord
 from .agreement import Agreements, RankAgreement, rank
-from .bypass import Bypass, claim, release, whole
+from .bypass import claim, release, whole
 from .compiled import unwrap
 from .current import Request
 from .host import NO_WIDTHS, Host
@@ -136,7 +136,7 @@ class Generation:
             calibration=self.request.calibration,
             largest_change=self.method.largest_change,
             memory=self.memory,
-            bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
+            span=getattr(self.policy, "span", whole) if self._bypasses else None,
             agree=self.agree,
             verification=self.verification(key),
             freeze=lambda: self._planning.frozen,

@@ -18,8 +18,9 @@ from ..method.predictors import Predictor
 from ..method.profile import Calibration
 from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord, Segment, active_ranges
+from . import bypass
 from .branches import Branch, Branches, conditioning
-from .bypass import Bypass
+from .bypass import Span
 from .frozen import LOOSE, FrozenKeys
 from .host import Host
 from .replay import ChunkReplays, Replays, SolverReplays
@@ -54,7 +55,7 @@ class Session:
         calibration: gets the velocities of every forward.
         largest_change: of a usable prediction.
         memory: of the generation's histories.
-        bypass: for the residual level; None: skipped forwards are not called.
+        span: which blocks are bypassed at the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
         verification: runs some skipped forwards all the same; None: none.
         freeze: what keeps keys and values of finished latent frames, called once there is a plan; None: nothing does.
@@ -75,7 +76,7 @@ class Session:
         calibration: Calibration | None = None,
         largest_change: float = LARGEST_CHANGE,
         memory: Memory | None = None,
-        bypass: Bypass | None = None,
+        span: Span | None = None,
         agree: Callable[[str], None] = lambda what: None,
         verification: Verification | None = None,
         freeze: Callable[[], FrozenKeys | None] = lambda: None,
@@ -87,7 +88,7 @@ class Session:
         self.predictor, self.record = predictor, record
         self._keep, self._calibration = keep or calibration is not None, calibration
         self._largest_change, self._memory = largest_change, memory or Memory()
-        self._bypass, self._agree, self._verification = bypass, agree, verification
+        self._span, self._agree, self._verification = span, agree, verification
         self._make_replays = replays
         self.replays: Replays | None = None
         self._freeze = freeze
@@ -269,8 +270,8 @@ class Session:
 
     def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
-        if self._bypass is not None and self.schedule is not None:
-            self._bypass.note(pending, self.schedule, self.record)
+        if self._span is not None and self.schedule is not None:
+            bypass.note(pending, self.schedule, self.record)
             self._note_memory()
             return
         if self.schedule is None or not self._keep:
@@ -407,8 +408,10 @@ class Session:
         prefix, last = self.schedule.clean_prefix(self.iteration), verdict.forwarded[1]
         size = (call.latents.shape[0], *call.latents.shape[3:])
         whole_forward = PendingForward(branch, self.iteration, interval, size, prefix)
-        if self._bypass is not None:
-            return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
+        if self._span is not None:
+            span = self._span(self.iteration, len(self.schedule))
+            bypass.stand_in(whole_forward, span, verdict, self._forecast, self.record)
+            return None, whole_forward
         if verdict.instead is not None:
             given = (interval, prefix, interval[0], self.schedule, self._forecast, verdict.instead)
             whole_forward.predicted = assemble_velocity(call, branch, *given)
