@@ -257,16 +257,13 @@ class Session:
         if pending is None or pending.bypassed or pending.arguments is not None or pending.attending is not None:
             self._agree(f"iteration {iteration}: {self.verdict.forwarded} forwarded")
         host = schedule.baseline[iteration]
-        runs, baseline = self.host.runs(self.model, call.arguments, host[1] - host[0])
-        if pending is None:
-            self._count(baseline, 0, skipped=runs)
-            return output, None
-        if pending.bypassed:
-            self._count(baseline, 0, skipped=runs)
-            return None, pending
-        runs, size = self.host.runs(self.model, pending.arguments or call.arguments, slots + pending.front)
-        self._count(baseline, size, run=runs)
-        return None, pending
+        networks, baseline = self.host.runs(self.model, call.arguments, host[1] - host[0])
+        if pending is None or pending.bypassed:
+            self._count(baseline, 0, skipped=networks)
+        else:
+            networks, size = self.host.runs(self.model, pending.arguments or call.arguments, slots + pending.front)
+            self._count(baseline, size, run=networks)
+        return output, pending
 
     def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
