@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import NotApplied, ScopePatchError, UsageError
 
 if TYPE_CHECKING:
-    from .patch.handle import Handle, apply, patched
+    from .patch.attach import Handle, apply, patched
     from .tuning.functions import tune
 
 __version__ = "0.1.0"
@@ -24,9 +24,9 @@ __all__ = ["Handle", "NotApplied", "ScopePatchError", "UsageError", "__version__
 def __getattr__(name: str) -> Any:
     """Load the front door at its first use: it imports torch."""
     if name in ("Handle", "apply", "patched"):
-        from .patch import handle
+        from .patch import attach
 
-        return getattr(handle, name)
+        return getattr(attach, name)
     if name == "tune":
         from .tuning.functions import tune
 

@@ -14,6 +14,6 @@ if not switched_off(os.environ):
     settings = Settings.resolve({}, os.environ)
     speak_at_exit(settings)
 
-    from .patch.hooks import arm
+    from .patch.attach import arm
 
     arm(settings)

@@ -24,7 +24,7 @@ from hosts import generate as generate_diffusers
 
 import scope_patch
 from scope_patch.errors import UsageError
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.report.read import parse
 
 OURS = (f"{ROOT}/scope_patch/", f"{ROOT}/registry/")

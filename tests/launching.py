@@ -60,7 +60,7 @@ def make_tree(folder: Path) -> Tree:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "scope_patch", package / "scope_patch", ignore=ignore)
     shutil.copytree(ROOT / "registry", package / "registry", ignore=ignore)
-    (package / "scope_patch" / "patch" / "hooks.py").write_text(STUB)
+    (package / "scope_patch" / "patch" / "attach.py").write_text(STUB)
     (work / "skyreels_v2_infer").mkdir(parents=True)
     (work / "skyreels_v2_infer" / "__init__.py").write_text("")
     return Tree(package, work)

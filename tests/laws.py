@@ -23,7 +23,7 @@ from turns import Turns
 import scope_patch
 from scope_patch import registry
 from scope_patch.errors import NotApplied
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.session import Session
 
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}

@@ -94,7 +94,7 @@ def _one(official, made, options, decided, fps):
 def features(official, upstream):
     """How far the feature of the saved weights is from the one in the forward: {case: largest relative difference}."""
     from scope_patch.outlook.signal import Checkpoint, modulation
-    from scope_patch.patch.hooks import bindings
+    from scope_patch.patch.attach import bindings
     from scope_patch.patch.signal import slice_signal
     from scope_patch.patch.velocity import ForwardCall
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import scope_patch
 from scope_patch.errors import NotApplied, UsageError
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 
 
 def owners():

@@ -10,8 +10,7 @@ import pytest
 import torch
 from no_sync import no_sync
 
-from scope_patch.patch.branches import FORGET_AFTER, Branches
-from scope_patch.patch.conditioning import conditioning
+from scope_patch.patch.branches import FORGET_AFTER, Branches, conditioning
 from scope_patch.patch.host import Dit
 
 DIT = Dit("a.module", "DiT", latents="x", timestep="t", condition="text")

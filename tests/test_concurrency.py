@@ -16,7 +16,7 @@ from turns import Turns
 import scope_patch
 from scope_patch.patch import generation as generations
 from scope_patch.patch import planning
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.session import LOST
 
 tiny = fake_magi()

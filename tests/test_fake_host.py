@@ -127,9 +127,9 @@ def test_a_schedule_that_changed_is_refused(break_it, complaint):
 
 def open_generation(pipe, run):
     """What a call of a pipeline opens: (binding, loop, generation)."""
+    from scope_patch.patch.attach import bindings
     from scope_patch.patch.current import Request
     from scope_patch.patch.generation import Generation
-    from scope_patch.patch.hooks import bindings
     from scope_patch.report.record import GenerationRecord
 
     binding = bindings()["skyreels-v2"]

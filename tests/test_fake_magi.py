@@ -149,7 +149,7 @@ def test_unknown_guidance_runs_unpatched_and_says_so_once(caplog):
     expected = tiny.generate(model)
     refuse = dict(vars(model.runtime_config))
     with scope_patch.patched(model, **ALWAYS_PREDICT) as run:
-        known = scope_patch.patch.hooks.bindings()["magi-1"].host
+        known = scope_patch.patch.attach.bindings()["magi-1"].host
         object.__setattr__(known, "refuse", lambda transport, model, arguments: "of a test")
         try:
             assert torch.equal(tiny.generate(model), expected)

@@ -20,8 +20,8 @@ from test_faults import EXCLUDED
 
 import scope_patch
 from scope_patch.method.history import BranchHistory
-from scope_patch.patch import hooks
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch import attach
+from scope_patch.patch.attach import bindings
 from scope_patch.settings import Settings
 
 REQUESTS = {
@@ -85,7 +85,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def arm(self):
         """The hosts are imported already, so that this attaches at once."""
-        hooks.arm(Settings(policy="never"))
+        attach.arm(Settings(policy="never"))
         self.armed = True
 
     @rule(on_top=st.booleans(), which=st.integers(0, 3))
@@ -224,7 +224,7 @@ class Machine(RuleBasedStateMachine):
 
     def _disarm(self):
         """What no user can do: a process that was armed stays armed."""
-        scope, hooks._armed = hooks._armed, None
+        scope, attach._armed = attach._armed, None
         for binding in bindings().values():
             binding.requests.remove(scope)
             if not binding.requests:

@@ -13,7 +13,7 @@ import torch
 from faults import CASES, InjectedError, Trial, Warned, Watch, place
 
 from scope_patch.errors import ScopePatchError
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 
 CALLED = "the host calls it in the place of its own: nothing of ours is around it"
 CATCHES = "it is what catches; within it there is nothing but assignments and what is caught"

@@ -20,7 +20,7 @@ from scope_patch.errors import UsageError
 from scope_patch.hosts import wan, wan_keys
 from scope_patch.hosts.wan import progress
 from scope_patch.method.decision import Decision, Mode, StepDecision
-from scope_patch.method.frozen import Freezing, Room, narrowed, refusal
+from scope_patch.method.frozen import Freezing, narrowed, refusal
 from scope_patch.method.schedule import Schedule
 from scope_patch.values import FrozenKeys
 
@@ -171,7 +171,7 @@ def slow_starts(schedule, recomputed, causal, most):
 def test_starts_are_those_of_a_slow_reference(table, causal, most, data):
     schedule = schedule_of(**table)
     recomputed = data.draw(st.lists(st.booleans(), min_size=len(schedule), max_size=len(schedule)))
-    freezing = Freezing.of(schedule, Room(causal, 7, 7 * most + 6))
+    freezing = Freezing.of(schedule, causal, 7, 7 * most + 6)
     starts = freezing.starts(recomputed)
     assert starts == slow_starts(schedule, recomputed, causal, most)
     assert freezing.finished == sorted(freezing.finished) and max(starts) <= most

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scope_patch.method.changes import of_feature
-from scope_patch.method.forecast import Forecast, Limits, Part, Tally, fine, largest_change
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.predictors.formulas import Points
@@ -62,7 +62,7 @@ def test_it_keeps_a_copy_and_counts_its_bytes():
     for level in (0.9, 0.8, 0.7):
         history.record((0, 2), row(level, level), given)
     given.zero_()
-    assert history.anchors[0].velocity.any() and history.bytes == 2 * given.nbytes
+    assert history.anchors[0].velocity.any() and history.anchors.bytes == 2 * given.nbytes
 
 
 def test_measured_sizes():
@@ -98,7 +98,7 @@ def test_a_slot_whose_sizes_are_no_numbers_is_held_and_counted_where_it_is_updat
         history.record((0, 2), levels[k], given)
     known = history.points((0, 2))
     part = Part(history, (0, 2))
-    made = Forecast([part], known, schedule, 3, create("auto"), Limits(), tally).predict(part)
+    made = Forecast([part], known, schedule, 3, create("auto"), LARGEST_CHANGE, tally).predict(part)
     assert torch.equal(made[:, :, 0].nan_to_num(7.0), given[:, :, 0].nan_to_num(7.0)), "held, in what is finite of it"
     assert torch.allclose(made[:, :, 1], torch.tensor(1 + 3 / 9)), "the other slot is predicted"
     assert tally.read(mask) == counts and tally.read(mask) == {}
@@ -110,7 +110,7 @@ def test_the_guard_of_magnitude():
 
     def stable(target, magnitude):
         weights = create("taylor1").weights(row(target), points)
-        return bool(fine(points, weights, Limits(magnitude)))
+        return bool(fine(points, weights, magnitude))
 
     assert stable(0.48, 0.21) and not stable(0.48, 0.19)
 
@@ -158,4 +158,4 @@ def test_memory_at_540p_is_what_the_design_allows():
         for k in range(4):
             history.record((0, 25), torch.full((25,), 0.9 - k / 10).double(), torch.ones(1, 16, 25, 68, 120))
     assert histories[0].anchors[0].velocity.nbytes == pytest.approx(13e6, rel=0.01)
-    assert sum(history.bytes for history in histories) < 0.15e9
+    assert sum(history.anchors.bytes for history in histories) < 0.15e9

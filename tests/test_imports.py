@@ -17,7 +17,7 @@ PACKAGE = ROOT / "scope_patch"
 LAYERS: list[list[str]] = [
     ["scope_patch.__main__", "scope_patch.cli", "scope_patch.auto", "scope_patch.bootstrap", "scope_patch"],
     ["scope_patch.doctor", "scope_patch.launch", "scope_patch.outlook", "scope_patch.compare", "scope_patch.tuning"],
-    ["scope_patch.patch.handle", "scope_patch.patch.hooks"],
+    ["scope_patch.patch.attach"],
     ["scope_patch.catalogue"],
     ["scope_patch.patch"],
     ["scope_patch.hosts"],
@@ -180,7 +180,7 @@ def test_registry_files_only_answer_questions(path: Path) -> None:
         ("scope_patch.method.plan", "from ..patch import session", "scope_patch.patch.session"),
         ("scope_patch.method.plan", "def f():\n    from ..patch.session import x", "scope_patch.patch.session.x"),
         ("scope_patch.report.timeline", "import scope_patch.method.plan", "scope_patch.method.plan"),
-        ("scope_patch.patch.session", "from . import hooks", "scope_patch.patch.hooks"),
+        ("scope_patch.patch.session", "from . import attach", "scope_patch.patch.attach"),
         ("scope_patch.settings", "from .cli import main", "scope_patch.cli.main"),
     ],
 )

@@ -56,10 +56,10 @@ def file(tmp_path):
 @pytest.fixture(autouse=True)
 def own_bindings(monkeypatch):
     """Files of one test are unknown to the next."""
-    from scope_patch.patch import hooks
+    from scope_patch.patch import attach
 
-    monkeypatch.setattr(hooks, "_bindings", {})
-    monkeypatch.setattr(hooks, "_files", set())
+    monkeypatch.setattr(attach, "_bindings", {})
+    monkeypatch.setattr(attach, "_files", set())
 
 
 def both(registry, pipe, call=lambda pipe: pipe(), **settings):

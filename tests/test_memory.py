@@ -14,7 +14,7 @@ import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.method import memory as memory_module
-from scope_patch.method.forecast import Forecast, Limits, Part, Tally
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Tally
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.memory import Cpu, Memory, elsewhere
 from scope_patch.method.predictors import create
@@ -94,7 +94,7 @@ def test_with_another_place_the_device_never_holds_more_and_nothing_changes(even
     shelf = Shelf()
     memory = Memory(Limit(16 * points), lambda device: shelf)
     for limited, plain in zip(recorded(events, memory, keeps), recorded(events, Memory(), keeps), strict=True):
-        assert memory.bytes == sum(history.bytes for history in limited.values()) <= 16 * points
+        assert memory.bytes == sum(history.anchors.bytes for history in limited.values()) <= 16 * points
         for key, history in limited.items():
             assert len(history.anchors) == len(plain[key].anchors)
             interval = history.anchors[0].interval
@@ -158,7 +158,7 @@ def test_points_that_were_dropped_under_a_forecast_are_held():
     for k in range(3):
         history.record((0, 2), levels[k], torch.full((1, 1, 2, 1, 1), 1.0 + k))
     part = Part(history, (0, 2))
-    forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), Limits(), Tally())
+    forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), LARGEST_CHANGE, Tally())
     assert forecast.predict(part).flatten().tolist() == pytest.approx([4.0, 4.0])
     history.anchors.trim(2)
     assert forecast.predict(part).flatten().tolist() == [3.0, 3.0]

@@ -145,7 +145,7 @@ def test_velocities_without_numbers(job, dtype, name):
         for i in range(len(schedule)):
             start, end = session.enter(i)
             slots = end - start + schedule.clean_prefix(i)
-            latents = torch.empty(2, 4, slots * session.layout.frames, 4, 4, device="meta", dtype=dtype)
+            latents = torch.empty(2, 4, slots * schedule.frames, 4, 4, device="meta", dtype=dtype)
             for branch in branches:
                 timestep = torch.empty(2, slots, device="meta")
                 arguments = {"x": latents, host.dit.condition: branch}

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from official_magi import FULLY, RULES, SUBJECTS
 
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_magi.py"

@@ -10,7 +10,7 @@ import official
 import pytest
 from official_skyreels import SUBJECTS
 
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_skyreels.py"

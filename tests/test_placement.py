@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method import placement
-from scope_patch.method.frozen import Freezing, Room
+from scope_patch.method.frozen import Freezing
 from scope_patch.method.placement import (
     AMPLIFICATION,
     FURTHEST,
@@ -166,8 +166,7 @@ def test_nothing_errs_less_where_work_hangs_on_the_recompute_before(share, most,
     """As with kept keys: what had finished at the recompute before costs less, or nothing."""
     schedule = SMALL["prefix" if prefix else "asynchronous"]()
     profile = Profile(tuple(k / 5 for k in range(6)), tuple(data[:6]), tuple(data[6:]))
-    room = Room(2, 1, 100)
-    finished = Freezing.of(schedule, room).finished
+    finished = Freezing.of(schedule, block=2, size=1, limit=100).finished
 
     def work(i, before):
         kept = finished[before] if before >= 0 else 0

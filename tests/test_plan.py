@@ -16,6 +16,7 @@ from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method.frozen import runs
 from scope_patch.method.placement import AMPLIFICATION
 from scope_patch.method.plan import Planner
+from scope_patch.method.policies.traits import Size
 from scope_patch.method.profile import assumed
 from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of
 from scope_patch.method.schedule import Schedule
@@ -108,7 +109,7 @@ def test_what_cannot_be_reached_is_said(capsys):
 
 def planner(schedule, each=False, **more):
     """A planner of one schedule on the expected change; a forward costs its slots."""
-    method = method_of(Settings(placement="threshold", **more), HostDefaults({}, per_slot=each, hold_if_short=each))
+    method = method_of(Settings(placement="threshold", **more), HostDefaults({}, size=Size(chunked=each)))
     return Planner(method, schedule, lambda iteration, slots: float(slots[1] - slots[0]))
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.hosts import wan
 from scope_patch.outlook.signal import Checkpoint, modulation
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.signal import slice_signal
 from scope_patch.patch.velocity import ForwardCall
 

@@ -14,7 +14,7 @@ from hosts import ALWAYS_PREDICT, CountForwards, fake_pipeline, generate, tiny_p
 
 import scope_patch
 from scope_patch.errors import NotApplied
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.session import Session
 from scope_patch.report.page import page
 from scope_patch.report.read import parse

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hosts import embeddings, fake_pipeline, tiny_transformer
 
-from scope_patch.patch.hooks import bindings
+from scope_patch.patch.attach import bindings
 from scope_patch.patch.signal import SignalError, slice_signal
 from scope_patch.patch.velocity import ForwardCall
 

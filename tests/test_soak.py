@@ -60,7 +60,7 @@ def containers():
         if not key.startswith("__") and isinstance(value, dict | list | set)
     } | {
         f"{name}: {part}": len(getattr(binding, part))
-        for name, binding in scope_patch.patch.hooks.bindings().items()
+        for name, binding in scope_patch.patch.attach.bindings().items()
         for part in ("requests", "bound", "refused", "_parameters")
     }
 

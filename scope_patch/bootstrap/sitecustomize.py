@@ -72,7 +72,7 @@ def _arm() -> None:
             )
         )
     _load_package()
-    from scope_patch.patch.hooks import arm
+    from scope_patch.patch.attach import arm
 
     arm()
 

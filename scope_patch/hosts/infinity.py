@@ -80,10 +80,8 @@ class Image:
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Image:
         """Of the arguments of `autoregressive_infer_cfg`. Raises what they raise where they are others."""
-        count, guidance = (
-            min(len(arguments["scale_schedule"]), arguments.get("trunk_scale", 1000)),
-            arguments["cfg_list"],
-        )
+        count = min(len(arguments["scale_schedule"]), arguments.get("trunk_scale", 1000))
+        guidance = arguments["cfg_list"]
         batch, lengths = arguments.get("B", 1), arguments["label_B_or_BLT"][1]
         negative = arguments.get("negative_label_B_or_BLT")
         return cls(

@@ -131,7 +131,6 @@ def dispatch_flops(
     cfg_number: int = 1,
     clean_prefix: bool = False,
     duplicate: bool = False,
-    null_tokens: int = NULL_TOKENS,
 ) -> int:
     """FLOPs of one call of `VideoDiTModel.forward_dispatcher`.
 
@@ -139,7 +138,7 @@ def dispatch_flops(
         tokens: of a chunk.
         kv_ranges: for every chunk of the call, oldest first, the chunks [start, end) it attends to, absolute.
         text_tokens: of the caption, special tokens included. Upstream's forward over a prefix has the empty caption
-            throughout: pass `null_tokens` there.
+            throughout: pass `NULL_TOKENS` there.
         cfg_number: 1 (one forward) or 3 (caption, empty caption, and each chunk alone without one).
         clean_prefix: whether the first chunk is a clean one, forwarded for the cache (`fwd_extra_1st_chunk`); its
             caption is the empty one, and the third forward leaves it out.
@@ -149,7 +148,7 @@ def dispatch_flops(
     Raises ValueError for another `cfg_number`.
     """
     seen = [(end - start) * tokens for start, end in kv_ranges]
-    texts = [null_tokens if clean_prefix and i == 0 else text_tokens for i in range(len(seen))]
+    texts = [NULL_TOKENS if clean_prefix and i == 0 else text_tokens for i in range(len(seen))]
     if cfg_number == 1:
         extra = int(duplicate)
         return forward_flops(shape, tokens, [*seen, *[tokens] * extra], [*texts, *[text_tokens] * extra])
@@ -158,8 +157,8 @@ def dispatch_flops(
     alone = len(seen) - clean_prefix
     return (
         forward_flops(shape, tokens, seen, texts)
-        + forward_flops(shape, tokens, seen, [null_tokens] * len(seen))
-        + forward_flops(shape, tokens, [tokens] * alone, [null_tokens] * alone)
+        + forward_flops(shape, tokens, seen, [NULL_TOKENS] * len(seen))
+        + forward_flops(shape, tokens, [tokens] * alone, [NULL_TOKENS] * alone)
     )
 
 

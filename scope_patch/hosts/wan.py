@@ -52,7 +52,6 @@ class WanShape:
         text_dim, text_tokens: channels of caption embeddings, and tokens in them as the forward gets them.
         image_tokens, image_dim: CLIP tokens and their channels; 0 in models without image cross-attention.
         fps_embedding: whether the frame rate is embedded (upstream's `inject_sample_info`).
-        per_frame: whether every latent frame has a timestep (diffusion forcing) or every sample.
     """
 
     dim: int
@@ -67,7 +66,6 @@ class WanShape:
     image_tokens: int = 0
     image_dim: int = 0
     fps_embedding: bool = False
-    per_frame: bool = True
 
     @classmethod
     def named(cls, name: str) -> WanShape:
@@ -152,8 +150,8 @@ def tokens(shape: WanShape, frames: int, height: int, width: int) -> int:
     return found
 
 
-def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: int = 1, frozen: int = 0) -> int:
-    """FLOPs of one forward of latents [batch, C, frames, height, width]; height and width are those of the latents.
+def forward_flops(shape: WanShape, frames: int, height: int, width: int, frozen: int = 0) -> int:
+    """FLOPs of one forward of one sample, latents [C, frames, height, width].
 
     Args:
         frozen: latent frames whose keys and values are kept, and attended to beside.
@@ -161,22 +159,20 @@ def forward_flops(shape: WanShape, frames: int, height: int, width: int, batch: 
     Raises ValueError where the latents are smaller than a patch.
     """
     count, pixels = tokens(shape, frames, height, width), prod(shape.patch)
-    sample = linear(count, shape.in_channels * pixels, shape.dim) + linear(
-        count, shape.dim, shape.out_channels * pixels
-    )
+    total = linear(count, shape.in_channels * pixels, shape.dim)
+    total += linear(count, shape.dim, shape.out_channels * pixels)
     context = shape.text_tokens + shape.image_tokens  # attended to apart, each by all latents
     seen = count if not frozen else count + tokens(shape, frozen, height, width)
     layer = 4 * linear(count, shape.dim, shape.dim) + attention(count, seen, shape.dim)
     layer += 2 * linear(count + context, shape.dim, shape.dim) + attention(count, context, shape.dim)
     layer += linear(count, shape.dim, shape.ffn_dim) + linear(count, shape.ffn_dim, shape.dim)
-    sample += shape.layers * layer
-    return batch * (sample + _conditions(shape, frames))
+    return total + shape.layers * layer + _conditions(shape, frames)
 
 
 def _conditions(shape: WanShape, frames: int) -> int:
-    """Embeddings of timesteps, frame rate, caption and image of one sample."""
-    dim, levels = shape.dim, frames if shape.per_frame else 1
-    total = linear(levels, shape.freq_dim, dim) + linear(levels, dim, dim) + linear(levels, dim, 6 * dim)
+    """Embeddings of timesteps (one a latent frame), frame rate, caption and image of one sample."""
+    dim = shape.dim
+    total = linear(frames, shape.freq_dim, dim) + linear(frames, dim, dim) + linear(frames, dim, 6 * dim)
     total += linear(shape.text_tokens, shape.text_dim, dim) + linear(shape.text_tokens, dim, dim)
     total += linear(shape.image_tokens, shape.image_dim, shape.image_dim)
     total += linear(shape.image_tokens, shape.image_dim, dim)

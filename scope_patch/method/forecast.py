@@ -6,10 +6,8 @@ velocities, on their device. Nothing here looks at a number or waits for the dev
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,21 +19,8 @@ from .predictors import Predictor
 from .predictors.formulas import Points
 from .schedule import Interval, Schedule
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of a usable prediction.
-
-    Attributes:
-        magnitude: largest ||v^ - v0|| / ||v0||, by the triangle inequality over slope and curvature terms.
-    """
-
-    magnitude: float = 1.0
-
-    @classmethod
-    def none(cls) -> Limits:
-        """No bounds but finiteness: for a rival's forecast, which has none."""
-        return cls(math.inf)
+LARGEST_CHANGE = 1.0
+"""||v^ - v0|| / ||v0|| of a usable prediction, by the triangle inequality over slope and curvature terms."""
 
 
 class Tally:
@@ -87,8 +72,9 @@ class Forecast:
         parts: histories that have a velocity; one can be asked for where the history covers the part's interval.
         known: what is known of them, joined (see `Points.join`).
         iteration: where in the schedule the velocities are wanted.
-        tally: told of the slots that are held because their prediction would leave the limits ("stability"), and of
-            those whose measured sizes are not numbers ("finite").
+        most: the largest change of a usable prediction (`LARGEST_CHANGE`); inf: there is no bound but finiteness.
+        tally: told of the slots that are held because their prediction would change more ("stability"), and of those
+            whose measured sizes are not numbers ("finite").
     """
 
     def __init__(
@@ -98,26 +84,26 @@ class Forecast:
         schedule: Schedule,
         iteration: int,
         predictor: Predictor,
-        limits: Limits,
+        most: float,
         tally: Tally,
     ) -> None:
         self.parts, self.known = parts, known
         self.schedule, self.iteration = schedule, iteration
-        self.predictor, self.limits = predictor, limits
+        self.predictor, self.most = predictor, most
         self._depths = [len(part.history.anchors) for part in parts]
         self._intervals, self._tally = [part.interval for part in parts], tally
         tally.note("finite", iteration, self._intervals, known.faulty)
 
     @cached_property
     def weights(self) -> Tensor:
-        """The predictor's, [points, slots of all parts]; slots whose prediction leaves the limits are held."""
+        """The predictor's, [points, slots of all parts]; slots whose prediction changes too much are held."""
         device = self.known.levels.device
         wanted = {interval: self.schedule.levels(self.iteration, interval, device) for interval in self._intervals}
         levels = torch.cat([wanted[interval] for interval in self._intervals])
         weights = self.predictor.weights(levels, self.known)
         if len(weights) < 2:
             return weights
-        inside = fine(self.known, weights, self.limits)
+        inside = fine(self.known, weights, self.most)
         self._tally.note("stability", self.iteration, self._intervals, ~inside)
         return torch.where(inside, weights, self.known.holding[: len(weights)])
 
@@ -139,8 +125,8 @@ class Forecast:
         raise KeyError(f"no forecast was made of slots {part.interval}")
 
 
-def fine(points: Points, weights: Tensor, limits: Limits) -> Tensor:
-    """Slots whose prediction stays inside the limits, booleans [slots].
+def fine(points: Points, weights: Tensor, most: float) -> Tensor:
+    """Slots whose prediction changes no more than that, booleans [slots].
 
     A slot whose sizes are not numbers does not, unless its weights repeat the last velocity anyway.
 
@@ -151,7 +137,7 @@ def fine(points: Points, weights: Tensor, limits: Limits) -> Tensor:
     held = rows[1] == 0
     if points.drift is None or points.curvature is None:
         return torch.ones_like(held)
-    return held | (largest_change(points, rows) <= limits.magnitude)
+    return held | (largest_change(points, rows) <= most)
 
 
 def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:

@@ -7,10 +7,14 @@ time; from there on only the rest is forwarded. So what a recompute costs hangs 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import torch
+
+from ..values import FrozenKeys
 from .decision import StepDecision
 from .schedule import Interval, Schedule
 
@@ -21,26 +25,8 @@ FULL = (
 NOISED = "--addnoise-condition draws the noise of the given latent frames anew at every step"
 MOVES = "the host's window moves, and with it where the rotary embedding begins"
 WIDTHS = "--widths asks for few widths"
-
-
-@dataclass(frozen=True)
-class Room:
-    """What keys and values may take.
-
-    Attributes:
-        block: latent frames of a causal block, which are kept together; 1 under full attention.
-        size: bytes that one latent frame takes, all guidance branches together.
-        limit: bytes in all.
-    """
-
-    block: int
-    size: int
-    limit: int
-
-    @property
-    def most(self) -> int:
-        """Latent frames that fit, in whole blocks."""
-        return self.limit // max(self.size, 1) // self.block * self.block
+SHARE = 10
+"""One part in so many of a device's memory is for kept keys and values, where nobody says how much."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +64,20 @@ class Freezing:
         return "" if block else FULL
 
     @classmethod
-    def of(cls, schedule: Schedule, room: Room) -> Freezing:
-        """Those that are clean (timestep and noise level 0) from an iteration on, and all in front of them."""
+    def of(cls, schedule: Schedule, block: int, size: int, limit: int) -> Freezing:
+        """Those that are clean (timestep and noise level 0) from an iteration on, and all in front of them.
+
+        Args:
+            block: latent frames of a causal block, which are kept together; 0 under full attention.
+            size: bytes that one latent frame takes, all guidance branches together.
+            limit: bytes in all.
+        """
+        block = max(block, 1)
+        most = limit // max(size, 1) // block * block
         clean = ~schedule.mask & (schedule.timesteps == 0) & (schedule.noise_levels == 0)
         stays = clean.flip(0).cummin(dim=0).values.flip(0)
-        whole = [count // room.block * room.block for count in stays.long().cummin(dim=1).values.sum(dim=1).tolist()]
-        return cls([min(count, room.most) for count in whole], room.size, max(whole, default=0) > room.most)
+        whole = [count // block * block for count in stays.long().cummin(dim=1).values.sum(dim=1).tolist()]
+        return cls([min(count, most) for count in whole], size, max(whole, default=0) > most)
 
     def starts(self, recomputed: Sequence[bool]) -> list[int]:
         """Of every iteration, the first latent frame that is forwarded if it is recomputed.
@@ -98,6 +92,21 @@ class Freezing:
         """Bytes at the most: what the last recompute needs; it keeps nothing itself."""
         starts = self.starts(recomputed)
         return self.size * max((start for start, run in zip(starts, recomputed, strict=True) if run), default=0)
+
+
+def allowed(wanted: FrozenKeys, device: torch.device) -> int:
+    """Bytes that keys and values may take: what the user says, or a share of a CUDA device's memory or the machine's.
+
+    Of the memory there is in all: the same on every run, whatever else is on it. 0 where its size cannot be had.
+    """
+    if wanted.size is not None:
+        return wanted.size
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory) // SHARE
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def refusal(schedule: Schedule, noised: bool, widths: int | None) -> str:

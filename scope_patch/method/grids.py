@@ -55,10 +55,6 @@ class GridHistory:
         """A residual [rows, h w, channels] was computed, at log2 of the side."""
         self._points = [(octave, grid, residual), *self._points][:2]
 
-    def forget(self) -> None:
-        """Let go of every tensor."""
-        self._points = []
-
     def estimate(self, octave: float, grid: Grid, predict: bool) -> Tensor | None:
         """The residual on another grid: the newest one, or, where there are two, extrapolated by first order.
 

@@ -33,11 +33,6 @@ class BranchHistory:
         self._sizes: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
         self._points: tuple[tuple[int, int], Interval, Points] | None = None
 
-    @property
-    def bytes(self) -> int:
-        """Memory held by the velocities on their device."""
-        return self.anchors.bytes
-
     def covers(self, interval: Interval) -> bool:
         """Whether the newest velocity has every slot of the interval."""
         return bool(self.anchors) and (

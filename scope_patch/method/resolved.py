@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
 from ..values import FrozenKeys
 from . import policies, predictors
 from .decision import Policy
-from .forecast import Limits
+from .forecast import LARGEST_CHANGE
 from .policies.traits import Size, Traits, traits
 from .predictors import Predictor
 
@@ -24,18 +25,20 @@ class HostDefaults:
     Attributes:
         presets: name -> speed-up of the DiT's work.
         limit: the highest predict threshold that a preset may take to get there, in units of the host's own signal.
-        per_slot: slots (chunks of a moving window) can be forwarded one by one, the older ones first.
-        hold_if_short: too few points to predict are enough to repeat the last velocity.
-        size: of the model, as far as it is known.
+        size: of the model, as far as it is known. Chunks of a moving window can be forwarded one by one, the older ones
+            first.
         signal: what decisions are made from unless the user or the policy says otherwise.
     """
 
     presets: Mapping[str, float]
     limit: float = EVERYTHING
-    per_slot: bool = False
-    hold_if_short: bool = False
     size: Size = field(default_factory=Size)
     signal: str = "timestep"
+
+    @property
+    def hold_if_short(self) -> bool:
+        """Whether too few points to predict are enough to repeat the last velocity."""
+        return self.size.chunked
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Method:
     @property
     def per_slot(self) -> bool:
         """Whether slots are decided and forwarded one by one."""
-        return self.defaults.per_slot and self.settings.per_chunk and self.traits.per_slot
+        return self.defaults.size.chunked and self.settings.per_chunk and self.traits.per_slot
 
     @property
     def limit(self) -> float:
@@ -98,9 +101,9 @@ class Method:
         return self.defaults.limit if units and self.settings.target_speedup is None else EVERYTHING
 
     @property
-    def limits(self) -> Limits:
-        """Of a usable prediction."""
-        return Limits.none() if self.traits.by_step else Limits()
+    def largest_change(self) -> float:
+        """Of a usable prediction; a rival's forecast has no bound but finiteness."""
+        return math.inf if self.traits.by_step else LARGEST_CHANGE
 
     def unverifiable(self, ranks: int = 1) -> str:
         """Why skipped iterations cannot be verified, or "".

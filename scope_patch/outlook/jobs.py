@@ -18,12 +18,11 @@ from ..errors import UsageError
 from ..hosts import magi, wan, wan_keys
 from ..hosts import window as moving_window
 from ..method.changes import Feature
-from ..method.frozen import Freezing, Room, refusal
+from ..method.frozen import Freezing, allowed, refusal
 from ..method.plan import Work
 from ..method.policies.traits import Size
 from ..method.resolved import Method, method_of
 from ..method.schedule import Interval, Schedule, Widths
-from ..patch.device import share
 from ..patch.host import NO_WIDTHS, Host
 from ..settings import Settings
 from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
@@ -169,7 +168,7 @@ def _freezing(
         branches,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    freezing = Freezing.of(schedule, Room(max(block, 1), size, share(device) if wanted.size is None else wanted.size))
+    freezing = Freezing.of(schedule, block, size, allowed(wanted, device))
     if not freezing.any:
         return None, ""
     why = refusal(schedule, options.addnoise_condition > 0, method.settings.widths)

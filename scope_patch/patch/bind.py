@@ -30,7 +30,6 @@ from .loops import Loop
 from .seams import FORWARD, READ, VIDEO, Seam, Wrapper
 from .session import Session
 from .signature import check_live, failures
-from .timing import Mark
 from .velocity import PendingForward, asked_of, forward_call
 
 logger = logging.getLogger("scope_patch")
@@ -278,7 +277,7 @@ class Binding:
         if attending is not None:
             self.guard(generation, lambda: within.enter_context(attending))
         place = None if standin is None else self.guard(generation, lambda: standin.place(generation.model, blocks))
-        started = self.guard(generation, generation.stopwatch.start)
+        stop = self.guard(generation, generation.stopwatch.start)
         try:
             if place is not None:
                 place.modules[blocks] = place.replaced
@@ -289,19 +288,19 @@ class Binding:
             if place is not None:
                 place.modules[blocks] = place.own
             within.close()
-        self.guard(generation, lambda: self._observe(generation, session, started, pending, output))
+        self.guard(generation, lambda: self._observe(generation, session, stop, pending, output))
         return output
 
     def _observe(
         self,
         generation: Generation,
         session: Session | None,
-        started: Mark | None,
+        stop: Callable[[], None] | None,
         pending: PendingForward | None,
         output: Any,
     ) -> None:
-        if started is not None:
-            generation.stopwatch.stop(started)
+        if stop is not None:
+            stop()
         if session is not None and pending is not None:
             session.recount(pending)
             if not generation.off:

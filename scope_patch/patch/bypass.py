@@ -109,45 +109,38 @@ def whole(iteration: int, iterations: int) -> None:
     """All blocks, always."""
 
 
-class Bypass:
-    """Makes the stand-ins of a session.
+def stand_in(
+    pending: PendingForward,
+    span: Interval | None,
+    verdict: StepDecision,
+    forecast: Forecast | None,
+    record: GenerationRecord,
+) -> None:
+    """Give a forward a stand-in that does what the verdict says, or notes a residual where there is none yet.
 
     Args:
-        span: which blocks they stand for. Where it changes, the policy must recompute.
+        span: the blocks [first, last) that it stands for; None: all. Where it changes, the policy must recompute.
     """
+    added = None
+    if verdict.forwarded[0] == verdict.forwarded[1]:
+        added = _residual(pending.branch, pending.slots, verdict, forecast)
+        if added is None:
+            record.guard("branch")
+    pending.standin = StandIn(added, span)
 
-    def __init__(self, span: Span = whole) -> None:
-        self._span = span
 
-    def pending(
-        self,
-        plain: PendingForward,
-        schedule: Schedule,
-        verdict: StepDecision,
-        forecast: Forecast | None,
-        record: GenerationRecord,
-    ) -> PendingForward:
-        """A forward with a stand-in that does what the verdict says, or notes a residual where there is none yet."""
-        added = None
-        if verdict.forwarded[0] == verdict.forwarded[1]:
-            added = _residual(plain.branch, plain.slots, verdict, forecast)
-            if added is None:
-                record.guard("branch")
-        plain.standin = StandIn(added, self._span(plain.iteration, len(schedule)))
-        return plain
+def note(pending: PendingForward, schedule: Schedule, record: GenerationRecord) -> None:
+    """After such a forward: keep the residual of blocks that ran.
 
-    def note(self, pending: PendingForward, schedule: Schedule, record: GenerationRecord) -> None:
-        """After such a forward: keep the residual of blocks that ran.
-
-        Raises what went wrong in the stand-in, where nobody could be told.
-        """
-        standin = pending.standin
-        if standin is None:
-            return
-        if standin.error is not None:
-            raise standin.error
-        if standin.ran and not _keep(pending, standin.noted, schedule):
-            record.guard("shape")
+    Raises what went wrong in the stand-in, where nobody could be told.
+    """
+    standin = pending.standin
+    if standin is None:
+        return
+    if standin.error is not None:
+        raise standin.error
+    if standin.ran and not _keep(pending, standin.noted, schedule):
+        record.guard("shape")
 
 
 def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> bool:

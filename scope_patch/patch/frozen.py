@@ -19,8 +19,7 @@ from ..method.frozen import Freezing
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval
 from .attending import Attending, Chunks, Extent, UnknownAttentionError
-from .branches import Branch
-from .conditioning import Conditioning
+from .branches import Branch, Conditioning
 from .host import Host
 from .velocity import ForwardCall, PendingForward
 

@@ -25,7 +25,7 @@ from ..method.schedule import Schedule, Table
 from ..report.file import put
 from ..report.record import GenerationRecord
 from .agreement import Agreements, RankAgreement, rank
-from .bypass import Bypass, claim, release, whole
+from .bypass import claim, release, whole
 from .compiled import unwrap
 from .current import Request
 from .host import NO_WIDTHS, Host
@@ -134,9 +134,9 @@ class Generation:
             self.record,
             keep=self.policy.active,
             calibration=self.request.calibration,
-            limits=self.method.limits,
+            largest_change=self.method.largest_change,
             memory=self.memory,
-            bypass=Bypass(getattr(self.policy, "span", whole)) if self._bypasses else None,
+            span=getattr(self.policy, "span", whole) if self._bypasses else None,
             agree=self.agree,
             verification=self.verification(key),
             freeze=lambda: self._planning.frozen,
@@ -208,8 +208,9 @@ class Generation:
         latents = arguments.get(self.host.dit.latents)
         frames = latents.shape[FRAME_AXIS] if isinstance(latents, Tensor) and latents.dim() > FRAME_AXIS else 0
         session = self.session or self._newest
+        schedule = None if session is None else session.schedule
         try:
-            return self.host.runs(self.model, arguments, frames // (session.layout.frames if session else 1))
+            return self.host.runs(self.model, arguments, frames // (1 if schedule is None else schedule.frames))
         except (AttributeError, LookupError, TypeError, ValueError):
             return 1, 0  # called in a way that nobody knows
 

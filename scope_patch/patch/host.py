@@ -242,11 +242,4 @@ class Host:
         """What presets and settings mean for a model of that size: the same for a run and for a plan without one."""
         from ..method.resolved import HostDefaults
 
-        return HostDefaults(
-            self.presets,
-            self.preset_limit,
-            per_slot=self.moving,
-            hold_if_short=self.moving,
-            size=size,
-            signal=self.signal,
-        )
+        return HostDefaults(self.presets, self.preset_limit, size, self.signal)

@@ -14,7 +14,7 @@ from torch import nn
 from ..errors import NotApplied, UsageError
 from ..method.changes import EXPECTED, Feature, placed_by
 from ..method.decision import StepDecision
-from ..method.frozen import ALONG, Freezing, Room, refusal, runs
+from ..method.frozen import ALONG, Freezing, allowed, refusal, runs
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
 from ..method.resolved import Method
@@ -23,7 +23,6 @@ from ..method.verifying import longest
 from ..report.record import GenerationRecord
 from . import defaults
 from .compiled import compiled, few_enough, told
-from .device import share
 from .frozen import FrozenKeys
 from .host import Host
 from .sharing import Sharing
@@ -133,8 +132,7 @@ class Planning:
         if not block and not wanted.full:
             return None
         size = keys.bytes(self.model, call.latents, keys.branches(self.pipeline))
-        limit = share(call.latents.device) if wanted.size is None else wanted.size
-        freezing = Freezing.of(schedule, Room(max(block, 1), size, limit))
+        freezing = Freezing.of(schedule, block, size, allowed(wanted, call.latents.device))
         if not freezing.any:
             return None
         noised, widths = keys.noised(self._arguments), self.method.settings.widths

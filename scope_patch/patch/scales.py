@@ -118,9 +118,9 @@ class Scales(Loop):
         session, call = served
         if call.output is not None:
             return call.output
-        started = binding.on_loop(lambda generation: generation.stopwatch.start())
+        stop = binding.on_loop(lambda generation: generation.stopwatch.start())
         output = call.restore(wrapped(**call.arguments))
-        binding.on_loop(lambda generation: session.ran(call, output, generation.stopwatch, started))
+        binding.on_loop(lambda generation: session.ran(call, output, stop))
         return output
 
     def _serve(

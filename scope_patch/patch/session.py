@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.decision import StepDecision
-from ..method.forecast import Forecast, Limits, Tally
+from ..method.forecast import LARGEST_CHANGE, Forecast, Tally
 from ..method.frozen import narrowed, runs
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
@@ -18,21 +18,21 @@ from ..method.predictors import Predictor
 from ..method.profile import Calibration
 from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord, Segment, active_ranges
-from .branches import Branch, Branches
-from .bypass import Bypass
-from .conditioning import conditioning
+from . import bypass
+from .branches import Branch, Branches, conditioning
+from .bypass import Span
 from .frozen import LOOSE, FrozenKeys
 from .host import Host
 from .replay import ChunkReplays, Replays, SolverReplays
 from .solver import Step
 from .velocity import (
     ForwardCall,
-    Layout,
     PendingForward,
     assemble_velocity,
     complete_velocity,
     keep_velocity,
     like_output,
+    unpack,
     velocity_of,
 )
 from .verification import Verification
@@ -53,9 +53,9 @@ class Session:
         plan: (first call, schedule) -> every iteration's decision; called with the first DiT call.
         keep: whether velocities are kept.
         calibration: gets the velocities of every forward.
-        limits: of a usable prediction.
+        largest_change: of a usable prediction.
         memory: of the generation's histories.
-        bypass: for the residual level; None: skipped forwards are not called.
+        span: which blocks are bypassed at the residual level; None: skipped forwards are not called.
         agree: called before anything is left out, with what it is; raises NotApplied where other ranks do not go along.
         verification: runs some skipped forwards all the same; None: none.
         freeze: what keeps keys and values of finished latent frames, called once there is a plan; None: nothing does.
@@ -74,9 +74,9 @@ class Session:
         *,
         keep: bool = True,
         calibration: Calibration | None = None,
-        limits: Limits | None = None,
+        largest_change: float = LARGEST_CHANGE,
         memory: Memory | None = None,
-        bypass: Bypass | None = None,
+        span: Span | None = None,
         agree: Callable[[str], None] = lambda what: None,
         verification: Verification | None = None,
         freeze: Callable[[], FrozenKeys | None] = lambda: None,
@@ -87,15 +87,14 @@ class Session:
         self._make_schedule, self._make_plan, self._find_looks = schedule, plan, looks
         self.predictor, self.record = predictor, record
         self._keep, self._calibration = keep or calibration is not None, calibration
-        self.limits, self._memory = limits or Limits(), memory or Memory()
-        self._bypass, self._agree, self._verification = bypass, agree, verification
+        self._largest_change, self._memory = largest_change, memory or Memory()
+        self._span, self._agree, self._verification = span, agree, verification
         self._make_replays = replays
         self.replays: Replays | None = None
         self._freeze = freeze
         self.frozen: FrozenKeys | None = None
         self.interval: Interval = (0, 0)
         self.schedule: Schedule | None = None
-        self.layout = Layout()
         self._looks: set[int] = set()
         self._forecast: Forecast | None = None
         self._tally = Tally()
@@ -111,7 +110,8 @@ class Session:
         self.verdict: StepDecision | None = None
         self.plan: Sequence[StepDecision] | None = None
         remark = self.record.remark if self._keep else lambda sentence: None
-        self.branches = Branches(self.predictor.keeps, self.layout.moving, self._memory, remark)
+        moving = self.schedule is not None and self.schedule.moving
+        self.branches = Branches(self.predictor.keeps, moving, self._memory, remark)
 
     def __len__(self) -> int:
         """Iterations; 0 as long as none was entered."""
@@ -132,7 +132,6 @@ class Session:
             self._verification.settle()
         if self.schedule is None:
             self.schedule = self._make_schedule()
-            self.layout = Layout(self.schedule.frames, self.schedule.moving)
             self._looks = self._find_looks(self.schedule)
             self._begin()
             self._new_segment(self.schedule)
@@ -233,7 +232,7 @@ class Session:
         if schedule is None or iteration is None:
             return None, None
         self._called = True
-        slots = self.layout.slots(call.latents)
+        slots = call.slots // schedule.frames
         interval, prefix = self.interval, schedule.clean_prefix(iteration)
         if slots != interval[1] - interval[0] + prefix:
             self.record.guard("shape")
@@ -258,21 +257,18 @@ class Session:
         if pending is None or pending.bypassed or pending.arguments is not None or pending.attending is not None:
             self._agree(f"iteration {iteration}: {self.verdict.forwarded} forwarded")
         host = schedule.baseline[iteration]
-        runs, baseline = self.host.runs(self.model, call.arguments, host[1] - host[0])
-        if pending is None:
-            self._count(baseline, 0, skipped=runs)
-            return output, None
-        if pending.bypassed:
-            self._count(baseline, 0, skipped=runs)
-            return None, pending
-        runs, size = self.host.runs(self.model, pending.arguments or call.arguments, slots + pending.front)
-        self._count(baseline, size, run=runs)
-        return None, pending
+        networks, baseline = self.host.runs(self.model, call.arguments, host[1] - host[0])
+        if pending is None or pending.bypassed:
+            self._count(baseline, 0, skipped=networks)
+        else:
+            networks, size = self.host.runs(self.model, pending.arguments or call.arguments, slots + pending.front)
+            self._count(baseline, size, run=networks)
+        return output, pending
 
     def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
-        if self._bypass is not None and self.schedule is not None:
-            self._bypass.note(pending, self.schedule, self.record)
+        if self._span is not None and self.schedule is not None:
+            bypass.note(pending, self.schedule, self.record)
             self._note_memory()
             return
         if self.schedule is None or not self._keep:
@@ -282,14 +278,14 @@ class Session:
             if self.frozen.trouble:
                 self.record.remark(self.frozen.trouble)
         velocity = _asked(pending, output)
-        frames = self.layout.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
+        frames = self.schedule.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
         batch, height, width = pending.size
         if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
             wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
             raise NotApplied(f"the DiT returned a velocity of shape {list(velocity.shape)}, expected {wanted}")
         if pending.predicted is not None and self._verification is not None:
-            self._verification.compare(*map(self.layout.unpack, (pending.predicted, velocity)))
-        keep_velocity(pending, velocity, self.schedule, self.layout)
+            self._verification.compare(unpack(pending.predicted, self.schedule), unpack(velocity, self.schedule))
+        keep_velocity(pending, velocity, self.schedule)
         pending.branch.output_type = type(output)
         if self._calibration is not None:
             for part in pending.branch.parts(pending.slots):
@@ -313,7 +309,7 @@ class Session:
         """
         assert self.schedule is not None
         if pending.whole is not None:
-            return complete_velocity(pending, velocity_of(output), self.schedule, self.layout)
+            return complete_velocity(pending, velocity_of(output), self.schedule)
         attending = pending.attending
         if attending is not None and attending.extent.kept:
             if not attending.sound:
@@ -340,7 +336,7 @@ class Session:
         self.segment.frames = schedule.mask.shape[1] * schedule.frames
         self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
         self.replays = self._make_replays(schedule)
-        self.segment.chunk = schedule.frames if self.layout.moving else 0
+        self.segment.chunk = schedule.frames if schedule.moving else 0
         self.record.segments.append(self.segment)
         self.count_own(self.early)
         self.early = 0
@@ -359,7 +355,8 @@ class Session:
             self.record.frozen_bytes_peak = max(self.record.frozen_bytes_peak, self.frozen.bytes)
 
     def _count(self, baseline: int, computed: int, run: int = 0, skipped: int = 0) -> None:
-        frames = self.layout.frames
+        assert self.schedule is not None
+        frames = self.schedule.frames
         self.segment.slots_baseline += frames * baseline
         self.segment.slots_computed += frames * computed
         self.record.forwards_run += run
@@ -382,12 +379,12 @@ class Session:
             self._forecast = self._foreseen(schedule, iteration, interval)
         prefix, last = schedule.clean_prefix(iteration), verdict.forwarded[1]
         start, end = interval[0] - prefix, last if last > interval[0] else interval[1]
-        each = "".join(verdict.mode_of(slot).value for slot in range(*interval)) if self.layout.moving else ""
+        each = "".join(verdict.mode_of(slot).value for slot in range(*interval)) if schedule.moving else ""
         # All of it at once: where one of the above fails, none is noted, and the report stays of one piece.
         self.segment.modes.append(verdict.mode.value)
         self.segment.reasons.append(verdict.reason)
         self.segment.intervals.append((start * schedule.frames, end * schedule.frames))
-        if self.layout.moving:
+        if schedule.moving:
             self.segment.slots.append("F" * prefix + each)
         return verdict
 
@@ -398,7 +395,7 @@ class Session:
             return None
         with torch.inference_mode():  # small tables, which nobody differentiates: less to dispatch
             known = self.branches.know(parts)
-            return Forecast(parts, known, schedule, iteration, self.predictor, self.limits, self._tally)
+            return Forecast(parts, known, schedule, iteration, self.predictor, self._largest_change, self._tally)
 
     def _carry_out(
         self, call: ForwardCall, verdict: StepDecision, branch: Branch, interval: Interval
@@ -408,14 +405,16 @@ class Session:
         prefix, last = self.schedule.clean_prefix(self.iteration), verdict.forwarded[1]
         size = (call.latents.shape[0], *call.latents.shape[3:])
         whole_forward = PendingForward(branch, self.iteration, interval, size, prefix)
-        if self._bypass is not None:
-            return None, self._bypass.pending(whole_forward, self.schedule, verdict, self._forecast, self.record)
+        if self._span is not None:
+            span = self._span(self.iteration, len(self.schedule))
+            bypass.stand_in(whole_forward, span, verdict, self._forecast, self.record)
+            return None, whole_forward
         if verdict.instead is not None:
-            given = (interval, prefix, interval[0], self.layout, self._forecast, verdict.instead)
+            given = (interval, prefix, interval[0], self.schedule, self._forecast, verdict.instead)
             whole_forward.predicted = assemble_velocity(call, branch, *given)
         if last == interval[1]:
             return None, whole_forward
-        whole = assemble_velocity(call, branch, interval, prefix, last, self.layout, self._forecast, verdict)
+        whole = assemble_velocity(call, branch, interval, prefix, last, self.schedule, self._forecast, verdict)
         if whole is None:
             self.record.guard("branch")
             self._strangers += 1

@@ -16,7 +16,6 @@ from ..method.grids import Grid, GridHistory, detailed, resample
 from ..method.schedule import Interval, Schedule
 from ..report.record import SCALES
 from .session import Session
-from .timing import Mark, Stopwatch
 from .velocity import ForwardCall
 
 
@@ -209,10 +208,10 @@ class ScaleSession(Session):
 
     # --- what is kept ---
 
-    def ran(self, call: BlockCall, output: Tensor, stopwatch: Stopwatch, started: Mark | None) -> None:
-        """A block has run; what later scales need of it is kept."""
-        if started is not None:
-            stopwatch.stop(started)
+    def ran(self, call: BlockCall, output: Tensor, stop: Callable[[], None] | None) -> None:
+        """A block has run; what later scales need of it is kept. Args: stop, what times it."""
+        if stop is not None:
+            stop()
         scale = self.iteration or 0
         later, octave, batch = self._actions[scale + 1 :], self.image.octaves()[scale], self.image.batch
         rows = batch if self.action.single and call.apart is None else len(output)

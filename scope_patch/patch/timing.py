@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from ..report.record import Seconds
-
-
-@dataclass(frozen=True)
-class Mark:
-    """The beginning of a forward: the host's clock, and an event on the CUDA stream where there is one."""
-
-    seconds: float
-    event: torch.cuda.Event | None
 
 
 @dataclass
@@ -30,17 +23,18 @@ class Stopwatch:
     started: float = field(default_factory=time.perf_counter)
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
 
-    def start(self) -> Mark:
-        """Right before the host's forward."""
-        return Mark(time.perf_counter(), _event())
+    def start(self) -> Callable[[], None]:
+        """Right before the host's forward. Returns what is to be called right after it."""
+        started, begin = time.perf_counter(), _event()
 
-    def stop(self, mark: Mark) -> None:
-        """Right after it."""
-        end = _event() if mark.event is not None else None
-        if mark.event is not None and end is not None:
-            self._events.append((mark.event, end))
-        else:
-            self.seconds.dit += time.perf_counter() - mark.seconds
+        def stop() -> None:
+            end = _event() if begin is not None else None
+            if begin is not None and end is not None:
+                self._events.append((begin, end))
+            else:
+                self.seconds.dit += time.perf_counter() - started
+
+        return stop
 
     def close(self) -> None:
         """The generation is over: read the events (the host has synchronised long ago) and the total."""

@@ -1,6 +1,7 @@
 """Between the host's tensors and ours: a call of the DiT by meaning, its output as a velocity, and the way back.
 
-We keep velocities as [batch, channels, slots, height, width], whatever a slot is on the host.
+We keep velocities as [batch, channels, slots, height, width], whatever a slot is on the host. Where slots are chunks of
+a moving window (MAGI-1), the rows of the batch are equal, and one of them is kept.
 """
 
 from __future__ import annotations
@@ -94,34 +95,21 @@ def asked_of(output: Any, latents: Tensor) -> Any:
     return like_output(velocity.narrow(FRAME_AXIS, velocity.shape[FRAME_AXIS] - frames, frames), type(output))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a host lays out velocities. Attributes: frames, latent frames a slot; moving, slots are chunks of a window.
+def unpack(velocity: Tensor, schedule: Schedule) -> Tensor:
+    """The host's velocity as [batch, channels, slots, height, width], a view where possible."""
+    if not schedule.moving:
+        return velocity
+    _, channels, frames, height, width = velocity.shape
+    return velocity[:1].reshape(1, channels, frames // schedule.frames, schedule.frames * height, width)
 
-    Where they are (MAGI-1), the rows of the batch are equal, and one of them is kept.
-    """
 
-    frames: int = 1
-    moving: bool = False
-
-    def slots(self, latents: Tensor) -> int:
-        """Slots in the host's latents or velocity."""
-        return int(latents.shape[FRAME_AXIS]) // self.frames
-
-    def unpack(self, velocity: Tensor) -> Tensor:
-        """The host's velocity as [batch, channels, slots, height, width], a view where possible."""
-        if not self.moving:
-            return velocity
-        _, channels, frames, height, width = velocity.shape
-        return velocity[:1].reshape(1, channels, frames // self.frames, self.frames * height, width)
-
-    def pack(self, velocity: Tensor, like: Tensor) -> Tensor:
-        """A velocity of ours as a new tensor of the host's, for latents `like`."""
-        if not self.moving:
-            return velocity
-        _, channels, slots, *_ = velocity.shape
-        one = velocity.reshape(1, channels, slots * self.frames, *like.shape[3:])
-        return one.expand(like.shape[0], -1, -1, -1, -1).contiguous()
+def pack(velocity: Tensor, like: Tensor, schedule: Schedule) -> Tensor:
+    """A velocity of ours as a new tensor of the host's, for latents `like`."""
+    if not schedule.moving:
+        return velocity
+    _, channels, slots, *_ = velocity.shape
+    one = velocity.reshape(1, channels, slots * schedule.frames, *like.shape[3:])
+    return one.expand(like.shape[0], -1, -1, -1, -1).contiguous()
 
 
 @dataclass
@@ -170,7 +158,7 @@ def assemble_velocity(
     interval: Interval,
     clean_prefix: int,
     last: int,
-    layout: Layout,
+    schedule: Schedule,
     forecast: Forecast | None,
     verdict: StepDecision,
 ) -> Tensor | None:
@@ -179,7 +167,7 @@ def assemble_velocity(
     Args:
         last: slots before it (and the clean prefix) will be computed; what stands in their places means nothing.
     """
-    expected = layout.unpack(call.latents).shape
+    expected = unpack(call.latents, schedule).shape
     pieces = []
     with torch.no_grad():
         for part in branch.parts(interval):
@@ -197,17 +185,17 @@ def assemble_velocity(
             batch, channels, _, *size = pieces[0].shape
             pieces.insert(0, pieces[0].new_zeros(batch, channels, missing, *size))
         velocity = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=FRAME_AXIS)
-        return layout.pack(velocity, call.latents)
+        return pack(velocity, call.latents, schedule)
 
 
-def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule, layout: Layout) -> Tensor:
+def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule) -> Tensor:
     """Put the velocity of a forward of some slots into what the host gets of all.
 
     Raises ValueError where it is not of the shape that was asked for: it must not be broadcast.
     """
     assert pending.whole is not None
-    first = (pending.slots[0] - schedule.intervals[pending.iteration][0]) * layout.frames
-    frames = (pending.slots[1] - pending.slots[0] + pending.clean_prefix) * layout.frames
+    first = (pending.slots[0] - schedule.intervals[pending.iteration][0]) * schedule.frames
+    frames = (pending.slots[1] - pending.slots[0] + pending.clean_prefix) * schedule.frames
     place = pending.whole.narrow(FRAME_AXIS, first, frames)
     if place.shape != velocity.shape:
         raise ValueError(f"a velocity is {tuple(velocity.shape)}, expected {tuple(place.shape)}")
@@ -215,9 +203,9 @@ def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Sched
     return pending.whole
 
 
-def keep_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule, layout: Layout) -> None:
+def keep_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule) -> None:
     """Put the velocity of a forward into the histories."""
-    computed = layout.unpack(velocity)
+    computed = unpack(velocity, schedule)
     for part in pending.branch.parts(schedule.intervals[pending.iteration]):
         start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
         if start < end:

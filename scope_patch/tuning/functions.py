@@ -17,7 +17,7 @@ from torch import Tensor
 from ..compare import lpips
 from ..compare.read import extra
 from ..errors import NotApplied, UsageError
-from ..patch.handle import patched
+from ..patch.attach import patched
 from ..report.sink import device_peak
 from ..report.summary import Totals
 from . import results, tables
