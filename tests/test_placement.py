@@ -15,12 +15,7 @@ from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method import placement
 from scope_patch.method.frozen import Freezing
-from scope_patch.method.placement import (
-    AMPLIFICATION,
-    FURTHEST,
-    SHARE_FLOOR,
-    skip_errors,
-)  # fmt: skip
+from scope_patch.method.placement import AMPLIFICATION, FURTHEST, SHARE_FLOOR, skip_errors
 from scope_patch.method.profile import Profile, assumed
 from scope_patch.method.schedule import Schedule
 

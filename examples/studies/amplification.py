@@ -6,10 +6,9 @@ at every target, mean over the prompts and over the targets. 0: the power that `
 
 from __future__ import annotations
 
-from functools import partial
 from statistics import fmean
 
-from trial import Table, Trial, parser
+from trial import Table, demo, parser
 
 
 def main() -> None:
@@ -20,18 +19,11 @@ def main() -> None:
     options.add_argument("--options", nargs="*", default=[], metavar="NAME=N", help="of the host: ar_step=0, steps=16")
     args = options.parse_args()
 
-    import torch
-
-    from benchmark.hosts import HOSTS, film
+    from benchmark.hosts import HOSTS
     from scope_patch.method import placement, plan
 
-    torch.set_num_threads(args.threads)
     asked = {name: int(value) for name, value in (text.split("=") for text in args.options)}
-    made = film(args.host)
-    prompts = HOSTS[args.host].chosen_on[: args.prompts]
-    trial = Trial(
-        made.target, {p: partial(made.sample, p, seed=k, **asked) for k, p in enumerate(prompts)}, made.decode
-    )
+    trial = demo(HOSTS[args.host].chosen_on[: args.prompts], args.threads, args.host, **asked)
     table = Table("value", *(f"target {target:g}" for target in args.targets), "all", "each, by target and prompt")
     for value in args.values:
         plan.amplification = (lambda *_, power=value: power) if value else placement.amplification

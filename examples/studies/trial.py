@@ -104,20 +104,19 @@ def mean(scores: Iterable[Score], key: str) -> float:
 
 
 def demo(prompts: Iterable[str], threads: int = 1, host: str = "demo", **options: Any) -> Trial:
-    """The demo model; a video's seed is its prompt's place in the list, `options` are for pipeline.sample.
+    """One of the trained models; a video's seed is its prompt's place in the list, `options` are for its `sample`.
 
     Args:
         threads: on a busy machine two are many times slower than one.
     """
     import torch
 
-    from benchmark import hosts
-    from demo_model import pipeline
+    from benchmark.hosts import film
 
     torch.set_num_threads(threads)
-    pipe = hosts.build(host)
-    videos = {text: partial(pipeline.sample, pipe, text, seed=k, **options) for k, text in enumerate(prompts)}
-    return Trial(pipe, videos, lambda latents: pipeline.decode(pipe, latents)[0], pipe.transformer)
+    made = film(host)
+    videos = {text: partial(made.sample, text, seed=k, **options) for k, text in enumerate(prompts)}
+    return Trial(made.target, videos, made.decode, made.dit)
 
 
 def magi(args: argparse.Namespace) -> Trial:
