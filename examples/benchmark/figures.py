@@ -76,7 +76,7 @@ def _png(about: str, axis: str, panels: list[tuple[str, str]], found: list[Group
         )
         figure.tight_layout(rect=(0, 0, 0.8, 1))
         buffer = BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
     return _small(buffer)
 
 
