@@ -22,18 +22,19 @@ from hosting import Subject, picture, seeded, transformer, without
 SIZE = 32
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9, "max_skip": 5}
 STEPS = {"num_inference_steps": 12, "ar_step": 3, "causal_block_size": 5}
+SHORT = {"num_frames": 57, "base_num_frames": 57}
 LONG = {"num_frames": 57, "base_num_frames": 33, "overlap_history": 17, "causal_block_size": 3}
 CASES = {
-    "text": {},
-    "guidance off": {"guidance_scale": 1.0},
-    "synchronous": {"ar_step": 0, "causal_block_size": 1},
+    "text": SHORT,
+    "guidance off": {**SHORT, "guidance_scale": 1.0},
+    "synchronous": {**SHORT, "ar_step": 0, "causal_block_size": 1},
     "image": {"image": 1, "causal_block_size": 1, "ar_step": 1, "num_frames": 37, "base_num_frames": 37},
     "both ends": {"image": 1, "end_image": 2, "causal_block_size": 1, "ar_step": 1, "num_frames": 37},
     "long": LONG,
     "long, noised": {**LONG, "addnoise_condition": 20},
     "extended": {**LONG, "extend": True, "addnoise_condition": 20},
-    "block-causal": {"causal": True},
-    "offload": {"offload": True},
+    "block-causal": {**SHORT, "causal": True},
+    "offload": {**SHORT, "offload": True},
 }
 
 

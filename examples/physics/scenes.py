@@ -52,6 +52,12 @@ class Scene:
         place = f"on {self.ground} by {self.light}" + (f" moving {self.camera}" if self.camera else "")
         return f"{' and '.join(words)}, {place}"
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the body that the caption names first begins in the left half."""
+        first = self.bodies[0]
+        return (first.pivot or first.centre)[0] < SIZE / 2
+
 
 @dataclass(frozen=True)
 class Track:
