@@ -9,9 +9,11 @@ import os
 from .settings import Settings, switched_off
 
 if not switched_off(os.environ):
+    from .launch import check
     from .report.sink import speak_at_exit
 
     settings = Settings.resolve({}, os.environ)
+    check(settings)
     speak_at_exit(settings)
 
     from .patch.attach import arm

@@ -30,9 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Split before any parser sees it: everything behind the first `--` is the user's, byte for byte.
     cut = words.index("--") if "--" in words else len(words)
-    options = parser().parse_args(words[:cut])
+    parsing = parser()
+    options, rest = parsing.parse_known_args(words[:cut])
     command = words[cut + 1 :]
     try:
+        if rest and not command and options.action in ("run", "calibrate", "tune", "bench"):
+            raise UsageError(f"{' '.join(rest)}: is that the command? Then {_form(options.action)}")
+        if rest:
+            parsing.error(f"unrecognized arguments: {' '.join(rest)}")
         if options.action in ("run", "calibrate"):
             return _run(options, command)
         if options.action in ("tune", "bench"):
@@ -158,20 +163,16 @@ def _version() -> str:
         return "scope-patch (a checkout that is not installed)"
 
 
-def _run(options: argparse.Namespace, command: list[str]) -> int:
-    from .method.profile import read
+def _form(action: str) -> str:
+    return f"write it behind `--`: python -m scope_patch {action} [OPTIONS] -- COMMAND"
 
+
+def _run(options: argparse.Namespace, command: list[str]) -> int:
     if not command:
-        form = f"python -m scope_patch {options.action} [OPTIONS] -- COMMAND"
-        raise UsageError(f"no command to run; write it behind `--`: {form}")
+        raise UsageError(f"no command to run; {_form(options.action)}")
     off = switched_off(os.environ)
     settings, origins = resolve_with_origins({name: getattr(options, name, None) for name in NAMES}, os.environ)
-    catalogue.check_names(settings)
-    if settings.profile is not None:
-        read(settings.profile)
-    for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
-        if path is not None:
-            launch.check_path(flag(name), path)
+    launch.check(settings)
     interpreter = launch.interpreter_of(command, os.environ)
     obstacle = "SCOPE_PATCH=0 switches everything off" if off else interpreter.obstacle()
     environ = (

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
 
+from . import catalogue
 from .errors import UsageError
+from .method import profile
 from .report.job import new_id
 from .report.record import Run
 from .report.sink import begin
-from .settings import JOB, LAUNCHER, NAMES, Settings, variable
+from .settings import JOB, LAUNCHER, NAMES, Settings, flag, variable
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -73,6 +75,18 @@ def check_path(option: str, path: str) -> None:
         raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
 
 
+def check(settings: Settings) -> None:
+    """Raises UsageError for what would else be told in the midst of a run: names, and files that cannot be used."""
+    catalogue.check_names(settings)
+    if settings.registry is not None:
+        catalogue.usable_hosts(settings.registry)
+    if settings.profile is not None and settings.calibrate is None:
+        profile.read(settings.profile)
+    for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
+        if path is not None:
+            check_path(flag(name), path)
+
+
 def write_first_report(settings: Settings, obstacle: str | None, job: str) -> None:
     """Leave a `not-applied` report, to which the processes of the job add.
 
@@ -94,8 +108,9 @@ def startable(name: str, environ: Mapping[str, str]) -> bool:
 
 def execute(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """Replace this process by `command`. Returns, with the exit code and one line on stderr, only when that fails."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed before we began
+            stream.flush()
     # Python ignores these at start-up, and exec hands ignored signals on: `run -- yes | head` would not end by SIGPIPE.
     for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ"):
         if hasattr(signal, name):

@@ -222,7 +222,7 @@ class Settings:
     def fingerprint(self) -> str:
         """Eight letters of all that decisions are made from: the same on ranks that decide alike."""
         decisive = [(name, getattr(self, name)) for name, option in OPTIONS.items() if "plan" in option.commands]
-        return hashlib.sha256(repr([pair for pair in decisive if pair[0] not in _FILES]).encode()).hexdigest()[:8]
+        return hashlib.sha256(repr([pair for pair in decisive if pair[0] not in FILES]).encode()).hexdigest()[:8]
 
     @property
     def policy_name(self) -> str:
@@ -283,7 +283,7 @@ class Settings:
 
 OPTIONS: dict[str, Option] = {setting.name: setting.metadata["option"] for setting in fields(Settings)}
 NAMES = tuple(OPTIONS)
-_FILES = tuple(name for name, option in OPTIONS.items() if option.takes == _FILE)
+FILES = tuple(name for name, option in OPTIONS.items() if option.takes == _FILE)
 
 
 def variable(name: str) -> str:
@@ -320,7 +320,7 @@ def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]
     _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
     _fill(values, origins, given, lambda name: f"flag {flag(name)}")
-    for name in _FILES:
+    for name in FILES:
         if name in values:
             values[name] = os.path.abspath(values[name])  # the host may change directory before it is opened
     return Settings(**values), origins

@@ -42,7 +42,7 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         (["run", "--"], ["no command to run"]),
         (["run", "--no-such-option", "--", "x"], ["unrecognized arguments: --no-such-option"]),
         (["run", "--max", "3", "--", "x"], ["unrecognized arguments: --max"]),
-        (["run", "python", "x.py"], ["unrecognized arguments: python x.py"]),
+        (["run", "python", "x.py"], ["python x.py: is that the command?", "behind `--`"]),
         (["run", "--cache-threshold", "0.5", "--predict-threshold", "0.3", "--", "x"], ["lower --cache-threshold"]),
         (["run", "--max-skip", "-1", "--", "x"], ["max_skip is -1"]),
         (["run", "--predict-decay", "2", "--", "x"], ["[0, 1]"]),

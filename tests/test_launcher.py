@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def test_command_not_found_is_127(tree: Tree) -> None:
     result = tree.run("run", "--", "no-such-command-here")
     assert result.returncode == 127
     assert "command not found: no-such-command-here" in result.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_reason_not_to_start(tree: Tree, closed: str) -> None:
+    words = shlex.join(tree.launcher("run", "--", "sh", "-c", "echo ran > ran"))
+    done = subprocess.run(["sh", "-c", f"{words} {closed}"], cwd=tree.work, env=clean_environ(), check=False)
+    assert done.returncode == 0
+    assert (tree.work / "ran").read_text() == "ran\n"
 
 
 def test_command_not_executable_is_126(tree: Tree) -> None:

@@ -71,6 +71,16 @@ def test_the_papers_skyreels_figures(call, host):
     )
 
 
+def test_the_nearest_speedup_that_there_is_is_not_told_as_the_most(call):
+    for words, remark in (
+        (["--target-speedup=5.27"], "5.00 is the nearest that so few steps allow"),
+        (["--target-speedup=6"], ""),
+        (["--target-speedup=6", "--max-skip=2"], "3.00 is the most that --max-skip"),
+    ):
+        out = call("skyreels-v2", *words)[1]
+        assert remark in out and ("was aimed at" in out) == bool(remark), out
+
+
 def test_a_speedup_needs_no_weights(call):
     made = told(call, "skyreels-v2", *PAPER, "--target-speedup=3")
     assert made["exact"] and made["target"] == 3 and made["plan"]["speedup"] == pytest.approx(3, rel=0.05)
@@ -127,6 +137,12 @@ def test_the_papers_magi_figures(call, config):
         (["skyreels-v2", *PAPER, "--overlap-history=97"], "not below --base-num-frames"),
         (["skyreels-v2", "--target-speedup=0.5"], "1 (nothing skipped) or more"),
         (["skyreels-v2", "--target-speedup=2", "--predict-threshold=1"], "both given"),
+        (["skyreels-v2", "--causal-block-size=0"], "--causal-block-size is 0; give 1 or more"),
+        (["skyreels-v2", "--guidance-scale=nan"], "--guidance-scale is nan"),
+        (["skyreels-v2", "--shift=0"], "--shift is 0.0; give more than 0"),
+        (["infinity", "--batch=0"], "--batch is 0"),
+        (["infinity", "--grids=1x1,0x2"], "sides are 1 or more"),
+        (["infinity", "--cfg=nan"], "guidance is a number"),
     ],
 )
 def test_errors_teach(call, config, tmp_path, words, complaint):

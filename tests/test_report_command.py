@@ -234,6 +234,11 @@ def test_places_that_take_no_picture(call, options, words):
     assert code == 2 and words in err and not out
 
 
+def test_settings_of_another_version_are_shown_and_no_reason_to_refuse(call):
+    code, out, _ = call(report(settings={"signal": "latent", "preset": "gone", "max_skip": 4, "policy": "scope"}))
+    assert code == 0 and "scope" in out
+
+
 def test_a_report_that_is_not_there(call):
     assert cli.main(["report", "none.json"]) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
-from scope_patch.tuning import outputs, page, results
+from scope_patch.tuning import _given, outputs, page, results
 from scope_patch.tuning.answer import Bounds, find
 from scope_patch.tuning.commands import Command, Made, flags
 from scope_patch.tuning.functions import as_videos
@@ -97,6 +98,7 @@ def test_a_dent_is_seen():
     [
         ("scope:3", {"target_speedup": 3.0}),
         ("scope:fast", {"preset": "fast"}),
+        ("scope:target_speedup=3", {"target_speedup": 3.0}),
         ("scope:4,predictor=hold", {"target_speedup": 4.0, "predictor": "hold"}),
         ("scope-thresholds:0.18,0.42", {"cache_threshold": 0.18, "predict_threshold": 0.42}),
         ("scope-thresholds:target_speedup=3", {"placement": "threshold", "target_speedup": "3"}),
@@ -113,6 +115,15 @@ def test_methods(text, settings):
     assert point.settings == settings and point.instead == ({"steps": "10"} if text == "steps:10" else {})
     Settings(**point.settings)
     assert flags(point.settings)
+
+
+def test_a_switch_is_what_it_says():
+    assert flags({"replay": "on", "selective": "yes", "per_chunk": "0"}) == [
+        "--replay",
+        "--selective",
+        "--no-per-chunk",
+    ]
+    assert flags({"strict": "1"}) == ["--strict"] and flags({"strict": "off"}) == []
 
 
 @pytest.mark.parametrize("text", ["scoop:3", "scope:3,4", "scope:x", "scope-thresholds:1", "steps", "scope:3,blocks=2"])
@@ -278,6 +289,41 @@ def test_files_are_paired_by_name_or_by_time(tmp_path):
         outputs.paired(a, b[:1], tmp_path / "a", tmp_path / "b")
 
 
+def test_of_a_working_directory_only_what_appears_is_taken(tmp_path):
+    """Pictures that a command leaves where it works, beside clones, weights and links to nowhere."""
+    ours = tmp_path / "scope_tune" / "runs" / "1"
+    (tmp_path / "old.png").write_bytes(b"of before")
+    (tmp_path / "lost.mp4").symlink_to(tmp_path / "gone.mp4")
+    before = outputs.Snapshot(tmp_path, ours)
+    for name in ("000.png", "001.png"):
+        (tmp_path / name).write_bytes(b"new")
+    assert before.changed(ours / "out") == [ours / "out"]
+    assert sorted(path.name for path in (ours / "out").rglob("*")) == ["000.png", "001.png"]
+
+
+def test_variables_are_settings_of_a_run_like_options(monkeypatch, capsys):
+    monkeypatch.setenv("SCOPE_PATCH_PREDICTOR", "hold")
+    assert _given(argparse.Namespace(action="tune", max_skip=4)) == {"predictor": "hold", "max_skip": 4}
+    monkeypatch.setenv("SCOPE_PATCH_POLICY", "taylorseer")
+    assert main(["tune", "--", *SCRIPT]) == 2
+    assert "SCOPE_PATCH_POLICY says; unset it" in capsys.readouterr().err
+
+
+def test_a_profile_that_was_measured_anew_makes_new_runs(tmp_path):
+    commands = []
+    for text in ("old", "new", "new"):
+        (tmp_path / "mine.json").write_text(text)
+        commands.append(Command(SCRIPT, files=["mine.json"]).fingerprint)
+    assert commands[0] != commands[1] == commands[2]
+
+
+def test_progress_without_stderr(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    with Progress() as progress:
+        progress.told("a run")
+    assert capsys.readouterr().out == ""
+
+
 def test_what_a_pipeline_returns():
     from PIL import Image
 
@@ -416,6 +462,14 @@ def test_what_goes_wrong_is_told_with_the_last_lines(words, complaints, capsys):
         (["tune", "--", sys.executable, "-I", "x.py"], "isolated mode"),
         (["bench", "--methods", "scoop:3", "--", *SCRIPT], "did you mean scope?"),
         (["bench", "--", *SCRIPT, "{steps}"], "say by --steps N"),
+        (["tune", "--steps", "50", "--", *SCRIPT], "the command has no {steps}"),
+        (["tune", "--profile", "gone.json", "--", *SCRIPT], "gone.json"),
+        (["tune", "--predictor", "tailor1", "--", *SCRIPT], "did you mean taylor1?"),
+        (["tune", "--registry", "gone.py", "--", *SCRIPT], "gone.py cannot be used"),
+        (["bench", "--methods", "teacache:bogus=1", "--", *SCRIPT], "bogus"),
+        (["bench", "--methods", "scope:3,replay=perhaps", "--", *SCRIPT], "neither on nor off"),
+        (["tune", "--folder", "/proc/none/t", "--", *SCRIPT], "--folder /proc/none/t cannot be written"),
+        (["tune", "--folder", "x" * 300, "--", *SCRIPT], "cannot be written"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_runs(words, complaint, tmp_path, capsys):

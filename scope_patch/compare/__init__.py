@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     # Told before the minutes that the metrics may take.
     if strip is not None and (strip.suffix.lower() != ".png" or not strip.parent.is_dir()):
         raise UsageError(f"the strip cannot be {strip}: give a name that ends in .png, in a folder that is there")
+    if strip is not None and strip.resolve() in (options.reference.resolve(), options.output.resolve()):
+        raise UsageError(f"--strip {strip} would overwrite what is compared; give another name")
     comparison = compare(options.reference, options.output, options.lpips)
     if strip is not None:
         reference, output = comparison.tensors.values()

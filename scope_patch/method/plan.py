@@ -132,8 +132,11 @@ class Planner:
         aimed = f"a speed-up of {target:g} was aimed at"
         if plan.futile:
             remark = f"{aimed}; so few steps leave room for {plan.speedup:.2f}: beyond, fewer steps would do as well"
+        elif plan.bound:
+            remark = f"{aimed}; {plan.speedup:.2f} is the most that {why}"
         else:
-            remark = f"{aimed}; {plan.speedup:.2f} is the most that {why}" if plan.bound else ""
+            short = plan.work * target > plan.baseline * TOLERANCE
+            remark = f"{aimed}; {plan.speedup:.2f} is the nearest that so few steps allow" if short else ""
         return ResolvedPlan(plan, target, remark)
 
     def verified(self, resolved: ResolvedPlan, state: verifying.State) -> tuple[ResolvedPlan, verifying.State]:
@@ -188,10 +191,15 @@ class Planner:
             low, high = (middle, high) if placed(middle)[1] > FUTILE else (low, middle)
         if futile:
             recomputed, _ = placed(high)
+        plan = self._placed(recomputed)
+        short = plan.work > wanted * TOLERANCE
+        # Or the next cheaper set was farther from what was asked.
+        bound = short and (futile or self._placed(placed(0.0)[0]).work >= plan.work)
+        return replace(plan, bound=bound, futile=futile and short)
+
+    def _placed(self, recomputed: Sequence[bool]) -> Plan:
         pair = {due: Placed(due) for due in (False, True)}
-        plan = self._plan(self._verdicts(lambda i: pair[recomputed[i]], one_by_one=False), None)
-        bound = plan.work > wanted * TOLERANCE
-        return replace(plan, bound=bound, futile=futile and bound)
+        return self._plan(self._verdicts(lambda i: pair[recomputed[i]], one_by_one=False), None)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
         """The plan by thresholds whose speed-up is nearest to the target, or the largest there is.

@@ -11,9 +11,16 @@ import argparse
 import json
 import os
 
+from ..errors import UsageError
 from ..settings import NAMES, Settings
 
 DTYPES = ("bfloat16", "float16", "float32")
+_LEAST = {
+    **dict.fromkeys(("num_frames", "base_num_frames", "overlap_history", "causal_block_size", "steps", "fps"), 1),
+    **dict.fromkeys(("height", "width", "batch", "text_tokens"), 1),
+    **dict.fromkeys(("ar_step", "addnoise_condition", "prefix_frames", "guidance_scale"), 0),
+}
+"""Of a host's own options."""
 
 
 def skyreels(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +88,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the plan of a host. Raises UsageError for options that cannot be used."""
     from . import jobs, scales, show
 
+    for name, least in _LEAST.items():
+        value = getattr(options, name, None)
+        if value is not None and not value >= least:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; give {least} or more")
+    if not getattr(options, "shift", 1) > 0:
+        raise UsageError(f"--shift is {options.shift}; give more than 0")
     flags = {name: getattr(options, name, None) for name in NAMES}
     environ = {name: value for name, value in os.environ.items() if name != "SCOPE_PATCH_REPORT"}
     if options.host == "infinity":

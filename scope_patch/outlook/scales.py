@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 from ..errors import UsageError
@@ -38,7 +39,11 @@ def asked_for(options: argparse.Namespace) -> infinity.Image:
     except ValueError as error:
         raise UsageError(f"--grids and --cfg are lists such as 1x1,2x2,3x4 and 4,4,1: {error}") from error
     cfg = cfg * len(grids) if len(cfg) == 1 else cfg
-    if len(cfg) != len(grids) or min(min(grid) for grid in grids) < 1:
+    if min(min(grid) for grid in grids) < 1 or not all(map(math.isfinite, cfg)):
+        raise UsageError(
+            f"--grids {options.grids} or --cfg {options.cfg}: sides are 1 or more, and guidance is a number"
+        )
+    if len(cfg) != len(grids):
         raise UsageError(f"--cfg has {len(cfg)} numbers for {len(grids)} scales; give one, or one a scale")
     tokens = options.text_tokens * options.batch
     return infinity.Image(tuple(grids), tuple(cfg), options.batch, (tokens, tokens), any(each != 1 for each in cfg))

@@ -9,6 +9,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -142,11 +143,14 @@ def _clean(text: str) -> str:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    """Those we know. Raises UsageError where one cannot be."""
-    try:
-        return Settings(**{name: values[name] for name in NAMES if name in values})
-    except TypeError as error:
-        raise UsageError(f"the report's settings cannot be read: {error}") from None
+    """Those we know, of values that this version takes: another one may have had others."""
+    known = {}
+    for name in NAMES:
+        with suppress(UsageError):
+            if name in values:
+                Settings(**{**known, name: values[name]})
+                known[name] = values[name]
+    return Settings(**known)
 
 
 def generation_of(node: Node) -> GenerationRecord:

@@ -7,15 +7,17 @@ without torch, for which `--help` must not wait.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shlex
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..settings import NAMES, Settings
+from ..settings import FILES, NAMES, Settings, resolve_with_origins, variable
 
 if TYPE_CHECKING:
     from .answer import Case
@@ -50,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser, bench: bool) -> None:
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """`tune` or `bench`: 1 where no target keeps the bounds. Raises UsageError; what was made before stays."""
     from ..compare import lpips  # torch with it
+    from ..launch import check
     from . import results
     from .answer import Bounds, find
     from .commands import Command, flags
@@ -58,12 +61,12 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     from .points import parse
     from .progress import Progress
 
-    settings = {
-        name: value for name in NAMES if name not in CHOSEN and (value := getattr(options, name, None)) is not None
-    }
-    Settings(**settings)  # what cannot be used is said before the first run
+    settings = _given(options)
+    points = [parse(text).under(settings) for text in options.methods] if options.action == "bench" else []
+    for each in [settings, *(point.settings or {} for point in points)]:
+        check(Settings(**each))  # what cannot be used is said before the first run
     check_packages()
-    command = Command(words, options.steps)
+    command = Command(words, options.steps, [settings[name] for name in FILES if name in settings])
     cases = _cases(command, options.prompts, options.seeds)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     begun = f"python -m scope_patch {options.action} ... -- {command.name}"
@@ -76,14 +79,10 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
                 until = time.monotonic() + _seconds(options.budget)
                 answer = find(harness, cases, bounds, settings, until, progress)
                 aim = {} if answer.target is None else {"target_speedup": answer.target}
-                line = (
-                    f"python -m scope_patch run {' '.join(flags({**aim, **settings}))} -- {command.example(*cases[0])}"
-                )
+                chosen = shlex.join(flags({**aim, **settings}))
+                line = f"python -m scope_patch run {chosen} -- {command.example(*cases[0])}"
                 told = (answer.points, begun, answer.words, line if aim else "", answer.target)
             else:
-                points = [parse(text).under(settings) for text in options.methods]
-                for point in points:
-                    Settings(**(point.settings or {}))
                 wanted = jobs(points, cases)
                 for number, job in enumerate(wanted):
                     progress.left = harness.pace(len(wanted) - number)
@@ -95,6 +94,17 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
             return INTERRUPTED
     print(results.write(options.folder, harness, *told))
     return NOT_FOUND if options.action == "tune" and answer.target is None else 0
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of all runs, by options or variables. Raises UsageError for a variable that would decide for us."""
+    flags = {name: getattr(options, name, None) for name in NAMES if name not in CHOSEN}
+    settings, origins = resolve_with_origins(flags, os.environ)
+    given = {name: getattr(settings, name) for name in NAMES if origins[name] != "default"}
+    for name in CHOSEN:
+        if name in given:
+            raise UsageError(f"{options.action} says itself what {variable(name)} says; unset it")
+    return given
 
 
 def _cases(command: Command, prompts: Path | None, seeds: int | None) -> list[Case]:

@@ -25,7 +25,8 @@ from ..errors import UsageError
 from ..report.read import read as read_report
 from ..report.record import PARTLY, Run
 from ..report.summary import Totals
-from ..settings import OPTIONS, flag
+from ..settings import OPTIONS, Settings, flag
+from ..values import switch
 from .machine import code
 from .outputs import Snapshot, collected
 from .points import ORIGINAL, Job, digest
@@ -63,12 +64,13 @@ class Command:
     Attributes:
         words: as the user wrote them.
         steps: what `{steps}` stands for where a method says nothing else.
+        files: that its settings name.
         tick: called while a run is under way.
     """
 
     measured, clock = "by the cost model of its plans", "by the clock"
 
-    def __init__(self, words: Sequence[str], steps: str | None = None) -> None:
+    def __init__(self, words: Sequence[str], steps: str | None = None, files: Sequence[str] = ()) -> None:
         if not words:
             raise UsageError("no command to run; write it behind `--`: python -m scope_patch tune [OPTIONS] -- COMMAND")
         if not launch.startable(words[0], os.environ):
@@ -76,10 +78,12 @@ class Command:
         obstacle = launch.interpreter_of(words, os.environ).obstacle()
         if obstacle is not None:
             raise UsageError(f"nothing can be patched: {obstacle}")
-        self.words, self.steps = list(words), steps
+        self.words, self.steps, self.files = list(words), steps, files
         self.tick: Callable[[], None] = lambda: None
         if self.has("{steps}") and steps is None:
             raise UsageError("the command has {steps}: say by --steps N what it usually is")
+        if steps is not None and not self.has("{steps}"):
+            raise UsageError("--steps was given, but the command has no {steps}: write it where their number stands")
 
     @property
     def name(self) -> str:
@@ -90,6 +94,7 @@ class Command:
     def fingerprint(self) -> str:
         """Ten letters of all that a run's output hangs on, as far as it can be seen from outside."""
         scripts = [path for path in map(Path, self.words) if path.suffix in _SCRIPTS and path.is_file()]
+        scripts += [path for path in map(Path, self.files) if path.is_file()]
         contents = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts}
         return digest(self.words, os.getcwd(), self.steps, contents, code(), metadata.version("torch"))
 
@@ -190,7 +195,10 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     for name, value in settings.items():
         option = flag(name)
         if OPTIONS[name].takes == "":
-            words.append(option if value in (True, "1", "true", "True") else f"--no-{option[2:]}")
+            if switch(value, name):
+                words.append(option)
+            elif getattr(Settings, name) is not False:  # what is off by itself has no option for that
+                words.append(f"--no-{option[2:]}")
         else:
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
     return words

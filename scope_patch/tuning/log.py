@@ -67,11 +67,13 @@ def opened(folder: Path) -> Iterator[Log]:
     filelock = extra("filelock", "filelock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            yield Log(folder / NAME)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
     except filelock.Timeout:
         raise UsageError(
             f"another process is writing to {folder}; wait for its end, or give another place by --folder"
         ) from None
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise UsageError(f"--folder {folder} cannot be written ({error.strerror}); give another one") from error
+    with lock:
+        yield Log(folder / NAME)

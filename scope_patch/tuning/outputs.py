@@ -6,6 +6,7 @@ import os
 import shutil
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,15 @@ class Snapshot:
 
     def changed(self, into: Path) -> list[Path]:
         """Copies, in `into`, of what is new or another since: the next run may write to the same place."""
-        new = [path for path, stamp in self._look().items() if self.before.get(path) != stamp]
-        kept = _kind(sorted(new))
+        new = sorted(path for path, stamp in self._look().items() if self.before.get(path) != stamp)
         copies = []
-        for path in kept:
-            copy = into / path.relative_to(self.folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                shutil.copytree(path, copy)
-            else:
-                shutil.copy2(path, copy)
-            copies.append(copy)
+        for path in _kind(new):
+            # Of a folder what is new, and no more: it may be the working directory itself.
+            for each in [name for name in new if name.parent == path] if path.is_dir() else [path]:
+                copy = into / each.relative_to(self.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(each, copy)
+            copies.append(into / path.relative_to(self.folder))
         return copies
 
     def _look(self) -> dict[Path, tuple[int, int]]:
@@ -57,8 +56,9 @@ class Snapshot:
             for name in names:
                 path = Path(place, name)
                 if path.suffix.lower() in (*VIDEOS, *LATENTS, ".png"):
-                    stat = path.stat()
-                    found[path] = stat.st_mtime_ns, stat.st_size
+                    with suppress(OSError):  # a link to nowhere, or gone meanwhile
+                        stat = path.stat()
+                        found[path] = stat.st_mtime_ns, stat.st_size
             if len(found) > _MOST:
                 raise UsageError(f"{self.folder} has too many files to see what appears; write {{out}} in the command")
         return found

@@ -114,7 +114,7 @@ def parse(text: str) -> Point:
     elif own:
         raise UsageError(f"{text!r}: {', '.join(own)} is no setting of a run; `run --help` lists them")
     if settings.keys() == {"target_speedup"} and name == OURS:
-        return target(settings["target_speedup"])
+        return target(number(settings["target_speedup"], text))
     return Point(name, rest or "defaults", settings)
 
 

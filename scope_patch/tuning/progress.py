@@ -22,7 +22,7 @@ class Progress:
         self._begin, self._words = time.monotonic(), ""
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             tqdm = extra("tqdm", "tqdm").tqdm
             self._bar = tqdm(bar_format="{desc}", dynamic_ncols=True, file=sys.stderr, leave=False)
         return self
@@ -34,7 +34,7 @@ class Progress:
     def told(self, words: str) -> None:
         """A run begins."""
         self._begin, self._words = time.monotonic(), words
-        if self._bar is None:
+        if self._bar is None and sys.stderr is not None:
             print(self._line(), file=sys.stderr, flush=True)
         self.tick()
 
