@@ -144,7 +144,7 @@ def _clean(text: str) -> str:
 
 def _settings(values: dict[str, Any]) -> Settings:
     """Those we know, of values that this version takes: another one may have had others."""
-    known = {}
+    known: dict[str, Any] = {}
     for name in NAMES:
         with suppress(UsageError):
             if name in values:

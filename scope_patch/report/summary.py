@@ -32,6 +32,7 @@ class Totals(Sums):
 
     Attributes:
         memory: bytes of kept velocities, and of what it takes to take steps again, the most at once.
+        replayed: of these, what it takes to take steps again.
         again: skipped iterations that were taken again.
         frozen: the same of keys and values.
         reasons: iterations by (mode, reason).
@@ -40,6 +41,7 @@ class Totals(Sums):
     """
 
     memory: int = 0
+    replayed: int = 0
     again: int = 0
     frozen: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -65,6 +67,7 @@ class Totals(Sums):
         if not generation.patched:
             return
         self.memory = max(self.memory, generation.history_bytes_peak + generation.replay_bytes_peak)
+        self.replayed = max(self.replayed, generation.replay_bytes_peak)
         self.frozen = max(self.frozen, generation.frozen_bytes_peak)
         for segment in generation.segments:
             self.again += segment.again
@@ -99,7 +102,8 @@ class Totals(Sums):
     def kept(self) -> str:
         """Memory in words."""
         keys = f", {self.frozen / 1e6:.1f} MB of keys and values of finished latent frames" if self.frozen else ""
-        return f"{self.memory / 1e6:.1f} MB of {self.words.kept} kept{keys}"
+        latents = f" (with {self.replayed / 1e6:.1f} MB to take steps again)" if self.replayed else ""
+        return f"{self.memory / 1e6:.1f} MB of {self.words.kept} kept{latents}{keys}"
 
     @property
     def rest(self) -> float:
