@@ -117,7 +117,9 @@ def measure(pipe, settings, given, device):
         torch.cuda.reset_peak_memory_stats()
     patched = scope_patch.patched(pipe, **settings, strict=True) if settings else contextlib.nullcontext()
     with Timed() as timed, patched as run:
-        latents, seconds = generate(pipe, given, device, callback_on_step_end=timed.callback)
+        latents, seconds = generate(
+            pipe, given, device, callback_on_step_end=timed.callback, callback_on_step_end_tensor_inputs=[]
+        )
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     generation = run.report["generations"][0] if settings else None
     ours = timed.milliseconds(generation["segments"][0]["modes"], "CP", 2) if generation else []

@@ -1,7 +1,16 @@
 """FramePack in diffusers: a video section by section, each denoised in step."""
 
+from scope_patch.patch import defaults
 from scope_patch.patch.host import Dit, Entry, Host
 from scope_patch.patch.loops import Clock
+
+
+def _cost(pipeline, arguments, schedule, section):
+    """FLOPs of both lists of blocks, over the latents alone: what is known of earlier sections is a constant share."""
+    lists = ("transformer_blocks", "single_transformer_blocks")
+    parts = [defaults.cost(pipeline.transformer, blocks, arguments["hidden_states"].shape) for blocks in lists]
+    return lambda iteration, slots: sum(part(iteration, slots) for part in parts)
+
 
 HOST = Host(
     name="framepack-diffusers",
@@ -34,5 +43,6 @@ HOST = Host(
         blocks="transformer_blocks",
     ),
     versions={"torch": ">=2.4", "diffusers": ">=0.35"},
+    cost=_cost,
     bypass=lambda pipeline: "there are two lists of blocks, which return pairs",
 )

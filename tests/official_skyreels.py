@@ -34,6 +34,7 @@ CASES = {
     "long, noised": {**LONG, "addnoise_condition": 20},
     "extended": {**LONG, "extend": True, "addnoise_condition": 20},
     "block-causal": {**SHORT, "causal": True},
+    "block-causal, one by one": {**SHORT, "causal": True, "causal_block_size": 1, "ar_step": 1},
     "offload": {**SHORT, "offload": True},
 }
 

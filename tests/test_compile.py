@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def test_the_limit_is_for_static_shapes_alone(how, dynamic, limited):
     pipe, _ = compiled(how, dynamic=dynamic)
     assert few_enough(pipe.transformer, Settings()) == (6 if limited else None)
     assert few_enough(pipe.transformer, Settings(widths=11)) == 11, "who says a number gets it"
+
+
+def test_the_limit_had_another_name_before_torch_2_7(monkeypatch):
+    from types import SimpleNamespace
+
+    from scope_patch.patch.compiled import few_enough
+    from scope_patch.settings import Settings
+
+    pipe, _ = compiled("module.compile()", dynamic=False)
+    old = SimpleNamespace(cache_size_limit=5, automatic_dynamic_shapes=True)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", SimpleNamespace(config=old))
+    assert few_enough(pipe.transformer, Settings()) == 3
 
 
 def test_a_dit_that_is_not_compiled_has_all_widths():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import planned
 import pytest
 import torch
@@ -21,7 +23,9 @@ from scope_patch.hosts import wan, wan_keys
 from scope_patch.hosts.wan import progress
 from scope_patch.method.decision import Decision, Mode, StepDecision
 from scope_patch.method.frozen import Freezing, narrowed, refusal
+from scope_patch.method.memory import Anchor
 from scope_patch.method.schedule import Schedule
+from scope_patch.patch.attending import Attending
 from scope_patch.values import FrozenKeys
 
 EXACT = 100.0
@@ -118,6 +122,52 @@ def test_another_prompt_in_mid_run(how):
         assert not report["guards"] and report["forwards"]["skipped"] == 0
     assert decibels(made["auto"], made["off"]) >= EXACT
     assert report["frozen_bytes_peak"] <= report["planned"][0]["frozen_bytes"]
+
+
+@pytest.mark.parametrize("handed", [None, ["latents"], []])
+def test_a_callback_that_may_edit_finished_latent_frames(handed):
+    """They are then forwarded along, as edited; one that is not handed them edits none."""
+
+    def edit(pipe, step, timestep, tensors):
+        return {"latents": 0.9 * tensors["latents"]} if "latents" in tensors else {}
+
+    options = {"callback_on_step_end": edit}
+    if handed is not None:
+        options["callback_on_step_end_tensor_inputs"] = handed
+    expected = generate(tiny_pipeline(), **options)
+    pipe = tiny_pipeline()
+    with scope_patch.patched(pipe, strict=True, max_skip=0) as handle:
+        made = generate(pipe, **options)
+    assert decibels(made, expected) >= EXACT
+    generation = handle.report["generations"][0]
+    edits = handed != []
+    assert any("may edit those" in remark for remark in generation["remarks"]) is edits
+    assert (generation["frozen_bytes_peak"] == 0) is edits
+
+
+def test_who_keeps_the_hosts_exception_keeps_no_keys_and_no_velocities():
+    """As a notebook does, where the next try needs the memory."""
+    pipe, kept, forward = tiny_pipeline(), None, [0]
+
+    def fail(*_):
+        forward[0] += 1
+        if forward[0] == 20:
+            raise InjectedError("on purpose")
+
+    hook = pipe.transformer.register_forward_pre_hook(fail)
+    try:
+        with scope_patch.patched(pipe, strict=True, **EVERY_OTHER):
+            generate(pipe)
+    except InjectedError as error:
+        kept = error
+    hook.remove()
+    assert kept is not None and forward[0] == 20
+    gc.collect()
+    held = [each for each in gc.get_objects() if type(each) in (Attending, Anchor)]
+    attending = [each for each in held if type(each) is Attending]
+    assert attending, "frames of the exception hold some"
+    assert [each for each in held if type(each) is Anchor] == []
+    assert not any(block for each in attending for block in each._chunks)
 
 
 @pytest.mark.parametrize("frames", [0, 4, 5, 12, 100])

@@ -13,6 +13,7 @@ from conftest import ROOT
 import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import NotApplied, UsageError
+from scope_patch.patch.session import Session
 
 TOY = Path(__file__).parent / "fakes" / "toy"
 sys.path.insert(0, str(TOY))
@@ -216,6 +217,58 @@ def test_a_timestep_for_every_token_is_refused(file):
     ):
         pipe()
     assert run.report["status"] == "not-applied" and "12 entries" in run.report["reasons"][0]
+
+
+def test_latent_frames_that_are_given_are_none_that_err(file):
+    """They stand at timestep 0, which the loop's own table does not say: `--verify` is about the others."""
+    pipe, seen = pipelines.Given(), []
+    with scope_patch.patched(
+        pipe, registry=file(PLAIN.replace('"Pipeline"', '"Given"')), target_speedup=3, verify=3
+    ) as run:
+        session = Session._decide
+
+        def decide(self, call, schedule, iteration, interval):
+            verdict = session(self, call, schedule, iteration, interval)
+            seen.append(schedule.mask[iteration].tolist())
+            return verdict
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Session, "_decide", decide)
+            pipe()
+    assert run.report["status"] == "applied" and len(seen) == 12
+    assert all(mask == [False, True, True] for mask in seen)
+
+
+def test_a_default_device_of_the_scripts_is_none_of_ours(file):
+    """`torch.set_default_device("cuda")`; here it is one on which nothing can be computed."""
+
+    def elsewhere(pipe):
+        with torch.device("meta"):
+            return pipe()
+
+    expected, made, generation = both(file(PLAIN), pipelines.Pipeline(), elsewhere, target_speedup=3)
+    assert made.shape == expected.shape and made.isfinite().all() and generation["forwards"]["skipped"] > 5
+
+
+def test_a_class_whose_base_is_wrapped_too_is_one_clock(file):
+    """Two pipelines of a process, one with a scheduler of a subclass: every step is told once."""
+
+    class Inherits(scheduler.Euler):
+        pass
+
+    class Calls(scheduler.Euler):
+        def step(self, velocity, t, latents):
+            return super().step(velocity, t, latents)
+
+    text, modes = file(PLAIN), []
+    for own in (scheduler.Euler, Inherits, Calls):
+        pipe = pipelines.Pipeline(own())
+        expected, made, generation = both(text, pipe, target_speedup=3)
+        modes.append([segment["modes"] for segment in generation["segments"]])
+        assert len(modes[0][0]) == 12 and made.isfinite().all()
+        keeper = scope_patch.apply(pipelines.Pipeline(own()), registry=text)  # the wrappers stay
+    keeper.remove()
+    assert modes[0] == modes[1] == modes[2]
 
 
 def test_a_network_that_runs_outside_of_any_loop_is_idle(file):

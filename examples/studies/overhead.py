@@ -61,7 +61,8 @@ def main() -> None:
     with Timed() as timed, scope_patch.patched(pipe, **ALWAYS, strict=True) as run:
         for _ in range(2):
             timed.clear()
-            pipeline.sample(pipe, "a red disc and a blue square", callback_on_step_end=timed.callback)
+            told = {"callback_on_step_end": timed.callback, "callback_on_step_end_tensor_inputs": []}
+            pipeline.sample(pipe, "a red disc and a blue square", **told)
     generation = run.report["generations"][-1]
     modes = generation["segments"][0]["modes"]
     for name, letters in (("skipped", "CP"), ("recomputed", "R")):

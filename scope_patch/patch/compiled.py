@@ -31,7 +31,8 @@ def few_enough(outer: Any, settings: Settings) -> int | None:
     config = getattr(sys.modules.get("torch._dynamo"), "config", None)
     if config is None or not any(_static(made, config) for made in _compiled(outer)):
         return None
-    return max(1, int(config.recompile_limit) - SPARE)
+    limit = config.recompile_limit if hasattr(config, "recompile_limit") else config.cache_size_limit  # torch < 2.7
+    return max(1, int(limit) - SPARE)
 
 
 def compiled(outer: Any) -> bool:

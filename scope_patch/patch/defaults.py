@@ -19,6 +19,12 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     return ""
 
 
+def edits(arguments: Mapping[str, Any]) -> bool:
+    """Whether a callback of a diffusers pipeline's call is handed the latents, which it may then edit."""
+    handed = arguments.get("callback_on_step_end_tensor_inputs", ("latents",))
+    return arguments.get("callback_on_step_end") is not None and "latents" in (handed or ())
+
+
 def size(model: Any, blocks: str) -> tuple[int, int]:
     """(channels, blocks) of a DiT, from its attributes or its configuration; 0 where they are not found."""
     config = getattr(model, "config", {})

@@ -74,6 +74,14 @@ class FrozenKeys:
         self._kept.clear()
         self.start = 0
 
+    def close(self) -> None:
+        """The section is over: also what a forward that failed still holds is let go of."""
+        for kept in self._kept.values():
+            for block in kept.chunks:
+                block.clear()
+        self.forget()
+        self._latents = None
+
     def narrow(self, interval: Interval) -> Interval:
         """The loop reads an interval: what it shall forward of it."""
         if not self.start:

@@ -24,6 +24,7 @@ from ..method.resolved import method_of
 from ..method.schedule import Schedule, Table
 from ..report.file import put
 from ..report.record import GenerationRecord
+from . import defaults
 from .agreement import Agreements, RankAgreement, rank
 from .bypass import claim, release, whole
 from .compiled import unwrap
@@ -62,6 +63,7 @@ class Generation:
         calls: of the DiT, whatever became of them.
         elsewhere: calls of another network of its class.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
+        stepping: a method of its solver is running: those that it calls of its own are passed through.
         off: it runs unpatched from now on.
         failed: nobody asked for that.
     """
@@ -98,7 +100,7 @@ class Generation:
         self._verifications: dict[int, Verification | None] = {}
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
-        self.started = self.inside = self.off = self.failed = False
+        self.started = self.inside = self.stepping = self.off = self.failed = False
         self.calls = self.elsewhere = 0
         self._newest: Session | None = None
         self._strayed = False
@@ -166,8 +168,8 @@ class Generation:
             return None
         if self.host.moving:
             return ChunkReplays(schedule, self.record.remark)
-        edits = any(value is not None for name, value in self.arguments.items() if name.startswith("callback"))
-        return SolverReplays(schedule, self.record.remark, joint=self.loop.joint, blind=edits)
+        blind = defaults.edits(self.arguments)
+        return SolverReplays(schedule, self.record.remark, joint=self.loop.joint, blind=blind)
 
     def lost(self) -> None:
         """The loop is where we do not know: forwards are the host's own until it is seen again."""

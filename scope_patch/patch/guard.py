@@ -54,7 +54,10 @@ class Guard:
         """
         before = time.perf_counter()
         try:
-            return work()
+            if torch.get_default_device().type == "cpu":
+                return work()
+            with torch.device("cpu"):  # tables are made there, whatever a script has made its default
+                return work()
         except NotApplied as reason:
             if self._strict(generation, request) and not quiet:
                 with suppress(Exception):  # so that the report says it, too, and not that nothing happened

@@ -18,7 +18,7 @@ from ..method.frozen import ALONG, Freezing, allowed, refusal, runs
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
 from ..method.resolved import Method
-from ..method.schedule import Schedule, Table, Widths, by_step
+from ..method.schedule import Interval, Schedule, Table, Widths, by_step
 from ..method.verifying import longest
 from ..report.record import GenerationRecord
 from . import defaults
@@ -41,6 +41,16 @@ CONDITION = "timestep embedding"
 _tracing = threading.Lock()
 _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 """Traced signals outlive a generation: tracing costs more than a forward of a small model."""
+EDITED = (
+    "a callback is handed the latents and may edit those (callback_on_step_end_tensor_inputs says what it is handed)"
+)
+WITHIN_BLOCKS = "latent frames come under way within the blocks of the model's causal attention"
+
+
+def _within_blocks(intervals: Sequence[Interval], block: int) -> bool:
+    """Whether forwards of these would cut one of the blocks in two, which the last may be."""
+    last = max((end for _, end in intervals), default=0)
+    return any(end % block and end < last for _, end in intervals)
 
 
 class Planning:
@@ -79,7 +89,12 @@ class Planning:
         except ValueError as problem:
             raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
         independent = self.host.independent(self.model)
-        schedule = Schedule.of(read, selective=self.method.selective(independent), widths=self._widths)
+        selective = self.method.selective(independent)
+        block = self.host.keys.block(self.model) if self.host.keys is not None and independent else 0
+        if block > 1 and selective and _within_blocks(Schedule.of(read, selective=True).intervals, block):
+            selective = False
+            self.record.remark(f"all latent frames are forwarded: {WITHIN_BLOCKS}")
+        schedule = Schedule.of(read, selective=selective, widths=self._widths)
         if schedule.intervals != schedule.baseline and schedule.selective and not independent:
             self.record.remark(SHORTER_CLIP)
         if self.method.settings.widths is None and self._widths.limited:
@@ -137,7 +152,11 @@ class Planning:
             return None
         noised, widths = keys.noised(self._arguments), self.method.settings.widths
         why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
-        if not why and compiled(self.host.model(self.pipeline)):
+        if not why and defaults.edits(self._arguments):
+            why = EDITED
+        elif not why and block > 1 and _within_blocks(schedule.intervals, block):
+            why = WITHIN_BLOCKS
+        elif not why and compiled(self.host.model(self.pipeline)):
             why = "the model is compiled"
         elif not why and self._sharing.tokens:
             why = f"its tokens may be split among ranks ({self._sharing.why})"

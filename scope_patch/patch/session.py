@@ -318,11 +318,18 @@ class Session:
         return like_output(_asked(pending, output), type(output)) if pending.front else output
 
     def close(self) -> None:
-        """The loop is over: let go of every tensor, and read what was counted on the device."""
+        """The loop is over: let go of every tensor, and read what was counted on the device.
+
+        Whoever keeps the host's exception keeps its frames, and with them what ours hold: that is emptied.
+        """
+        self.branches.forget()
         self._begin()
+        self._forecast = None
         if self.replays is not None:
             self._note_replays()
             self.replays.close()
+        if self.frozen is not None:
+            self.frozen.close()
         self.frozen = None
         if self._verification is not None:
             self._verification.settle()
@@ -364,7 +371,9 @@ class Session:
 
     def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> StepDecision:
         if iteration in self._looks:
-            check_timestep(call, schedule, iteration)
+            updated = check_timestep(call, schedule, iteration) != 0
+            if iteration == 0 and len(updated) == schedule.mask.shape[1] and not schedule.moving:
+                schedule.mask.logical_and_(updated)  # given latent frames stay as they are, whatever the table says
         if self.plan is None:
             self.plan = self._make_plan(call, schedule)
             self.frozen = self._freeze()
@@ -439,16 +448,17 @@ def _asked(pending: PendingForward, output: Any) -> Tensor:
     return velocity.narrow(FRAME_AXIS, pending.front, velocity.shape[FRAME_AXIS] - pending.front)
 
 
-def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> None:
+def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> Tensor:
     """Look whether the DiT gets the timesteps of the schedule; waits for the device.
 
     Where slots are chunks of a window, each is compared; else all are in step, and the last is: those in front may be
-    given, at timestep 0. Raises NotApplied where they are others.
+    given, at timestep 0. Returns what it gets behind the clean prefix, on the CPU. Raises NotApplied where it gets
+    others.
     """
     start, end = schedule.intervals[iteration]
     wanted = schedule.timesteps[iteration, start:end]
     given = call.timestep if call.timestep.dim() == 2 else call.timestep[:, None]
-    found = given[0, schedule.clean_prefix(iteration) :].to("cpu", wanted.dtype)
+    every = found = given[0, schedule.clean_prefix(iteration) :].to("cpu", wanted.dtype)
     if not schedule.moving:
         wanted, found = wanted[-1:], found[-1:]
     rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
@@ -458,3 +468,4 @@ def check_timestep(call: ForwardCall, schedule: Schedule, iteration: int) -> Non
             f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "
             f"but the host's own methods say {wanted.tolist()}"
         )
+    return every

@@ -37,8 +37,16 @@ def called_solver(binding: Binding, name: str, wrapped: Any, instance: Any, args
     """A method of a solver is called: skipped steps may be taken again before it steps, and the loop may have gone on
     behind it. Returns what the host gets."""
     found = binding.live  # once: there are as many steps as latent frames
-    if found is None:
+    if found is None or found.stepping:  # a class whose base is wrapped, too, is one solver
         return wrapped(*args, **kwargs)
+    found.stepping = True
+    try:
+        return _called(binding, found, name, wrapped, instance, args, kwargs)
+    finally:
+        found.stepping = False
+
+
+def _called(binding: Binding, found: Generation, name: str, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     replays = name == STEP and found.takes_again
     if replays:
         latents = binding.guard(found, lambda: _before_step(found, wrapped, instance, args, kwargs))

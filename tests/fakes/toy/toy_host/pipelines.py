@@ -14,7 +14,8 @@ class Pipeline:
 
     @torch.no_grad()
     def __call__(self, steps=12, frames=3, start=0, overwrite=None, fill=False, stop=None):
-        latents, text = torch.randn(1, 4, frames, 2, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4)
+        noise = torch.Generator("cpu").manual_seed(0)
+        latents, text = torch.randn(1, 4, frames, 2, 2, generator=noise, device="cpu"), torch.ones(4, device="cpu")
         self.scheduler.set_timesteps(steps)
         if overwrite is not None:
             self.scheduler.sigmas = torch.tensor([*overwrite, 0.0])
@@ -74,6 +75,20 @@ class Walked(Pipeline):
     def one(self, video, step):
         t = self.table(video)[step]
         self.latents = self.latents - 0.08 * self.transformer(self.latents, torch.tensor([float(t)]), self.text)
+
+
+class Given(Pipeline):
+    """Every latent frame has a timestep of its own: 0 where it is given."""
+
+    @torch.no_grad()
+    def __call__(self):
+        latents, text = torch.randn(1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4)
+        self.scheduler.set_timesteps(12)
+        for t in self.scheduler.timesteps:
+            timestep = torch.stack([torch.zeros(()), t, t])[None]
+            velocity = self.transformer(latents, timestep, text)
+            latents = torch.cat([latents[:, :, :1], self.scheduler.step(velocity, t, latents)[:, :, 1:]], dim=2)
+        return latents
 
 
 class Tokens(Pipeline):

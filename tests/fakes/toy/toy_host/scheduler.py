@@ -7,7 +7,7 @@ class Euler:
     order = 1
 
     def set_timesteps(self, steps):
-        self.sigmas = torch.linspace(1, 0, steps + 1)
+        self.sigmas = torch.linspace(1, 0, steps + 1, device="cpu")
         self.timesteps = self.sigmas[:-1] * 1000
         self.done = 0
 
