@@ -10,6 +10,8 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from .layers import ResBlock
+
 
 class FixedNoiseDistribution:
     """A posterior with the same small variance everywhere: mode() is the code, sample() adds noise of `std`."""
@@ -23,18 +25,6 @@ class FixedNoiseDistribution:
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + self.std * noise
-
-
-class ResBlock(nn.Module):
-    """Two 3x3 convolutions around a skip, with group norm."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, dim), nn.GroupNorm(8, dim)
-        self.conv1, self.conv2 = nn.Conv2d(dim, dim, 3, padding=1), nn.Conv2d(dim, dim, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
 class CausalMix(nn.Module):
