@@ -133,7 +133,6 @@ def test_chunks_are_recorded_one_by_one_and_clean_chunks_apart():
         ({**report(), "schema": 3}, "'schema' is 3"),
         (without(report(), "generations"), "the report has no 'generations' (it has 'schema', 'host'"),
         ({**report(), "generations": [7]}, "'generations'[0] is a whole number, expected an object"),
-        ({**report(), "settings": {"preset": "fats"}}, "fats"),
         (several({}), "generation 1 has no 'segments'"),
         (report(without(SEGMENT, "modes")), "segment 1 of generation 1 has no 'modes'"),
         (report(SEGMENT, {**SEGMENT, "modes": "RPXCR"}), "segment 2 of generation 1: 'modes' has 'X'"),

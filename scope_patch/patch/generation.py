@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import NotApplied
@@ -64,6 +65,7 @@ class Generation:
         elsewhere: calls of another network of its class.
         inside: a forward of ours is running: seams below it (a compiled model has two) are passed through.
         stepping: a method of its solver is running: those that it calls of its own are passed through.
+        strange_device: the script has made another device than the CPU its default.
         off: it runs unpatched from now on.
         failed: nobody asked for that.
     """
@@ -101,6 +103,7 @@ class Generation:
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
         self.started = self.inside = self.stepping = self.off = self.failed = False
+        self.strange_device = torch.get_default_device().type != "cpu"
         self.calls = self.elsewhere = 0
         self._newest: Session | None = None
         self._strayed = False
