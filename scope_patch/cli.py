@@ -164,6 +164,7 @@ def _version() -> str:
 
 
 def _form(action: str) -> str:
+    """How a command that takes the user's is written."""
     return f"write it behind `--`: python -m scope_patch {action} [OPTIONS] -- COMMAND"
 
 

@@ -75,5 +75,7 @@ def opened(folder: Path) -> Iterator[Log]:
         ) from None
     except OSError as error:
         raise UsageError(f"--folder {folder} cannot be written ({error.strerror}); give another one") from error
-    with lock:
+    try:
         yield Log(folder / NAME)
+    finally:
+        lock.release()
