@@ -47,6 +47,7 @@ def main() -> None:
     import torch
 
     from demo_model import latents, pipeline, train_dit, train_vae
+    from demo_model.clips import HELD_OUT
     from demo_model.dit import SHORTEST_WAVE
     from training import train
 
@@ -72,7 +73,7 @@ def main() -> None:
     if "latents" in stages:
         vae = pipeline.load_vae(args.weights)
         build = partial(latents.build_latents, vae, LATENT_FRAMES, draw, encode, log=log)
-        build(held_out, args.held_out, first_seed=50_000_000)
+        build(held_out, args.held_out, first_seed=HELD_OUT)
         build(clips, args.clips)
     if "dit" in stages:
         wave = SHORTEST_WAVE if args.shortest_wave is None else args.shortest_wave

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-HELD_OUT = 50_000_000  # number of the first clip that examples/train.py holds out
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,6 +60,7 @@ def main() -> None:
         check()
     import torch
 
+    from demo_model.clips import HELD_OUT
     from magi_cpu.host import UPSTREAM
     from magi_demo.model import Sizes
     from magi_demo.sampling import draw_contact_sheet

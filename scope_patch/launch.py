@@ -78,8 +78,6 @@ def check_path(option: str, path: str) -> None:
 def check(settings: Settings) -> None:
     """Raises UsageError for what would else be told in the midst of a run: names, and files that cannot be used."""
     catalogue.check_names(settings)
-    if settings.registry is not None:
-        catalogue.usable_hosts(settings.registry)
     if settings.profile is not None and settings.calibrate is None:
         profile.read(settings.profile)
     for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):

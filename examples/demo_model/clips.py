@@ -23,6 +23,7 @@ SHAPES = ("disc", "square", "ring", "triangle")
 RADII = {"small": (6.5, 8.0), "big": (10.0, 12.5)}  # pixels
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 SPEED = (0.45, 0.95)  # pixels a frame
+HELD_OUT = 50_000_000  # number of the first clip that no model is trained on
 Draw = Callable[[int, int, int], tuple[str, torch.Tensor]]  # a clip's seed, its number of frames, the first of them
 
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from trial import Table, demo, parser
+from trial import Table, asked, demo, parser
 
 
 def main() -> None:
-    options = parser(__doc__, 4)
-    options.add_argument("--host", default="demo", help="one of benchmark/hosts.py (default: %(default)s)")
+    options = parser(__doc__, 4, hosts=True)
     options.add_argument("--values", type=float, nargs="+", default=[1.0, 1.5, 2.0, 0])
     options.add_argument("--targets", type=float, nargs="+", default=[2, 3, 4, 5, 6])
-    options.add_argument("--options", nargs="*", default=[], metavar="NAME=N", help="of the host: ar_step=0, steps=16")
     args = options.parse_args()
 
     from benchmark.hosts import HOSTS
     from scope_patch.method import placement, plan
 
-    asked = {name: int(value) for name, value in (text.split("=") for text in args.options)}
-    trial = demo(HOSTS[args.host].chosen_on[: args.prompts], args.threads, args.host, **asked)
+    trial = demo(HOSTS[args.host].chosen_on[: args.prompts], args.threads, args.host, **asked(args))
     table = Table("value", *(f"target {target:g}" for target in args.targets), "all", "each, by target and prompt")
     for value in args.values:
         plan.amplification = (lambda *_, power=value: power) if value else placement.amplification

@@ -10,14 +10,12 @@ from __future__ import annotations
 import tempfile
 from statistics import median
 
-from trial import Table, demo, mean, parser
+from trial import Table, asked, demo, mean, parser
 
 
 def main() -> None:
-    options = parser(__doc__, 8)
+    options = parser(__doc__, 8, hosts=True)
     options.add_argument("--targets", type=float, nargs="+", default=[2, 3, 4, 5, 6])
-    options.add_argument("--host", default="demo", help="one of benchmark/hosts.py (default: %(default)s)")
-    options.add_argument("--options", nargs="*", default=[], metavar="NAME=N", help="of the host: ar_step=0, cfg=1")
     args = options.parse_args()
 
     import scope_patch
@@ -25,9 +23,8 @@ def main() -> None:
     from benchmark.prompts import TUNING, TUNING_CALIBRATION
     from demo_model import pipeline
 
-    asked = {name: int(value) for name, value in (text.split("=") for text in args.options)}
     prompts = TUNING if args.host == "demo" else HOSTS[args.host].filmed
-    trial = demo(prompts[: args.prompts], args.threads, args.host, **asked)
+    trial = demo(prompts[: args.prompts], args.threads, args.host, **asked(args))
     with tempfile.TemporaryDirectory() as folder:
         profile = f"{folder}/profile.json"
         ways = {"thresholds": {"placement": "threshold"}, "placed": {}}

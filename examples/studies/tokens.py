@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import torch
 
-from trial import Table, Trial, parser
+from trial import Table, Trial, asked, parser
 
 DAMPED, REACH = 0.6, 2.0
 """How far a slope is followed: this part of it, and so many of its own steps."""
@@ -103,11 +103,9 @@ class Tokens:
 
 
 def main() -> None:
-    options = parser(__doc__, 4)
-    options.add_argument("--host", default="demo", help="one of benchmark/hosts.py (default: %(default)s)")
+    options = parser(__doc__, 4, hosts=True)
     options.add_argument("--targets", type=float, nargs="+", default=[5, 6.4, 8])
     options.add_argument("--share", type=float, default=0.5)
-    options.add_argument("--in-step", action="store_true", help="ar_step 0")
     args = options.parse_args()
 
     from benchmark.hosts import HOSTS, film
@@ -118,7 +116,7 @@ def main() -> None:
 
     def begun(text: str, seed: int):
         tokens.begin()
-        return made.sample(text, seed=seed, **({"ar_step": 0} if args.in_step else {}))
+        return made.sample(text, seed=seed, **asked(args))
 
     prompts = HOSTS[args.host].filmed[: args.prompts]
     trial = Trial(made.target, {text: partial(begun, text, k) for k, text in enumerate(prompts)}, made.decode)

@@ -134,12 +134,20 @@ def magi(args: argparse.Namespace) -> Trial:
     return Trial(model, {str(seed): partial(host.generate, model, replace(options, seed=seed)) for seed in seeds})
 
 
-def parser(about: str | None, prompts: int) -> argparse.ArgumentParser:
-    """For a study on the demo: --prompts and --threads."""
+def parser(about: str | None, prompts: int, *, hosts: bool = False) -> argparse.ArgumentParser:
+    """For a study on the demo: --prompts and --threads. `hosts`: --host and --options too, see `asked`."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--prompts", type=int, default=prompts, help="how many (default: %(default)s)")
     made.add_argument("--threads", type=int, default=1)
+    if hosts:
+        made.add_argument("--host", default="demo", help="one of benchmark/hosts.py (default: %(default)s)")
+        made.add_argument("--options", nargs="*", default=[], metavar="NAME=N", help="of the host: ar_step=0, cfg=1")
     return made
+
+
+def asked(args: argparse.Namespace) -> dict[str, int]:
+    """What --options says."""
+    return {name: int(value) for name, value in (text.split("=") for text in args.options)}
 
 
 def magi_parser(about: str | None) -> argparse.ArgumentParser:

@@ -44,7 +44,9 @@ _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 EDITED = (
     "a callback is handed the latents and may edit those (callback_on_step_end_tensor_inputs says what it is handed)"
 )
-WITHIN_BLOCKS = "latent frames come under way within the blocks of the model's causal attention"
+WITHIN_BLOCKS = (
+    "all latent frames are forwarded: latent frames come under way within the blocks of the model's causal attention"
+)
 
 
 def _within_blocks(intervals: Sequence[Interval], block: int) -> bool:
@@ -89,12 +91,11 @@ class Planning:
         except ValueError as problem:
             raise NotApplied(f"the host's schedule is not what we know: {problem}") from problem
         independent = self.host.independent(self.model)
-        selective = self.method.selective(independent)
+        schedule = Schedule.of(read, selective=self.method.selective(independent), widths=self._widths)
         block = self.host.keys.block(self.model) if self.host.keys is not None and independent else 0
-        if block > 1 and selective and _within_blocks(Schedule.of(read, selective=True).intervals, block):
-            selective = False
-            self.record.remark(f"all latent frames are forwarded: {WITHIN_BLOCKS}")
-        schedule = Schedule.of(read, selective=selective, widths=self._widths)
+        if block > 1 and _within_blocks(schedule.intervals, block):
+            schedule = Schedule.of(read, selective=False, widths=self._widths)
+            self.record.remark(WITHIN_BLOCKS)
         if schedule.intervals != schedule.baseline and schedule.selective and not independent:
             self.record.remark(SHORTER_CLIP)
         if self.method.settings.widths is None and self._widths.limited:
@@ -154,8 +155,6 @@ class Planning:
         why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
         if not why and defaults.edits(self._arguments):
             why = EDITED
-        elif not why and block > 1 and _within_blocks(schedule.intervals, block):
-            why = WITHIN_BLOCKS
         elif not why and compiled(self.host.model(self.pipeline)):
             why = "the model is compiled"
         elif not why and self._sharing.tokens:

@@ -51,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser, bench: bool) -> None:
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """`tune` or `bench`: 1 where no target keeps the bounds. Raises UsageError; what was made before stays."""
+    from ..catalogue import usable_hosts
     from ..compare import lpips  # torch with it
     from ..launch import check
     from . import results
@@ -63,8 +64,11 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
 
     settings = _given(options)
     points = [parse(text).under(settings) for text in options.methods] if options.action == "bench" else []
-    for each in [settings, *(point.settings or {} for point in points)]:
-        check(Settings(**each))  # what cannot be used is said before the first run
+    every = [Settings(**each) for each in [settings, *(point.settings or {} for point in points)]]
+    for each in every:  # what cannot be used is said before the first run
+        check(each)
+    for named in {each.registry for each in every} - {None}:
+        usable_hosts(named)
     check_packages()
     command = Command(words, options.steps, [settings[name] for name in FILES if name in settings])
     cases = _cases(command, options.prompts, options.seeds)
