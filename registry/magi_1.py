@@ -41,6 +41,7 @@ HOST = Host(
     facts=(Fact(TRANSFORMER, "VideoDiTModel", "t_embedder", "TimestepEmbedder"),),
     versions={"torch": ">=2.4"},
     model=magi.find_model,
+    guided=magi.guided,
     refuse=magi.refuse,
     extra=magi.extra,
     narrow=magi.narrow,

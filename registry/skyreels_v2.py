@@ -56,7 +56,6 @@ HOST = Host(
         wan_keys.official_block,
         wan_keys.official_obstacle,
         wan_keys.official_bytes,
-        wan_keys.branches,
         wan_keys.noised,
     ),
     bypass=lambda pipeline: "",

@@ -55,7 +55,6 @@ HOST = Host(
         wan_keys.diffusers_block,
         wan_keys.diffusers_obstacle,
         wan_keys.diffusers_bytes,
-        wan_keys.branches,
         wan_keys.noised,
     ),
     bypass=lambda pipeline: "",

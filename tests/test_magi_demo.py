@@ -20,8 +20,10 @@ sys.path.insert(0, str(ROOT / "examples"))
 pytest.importorskip("safetensors", reason="needs the demo extra: safetensors")
 
 import trained_magi
+from safetensors.torch import load_file
 
 from magi_demo import levels
+from magi_demo.distil import Distiller
 from magi_demo.model import Sizes, VideoDiT
 
 COMMAND = ROOT / "examples" / "train_magi.py"
@@ -92,6 +94,35 @@ def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
         if steps == 5:
             (tmp_path / "magi_state.pt").unlink()  # from then on only the weights are at hand
     assert (tmp_path / "weights" / "loss_curve.png").exists()
+    command[4] = tmp_path / "distilled"
+    done = run_python(*command, "--distil", "--teacher", tmp_path / "weights", "--steps=2", "--stages=dit")
+    assert done.returncode == 0, done.stderr
+    taught, teacher = (load_file(tmp_path / name / "dit.safetensors") for name in ("distilled", "weights"))
+    assert taught.keys() == teacher.keys() and not torch.equal(*(w["x_embedder.weight"] for w in (taught, teacher)))
+
+
+def test_what_a_distilled_model_learns_is_what_guidance_makes():
+    """Two chunks by upstream's formula, the older one nearly clean: there its loop mixes in a chunk that is alone."""
+    torch.manual_seed(0)
+    model = VideoDiT(Sizes(num_layers=2)).requires_grad_(False)
+    torch.nn.init.normal_(model.final_linear.linear.weight)
+    data = {"latents": torch.randn(2, 16, 30, 8, 8), "text": torch.randn(2, 16, 64)}
+    learner = Distiller(data, data, model, dtype=torch.float32, compiled=False)
+    x, t, text, lengths = (
+        torch.randn(1, 16, 12, 8, 8),
+        torch.tensor([[0.5, 0.1]]),
+        torch.randn(1, 4, 64),
+        torch.tensor([4]),
+    )
+    running, sees = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, 2, dtype=torch.bool).tril()
+
+    def run(reads, sees):
+        return model(x, t, text, lengths, reads, reads, sees).unflatten(2, (2, 6))[0].unbind(1)
+
+    made = learner.guided(x, t, text, lengths, running, sees).unflatten(2, (2, 6))[0].unbind(1)
+    told, seen, alone = run(running, sees), run(~running, sees), run(~running, torch.eye(2, dtype=torch.bool)[None])
+    assert torch.allclose(0.7 * made[0] + 0.3 * alone[0], seen[0], atol=1e-5)
+    assert torch.allclose(made[1], 4 * told[1] + (1.5 - 4) * seen[1] + (1 - 1.5) * alone[1], atol=1e-4)
 
 
 @pytest.mark.long

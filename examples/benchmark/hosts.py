@@ -25,7 +25,7 @@ class Host:
         filmed: prompts; none of them is among those on which a default was chosen.
         chosen_on: those prompts.
         masked: block-causal, as diffusers has it; otherwise full attention, the official repository's default.
-        magi: in the official loop of MAGI-1, from a clone.
+        magi: forwards a step in the official loop of MAGI-1, from a clone: 3 with guidance, 1 without; 0: another loop.
     """
 
     dit: Path
@@ -33,18 +33,18 @@ class Host:
     filmed: Sequence[str]
     chosen_on: Sequence[str]
     masked: bool = False
-    magi: bool = False
+    magi: int = 0
 
 
 DEMO = "demo"
 _SHAPES, _PHYSICS = EXAMPLES / "demo_model" / "weights", EXAMPLES / "physics" / "weights"
+_MAGI = EXAMPLES / "magi_demo"
 HOSTS = {
     DEMO: Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, prompts.TUNING, masked=True),
     "demo, full attention": Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, prompts.TUNING),
     "physics": Host(_PHYSICS / "dit", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST),
-    "magi": Host(
-        EXAMPLES / "magi_demo" / "weights", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST, magi=True
-    ),
+    "magi": Host(_MAGI / "weights", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST, magi=3),
+    "magi, distilled": Host(_MAGI / "distilled", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST, magi=1),
 }
 
 
@@ -78,7 +78,8 @@ def film(name: str) -> Film:
 
     model, vae = sampling.load(host.dit), pipeline.load_vae(host.vae.parent)
     sampling.sample(model, host.filmed[0], num_frames=24, steps=4)
-    return Film(model, model, partial(sampling.sample, model), lambda latents: pipeline.frames(vae, latents)[0])
+    sample = partial(sampling.sample, model, cfg=host.magi)
+    return Film(model, model, sample, lambda latents: pipeline.frames(vae, latents)[0])
 
 
 def build(name: str, weights: Path | None = None) -> Any:

@@ -257,6 +257,8 @@ def save_model(model: VideoDiT, path: Path) -> None:
 
 def load_model(path: Path) -> VideoDiT:
     """A trained model, to be run in float32."""
-    model = VideoDiT()
-    model.load_state_dict(load_file(path))
+    weights = load_file(path)
+    layers = {name.split(".")[2] for name in weights if name.startswith("videodit_blocks.layers.")}
+    model = VideoDiT(Sizes(num_layers=len(layers)))
+    model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

@@ -32,14 +32,14 @@ def load(weights: Path = WEIGHTS, clone: Path | None = None) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def draw_contact_sheet(weights: Path, vae: Path, path: Path) -> None:
-    """One video a prompt of the physics model's sheet."""
+def draw_contact_sheet(weights: Path, vae: Path, path: Path, cfg: int = 3) -> None:
+    """One video a prompt of the physics model's sheet; `cfg`: 1 for a distilled model."""
     from demo_model import pipeline
     from demo_model.pictures import contact_sheet
     from demo_model.training_pictures import SCENES
 
     model, decoder = load(weights), pipeline.load_vae(vae)
-    films = [(prompt, sample(model, prompt, seed=seed)) for seed, prompt in enumerate(SCENES)]
+    films = [(prompt, sample(model, prompt, seed=seed, cfg=cfg)) for seed, prompt in enumerate(SCENES)]
     contact_sheet([(prompt, pipeline.frames(decoder, film)[0]) for prompt, film in films]).save(path, optimize=True)
 
 

@@ -102,9 +102,9 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     rows, fixed = defaultdict(list), defaultdict(list)
-    if args.host == "magi":
-        film = hosts.film("magi")
-        for seed, prompt in enumerate(hosts.HOSTS["magi"].filmed[: args.prompts]):
+    if hosts.HOSTS[args.host].magi:
+        film = hosts.film(args.host)
+        for seed, prompt in enumerate(hosts.HOSTS[args.host].filmed[: args.prompts]):
             for levels, velocities in record_magi(film, prompt, seed):
                 for stride in STRIDES:
                     rows["guided", stride].append(errors(levels, velocities, stride))

@@ -220,6 +220,11 @@ def transport_table(transport: Any, section: int) -> Table:
     return window_table(rows, transport.chunk_width)
 
 
+def guided(transport: Any) -> bool:
+    """Three ways, or by a single forward."""
+    return bool(transport.runtime_config.cfg_number == 3)
+
+
 def refuse(transport: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     """Only the forms of guidance whose forwards we have read."""
     number = model.runtime_config.cfg_number

@@ -37,11 +37,6 @@ def kept_bytes(model: Any, latents: Tensor, itemsize: int, branches: int) -> int
     return batch * frame_bytes(WanShape.of(model), height, width, itemsize, latents.element_size(), branches)
 
 
-def branches(pipeline: Any) -> int:
-    """Guidance branches, each with keys of its own."""
-    return 2 if pipeline.do_classifier_free_guidance else 1
-
-
 def noised(arguments: Mapping[str, Any]) -> bool:
     """Whether given latent frames get new noise at every step."""
     return bool(arguments.get("addnoise_condition"))

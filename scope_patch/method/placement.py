@@ -26,7 +26,8 @@ An error of x = (1 - sigma) data + sigma noise is one of the data larger by 1 / 
 decisions are made early, and guidance enlarges them, adds to it. Measured with `examples/studies/sensitivity.py`.
 """
 GENTLE_AMPLIFICATION, GENTLE_SPEEDUP, GENTLE_BOUND = 1.5, 2.0, 0.5
-"""The power in a staircase, up to which speed-up and below which bound; see `examples/studies/amplification.py`."""
+"""The power without guidance, and in a staircase up to that speed-up and below that bound; see
+`examples/studies/amplification.py`."""
 UNITS = 1000
 """Budgets are counted in so many parts."""
 FURTHEST = 16
@@ -53,13 +54,14 @@ class Errors(NamedTuple):
     again: Tensor
 
 
-def amplification(schedule: Schedule, target: float, bound: float) -> float:
+def amplification(schedule: Schedule, target: float, bound: float, guided: bool = True) -> float:
     """The power for a plan whose error, under AMPLIFICATION, is `bound`.
 
-    Where little is skipped, and latent frames see cleaner ones, no early decision is flipped: they may be weighed less.
+    Without guidance nothing enlarges early errors further. With it, where little is skipped and latent frames see
+    cleaner ones, no early decision is flipped: they may be weighed less.
     """
     gentle = target <= GENTLE_SPEEDUP and bound < GENTLE_BOUND and not schedule.in_step
-    return GENTLE_AMPLIFICATION if gentle else AMPLIFICATION
+    return AMPLIFICATION if guided and not gentle else GENTLE_AMPLIFICATION
 
 
 def skip_errors(

@@ -88,6 +88,7 @@ class Planner:
         work: the cost of a forward.
         feature: of the timestep, which decides where the method asks for one; None: the expected change does.
         freezing: of finished latent frames; None: they are forwarded along.
+        guided: velocities are made of several guidance branches.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Planner:
         work: Work,
         feature: Feature | None = None,
         freezing: Freezing | None = None,
+        guided: bool = True,
     ) -> None:
         self.method, self.schedule, self._work, self.freezing = method, schedule, work, freezing
+        self._guided = guided
         changes: Changes = unasked
         if method.asks:
             changes = expected(schedule) if feature is None else of_feature(feature, schedule)
@@ -170,8 +173,8 @@ class Planner:
     def placed(self, target: float, max_skip: int, profile: Profile) -> Plan:
         """The plan of that speed-up with the least error bound, or the one with the largest speed-up there is.
 
-        Where that bound says that nothing is gained by skipping so much, less is skipped; where little is skipped, the
-        plan is made anew with early errors weighed less.
+        Where that bound says that nothing is gained by skipping so much, less is skipped; where `amplification` says
+        so, the plan is made anew with early errors weighed less.
 
         Raises ValueError for a target below 1.
         """
@@ -181,7 +184,7 @@ class Planner:
         under = partial(place, self.schedule, cache(self._after), max_skip=max_skip)
         placed = partial(under, errors=errors())
         recomputed, error = placed(wanted)
-        power = amplification(self.schedule, target, error)
+        power = amplification(self.schedule, target, error, self._guided)
         if power != AMPLIFICATION:
             recomputed, _ = under(wanted, errors=errors(power=power))
         futile = error > FUTILE

@@ -71,6 +71,7 @@ class Job:
         replay_bytes: of what it takes to take skipped steps again, at the most.
         feature: the timestep signal and its name for people, where the model's weights are at hand.
         remarks: what the user should know of the settings.
+        guided: velocities are made of several guidance branches.
     """
 
     parts: tuple[Part, ...]
@@ -80,6 +81,7 @@ class Job:
     replay_bytes: int = 0
     feature: tuple[Feature, str] | None = None
     remarks: tuple[str, ...] = ()
+    guided: bool = True
 
     @property
     def held(self) -> tuple[int, int]:
@@ -141,7 +143,7 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     kept *= method.predictor.keeps * branches * max(part.schedule.mask.shape[1] for part in parts)
     under_way = max(int(part.schedule.mask.sum(dim=1).max()) for part in parts)
     again = method.replays * UNIPC_KEEPS * FLOAT32 * shape.out_channels * height * width * under_way
-    return Job(tuple(parts), method, method.signal, kept, again, feature, tuple(remarks))
+    return Job(tuple(parts), method, method.signal, kept, again, feature, tuple(remarks), branches > 1)
 
 
 def _block(options: argparse.Namespace) -> int:
@@ -295,4 +297,6 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     kept = method.predictor.keeps * FLOAT32 * shape.out_channels * width * math.prod(size) * min(window, walk[0])
     remarks = () if settings.widths is None else (NO_WIDTHS,)
     again = method.replays * EULER_KEEPS * kept // method.predictor.keeps
-    return Job((Part(schedule, work, forwarded, branches, extra),), method, signal, kept, again, feature, remarks)
+    return Job(
+        (Part(schedule, work, forwarded, branches, extra),), method, signal, kept, again, feature, remarks, branches > 1
+    )

@@ -48,7 +48,7 @@ def look(job: Job) -> Outlook:
         signal = EXPECTED
     elif not fixed and job.signal == "timestep" and job.feature is not None:
         feature, signal = job.feature
-    planners = [Planner(method, part.schedule, part.work, feature, part.freezing) for part in job.parts]
+    planners = [Planner(method, part.schedule, part.work, feature, part.freezing, job.guided) for part in job.parts]
     if fixed or signal is not None:
         profile = read(settings.profile) if method.placed and settings.profile else None
         plans = [planner.resolved(profile) for planner in planners]

@@ -19,6 +19,11 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     return ""
 
 
+def guided(pipeline: Any) -> bool:
+    """What a diffusers pipeline says of its present call; where there is no such word, yes."""
+    return bool(getattr(pipeline, "do_classifier_free_guidance", True))
+
+
 def edits(arguments: Mapping[str, Any]) -> bool:
     """Whether a callback of a diffusers pipeline's call is handed the latents, which it may then edit."""
     handed = arguments.get("callback_on_step_end_tensor_inputs", ("latents",))

@@ -88,7 +88,6 @@ class Keys:
         block: DiT -> latent frames of a block, of which none sees a later one; 0: all see all.
         obstacle: DiT -> why it cannot be had, or "".
         bytes: (DiT, latents, guidance branches) -> bytes that one kept latent frame takes in all.
-        branches: pipeline -> guidance branches.
         noised: arguments of the call that makes the video -> whether given latent frames get new noise at every step.
     """
 
@@ -98,7 +97,6 @@ class Keys:
     block: Callable[[Any], int]
     obstacle: Callable[[Any], str]
     bytes: Callable[[Any, Any, int], int]
-    branches: Callable[[Any], int]
     noised: Callable[[Mapping[str, Any]], bool]
 
 
@@ -142,6 +140,7 @@ class Host:
         versions: distribution -> version specifier, for torch and diffusers only.
         facts: structural facts, beside the DiT's list of blocks.
         model: pipeline -> the DiT (possibly inside a compiled wrapper).
+        guided: pipeline -> whether its velocities are made of several guidance branches.
         refuse: (pipeline, DiT, arguments of the call that makes the video) -> why it must run unpatched, or "".
         extra: forward arguments -> why this call is none of a denoise step's own (it fills a cache), or "": such a
             forward always runs and is never a history point.
@@ -179,6 +178,7 @@ class Host:
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: tuple[Fact, ...] = ()
     model: Callable[[Any], Any] = lambda pipeline: pipeline.transformer
+    guided: Callable[[Any], bool] = defaults.guided
     refuse: Callable[[Any, Any, Mapping[str, Any]], str] = defaults.refuse
     extra: Callable[[Mapping[str, Any]], str] = lambda arguments: ""
     narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]] | None = None

@@ -114,7 +114,9 @@ class Planning:
         """
         work, unit = self.work(call, schedule, key)
         freezing = self._freezing(call, schedule)
-        plans = Planner(self.method, schedule, work, self._feature(call, schedule, key), freezing)
+        plans = Planner(
+            self.method, schedule, work, self._feature(call, schedule, key), freezing, self.host.guided(self.pipeline)
+        )
         shown = resolved = plans.resolved(self.profile)
         if verification is not None:
             shown, _ = plans.verified(resolved, verification.state)
@@ -147,7 +149,7 @@ class Planning:
         block = keys.block(self.model)
         if not block and not wanted.full:
             return None
-        size = keys.bytes(self.model, call.latents, keys.branches(self.pipeline))
+        size = keys.bytes(self.model, call.latents, 1 + self.host.guided(self.pipeline))
         freezing = Freezing.of(schedule, block, size, allowed(wanted, call.latents.device))
         if not freezing.any:
             return None
