@@ -42,9 +42,9 @@ _MAGI = EXAMPLES / "magi_demo"
 HOSTS = {
     DEMO: Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, prompts.TUNING, masked=True),
     "demo, full attention": Host(_SHAPES / "dit", _SHAPES / "vae", prompts.PROMPTS, prompts.TUNING),
-    "physics": Host(_PHYSICS / "dit", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST),
-    "magi": Host(_MAGI / "weights", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST, magi=3),
-    "magi, distilled": Host(_MAGI / "distilled", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_FIRST, magi=1),
+    "physics": Host(_PHYSICS / "dit", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_TUNING),
+    "magi": Host(_MAGI / "weights", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_TUNING, magi=3),
+    "magi, distilled": Host(_MAGI / "distilled", _PHYSICS / "vae", prompts.PHYSICS, prompts.PHYSICS_TUNING, magi=1),
 }
 
 

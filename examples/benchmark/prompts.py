@@ -37,6 +37,14 @@ PHYSICS_FIRST = (
     "a blue ball rolls and a yellow pendulum swings, on grass by day moving left",
 )
 """Of the first tables of the physics testbeds, by which defaults were decided (docs/testbeds.md): in none since."""
+PHYSICS_TUNING = (
+    *PHYSICS_FIRST,
+    "a white wheel rolls, on sand by day",
+    "a blue box slides and a yellow ball bounces, on tiles by day",
+    "a red ball rolls and a white pendulum swings, on grass by night",
+    "a blue wheel rolls and a red box slides, on tiles by night moving right",
+)
+"""What the studies film of the physics testbeds."""
 PHYSICS = (
     "a yellow wheel rolls, on tiles by night",
     "a red box slides and a white ball bounces, on sand by day moving right",
