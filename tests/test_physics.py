@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     sys.path.insert(0, str(EXAMPLES))
     try:
         from benchmark.hosts import HOSTS
-        from benchmark.prompts import PHYSICS, PHYSICS_FIRST
+        from benchmark.prompts import PHYSICS, PHYSICS_TUNING
         from benchmark.suites import SUITES
         from demo_model.text import split_prompt
         from demo_model.training_pictures import SCENES
@@ -55,7 +55,7 @@ def test_bodies_stay_in_the_picture_and_do_not_come_to_rest():
 
 def test_every_caption_is_understood():
     captions = [scenes.random_scene(seed).caption for seed in range(200)]
-    for caption in [*captions, *PHYSICS_FIRST, *PHYSICS, *SCENES]:
+    for caption in [*captions, *PHYSICS_TUNING, *PHYSICS, *SCENES]:
         known, unknown = split_prompt(caption, words.KNOWN)
         assert unknown == [], caption
         assert len(known) > 3
@@ -81,4 +81,4 @@ def test_every_suites_host_has_its_weights_and_prompts():
             found = HOSTS[host or "demo"]
             assert len(found.filmed) >= suite.prompts, name
             assert list(found.dit.glob("*.safetensors")) and list(found.vae.glob("*.safetensors")), name
-    assert not set(PHYSICS) & set(PHYSICS_FIRST)
+    assert not set(PHYSICS) & set(PHYSICS_TUNING)
