@@ -27,7 +27,7 @@ def main() -> None:
     trial = demo(prompts[: args.prompts], args.threads, args.host, **asked(args))
     with tempfile.TemporaryDirectory() as folder:
         profile = f"{folder}/profile.json"
-        ways = {"thresholds": {"placement": "threshold"}, "placed": {}}
+        ways = {"thresholds": {"placement": "threshold", "replay": False}, "placed": {}}
         if args.host == "demo":
             with scope_patch.patched(trial.target, policy="never", calibrate=profile, strict=True):
                 for seed, prompt in enumerate(TUNING_CALIBRATION):
