@@ -12,6 +12,12 @@ def _cost(pipeline, arguments, schedule, section):
     return lambda iteration, slots: sum(part(iteration, slots) for part in parts)
 
 
+def _guided(pipeline, arguments):
+    """The guidance that takes two forwards; that which the model was distilled to takes one."""
+    negative = any(arguments.get(name) is not None for name in ("negative_prompt", "negative_prompt_embeds"))
+    return negative and (arguments.get("true_cfg_scale") or 1.0) > 1
+
+
 HOST = Host(
     name="framepack-diffusers",
     title="FramePack, section by section (diffusers)",
@@ -43,6 +49,7 @@ HOST = Host(
         blocks="transformer_blocks",
     ),
     versions={"torch": ">=2.4", "diffusers": ">=0.35"},
+    guided=_guided,
     cost=_cost,
     bypass=lambda pipeline: "there are two lists of blocks, which return pairs",
 )

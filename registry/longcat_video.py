@@ -16,6 +16,11 @@ def refuse(pipeline, model, arguments):
     return defaults.refuse(pipeline, model, arguments)
 
 
+def guided(pipeline, arguments):
+    """What the pipeline says of its last call with guidance; refinement has none, whatever that was."""
+    return "stage1_video" not in arguments and pipeline.do_classifier_free_guidance
+
+
 def extra(arguments):
     """The forward that fills the KV cache of the condition frames, and returns it beside a velocity of none."""
     return "context" if arguments.get("return_kv") else ""
@@ -50,6 +55,7 @@ HOST = Host(
     ),
     versions={"torch": ">=2.4"},
     model=lambda pipeline: pipeline.dit,
+    guided=guided,
     refuse=refuse,
     extra=extra,
     bypass=lambda pipeline: "its blocks return keys and values beside the hidden states",

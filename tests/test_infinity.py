@@ -64,6 +64,21 @@ def test_work_of_the_released_models(plan, model, total, last):
     assert tuple(round(100 * each / sum(work)) for each in work[:-5:-1]) == last
 
 
+def test_what_has_no_say_is_told_and_what_a_run_refuses_is_refused(plan):
+    remarks = told(plan, "--pn=0.06M", "--widths=3", "--no-replay", "--verify=2")["remarks"]
+    assert remarks[0].startswith("--replay, --widths: without effect") and "no skipped step is verified" in remarks[-1]
+    for words, complaint in (
+        (["--level=residual"], "residual level"),
+        (["--policy=teacache"], "residual level"),
+        (["--profile=/gone.json"], "cannot be read"),
+    ):
+        code, _, err = plan("--pn=0.06M", *words)
+        assert code == 2 and complaint in err
+    assert decided(target_speedup=1.3, placement="error").modes == (
+        decided(target_speedup=1.3, placement="error", replay=False).modes
+    ), "nothing can be taken again"
+
+
 def test_what_is_said_one_by_one(plan):
     code, out, _ = plan("--model=2B", "--scales=R,S0.6,S0.5,Z,Z")
     assert code == 0 and "S0.6" in out and "passes of the blocks 13 -> 11" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from operator import gt
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from scope_patch.method.policies.traits import Size
 from scope_patch.method.profile import assumed
 from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of
 from scope_patch.method.schedule import Schedule
+from scope_patch.patch.planning import Planning
 from scope_patch.settings import Settings
 
 HOW = st.one_of(
@@ -200,3 +202,25 @@ def test_a_plan_that_errs_little_spends_less_on_the_first_steps(monkeypatch):
     monkeypatch.setattr("scope_patch.method.plan.amplification", lambda *_: AMPLIFICATION)
     *sooner, other, another = [mean(*case) for case in cases]
     assert all(map(gt, later, sooner)) and (same, alike) == (other, another)
+
+
+@pytest.mark.parametrize("case", ["magi", "skyreels"])
+def test_long_plans_come_out_at_what_was_asked_for(case):
+    """Hundreds of recomputes, of which each is few parts of the budget."""
+    made, target = (magi(chunks=20), 2) if case == "magi" else (skyreels(steps=400), 5.27)
+    plan = planner(made).placed(target, 16, assumed())
+    assert plan.speedup == pytest.approx(target, rel=0.015) and not plan.bound
+
+
+def test_who_says_whether_there_is_guidance():
+    from registry import framepack_diffusers, longcat_video
+
+    guides, told = type("Pipeline", (), {"do_classifier_free_guidance": True}), []
+    framepack, longcat = framepack_diffusers.HOST.guided, longcat_video.HOST.guided
+    assert framepack(None, {"true_cfg_scale": 4.0, "negative_prompt": ""}) and longcat(guides, {"prompt": "a disc"})
+    assert not framepack(None, {"true_cfg_scale": 4.0}) and not framepack(None, {"negative_prompt": ""})
+    assert not longcat(guides, {"stage1_video": None}), "refinement, whatever ran before it"
+    planning = Planning.__new__(Planning)
+    planning.host, planning.record = SimpleNamespace(guided=lambda *_: 1 / 0), SimpleNamespace(remark=told.append)
+    planning.pipeline = planning._arguments = None
+    assert planning._guided and "does not say" in told[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..method.decision import Decision, Mode, StepDecision
+from ..settings import Settings, flag
 
 if TYPE_CHECKING:
     from ..method.resolved import Method
@@ -26,6 +27,8 @@ SKIPS = {
 }
 """What a skipped scale is given, by rule."""
 DEFAULT_RULE = "Z"
+IDLE = ("profile", "per_chunk", "replay", "selective", "widths", "history_limit", "frozen_keys")
+"""Settings that have no say here, which is told where one is given."""
 """What erred least on the small trained model (examples/studies/scales.py)."""
 PARTLY = 2
 """Scales at the end that run in part, at the most; one, before scales that are skipped."""
@@ -241,7 +244,9 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
         from ..method.plan import Planner
         from ..method.schedule import Schedule
 
-        plans = Planner(method, Schedule.of(table(image)), lambda scale, slots: baseline[scale])
+        # Nothing is taken again here: an image has no step that could be.
+        once = replace(method, settings=replace(method.settings, replay=False))
+        plans = Planner(once, Schedule.of(table(image)), lambda scale, slots: baseline[scale], guided=image.doubled)
         resolved = plans.resolved()
         target, bound = resolved.target, resolved.plan.bound
         remarks += [resolved.remark] if resolved.remark else []
@@ -249,6 +254,9 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
             each if verdict.forwarded[0] < verdict.forwarded[1] else Action(rule)
             for each, verdict in zip(full, resolved.plan.verdicts, strict=True)
         ]
+    settings, unsaid = method.settings, Settings()
+    idle = [flag(name) for name in IDLE if getattr(settings, name) != getattr(unsaid, name)]
+    remarks += [f"{', '.join(idle)}: without effect on an image that is made scale by scale"] if idle else []
     work, everything = flops(shape, image, actions), flops(shape, image, host)
     if waste < count:
         times = sum(everything) / sum(baseline)

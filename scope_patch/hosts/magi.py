@@ -220,7 +220,7 @@ def transport_table(transport: Any, section: int) -> Table:
     return window_table(rows, transport.chunk_width)
 
 
-def guided(transport: Any) -> bool:
+def guided(transport: Any, arguments: Mapping[str, Any]) -> bool:
     """Three ways, or by a single forward."""
     return bool(transport.runtime_config.cfg_number == 3)
 

@@ -29,7 +29,9 @@ GENTLE_AMPLIFICATION, GENTLE_SPEEDUP, GENTLE_BOUND = 1.5, 2.0, 0.5
 """The power without guidance, and in a staircase up to that speed-up and below that bound; see
 `examples/studies/amplification.py`."""
 UNITS = 1000
-"""Budgets are counted in so many parts."""
+"""Budgets are counted in so many parts, or in up to twice as many where a long plan's single costs are few of them."""
+ROUNDING, ATTEMPTS = 0.01, 3
+"""By how much the parts of a plan may miss what it costs, and how often the budget is put right for that."""
 FURTHEST = 16
 """Skips in a row that are looked at: what lies further is no prediction, and the table grows with the square."""
 FUTILE = 4.0
@@ -206,14 +208,41 @@ def place(schedule: Schedule, work: Work, budget: float, errors: Errors, *, max_
         [work(i, before) for before in range(i - 1, max(i - reach - 2, -1), -1)] or [work(i, -1)]
         for i in range(len(must))
     ]
-    unit = max(budget, _cheapest(costs, must, reach)) / UNITS
-    parts = [[round(each / unit) for each in row] for row in costs]
-    spend = max(UNITS, int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
-    most = spend + max(map(max, parts))  # some room above: see `_pick`
-    table, came = _tabulate(parts, must, changed, errors, reach, most)
-    least = table.flatten(0, 1).amin(dim=0)
-    spent = _pick(least, spend)
-    return _trace(table, came, parts, spent), float(least[spent]) / max(1, int(schedule.mask.any(dim=0).sum()))
+    spend, units, allowed = max(budget, _cheapest(costs, must, reach)), UNITS, 1.0
+    for attempt in range(ATTEMPTS):
+        unit = spend / units
+        parts = [[round(each / unit) for each in row] for row in costs]
+        room = max(round(units * allowed), int(_cheapest(parts, must, reach)))  # rounding may have made it dearer
+        most = room + max(map(max, parts))  # some room above: see `_pick`
+        table, came = _tabulate(parts, must, changed, errors, reach, most)
+        least = table.flatten(0, 1).amin(dim=0)
+        spent = _pick(least, room)
+        recomputed = _trace(table, came, parts, spent)
+        missed = _cost(costs, recomputed) / (spent * unit)
+        if abs(missed - 1) <= ROUNDING:
+            break
+        if attempt:
+            allowed = 1 / missed
+        else:
+            units = _units(costs, spend)
+    return recomputed, float(least[spent]) / max(1, int(schedule.mask.any(dim=0).sum()))
+
+
+def _cost(costs: Sequence[Sequence[float]], recomputed: Sequence[bool]) -> float:
+    """Of recomputing these iterations; `costs` as `_cheapest` has them."""
+    total, before = 0.0, -1
+    for i, due in enumerate(recomputed):
+        if due:
+            total += costs[i][max(i - before - 1, 0) if before >= 0 else 0]
+            before = i
+    return total
+
+
+def _units(costs: Sequence[Sequence[float]], budget: float) -> int:
+    """Into how many parts a budget is divided so that costs are nearly whole numbers of them."""
+    every = torch.tensor([each for row in costs for each in row], dtype=torch.float64) / budget
+    tried = range(UNITS, 2 * UNITS, 10)
+    return min(tried, key=lambda units: float(((every * units).round() - every * units).abs().sum() / units))
 
 
 def _cheapest(parts: Sequence[Sequence[float]], must: Sequence[bool], max_skip: int) -> float:

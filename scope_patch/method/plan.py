@@ -184,9 +184,6 @@ class Planner:
         under = partial(place, self.schedule, cache(self._after), max_skip=max_skip)
         placed = partial(under, errors=errors())
         recomputed, error = placed(wanted)
-        power = amplification(self.schedule, target, error, self._guided)
-        if power != AMPLIFICATION:
-            recomputed, _ = under(wanted, errors=errors(power=power))
         futile = error > FUTILE
         low, high = wanted, self.baseline
         while futile and high > low * TOLERANCE:
@@ -194,6 +191,9 @@ class Planner:
             low, high = (middle, high) if placed(middle)[1] > FUTILE else (low, middle)
         if futile:
             recomputed, _ = placed(high)
+        power = amplification(self.schedule, target, error, self._guided)
+        if power != AMPLIFICATION:
+            recomputed, _ = under(high if futile else wanted, errors=errors(power=power))
         plan = self._placed(recomputed)
         short = plan.work > wanted * TOLERANCE
         # Or the next cheaper set was farther from what was asked.

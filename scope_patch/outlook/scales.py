@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from ..errors import UsageError
 from ..hosts import infinity
+from ..method import profile
 from ..method.policies.traits import Size
 from ..method.resolved import method_of
+from ..patch.scales import Scales
 from ..settings import Settings
 from .jobs import known_host
 
@@ -22,8 +25,16 @@ SCALES = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print it. Raises UsageError for options that cannot be used."""
     shape, image = infinity.NAMED[options.model], asked_for(options)
-    method = method_of(settings, known_host("infinity").defaults_for(Size(shape.width, shape.layers)))
+    host = known_host("infinity")
+    method = method_of(settings, host.defaults_for(Size(shape.width, shape.layers)))
+    if method.level == "residual":
+        raise UsageError(f"infinity: the residual level is not to be had: {host.bypass(None)}")
+    if settings.profile is not None:
+        profile.read(settings.profile)  # a run says what is wrong with it, and so does a plan
     decided = infinity.decide(method, shape, image)
+    if settings.verify:
+        unverified = f"no skipped step is verified: {Scales.unverifiable}"
+        decided = replace(decided, remarks=(*decided.remarks, unverified))
     print(json.dumps(as_dict(image, decided)) if options.json else "\n".join(lines(image, decided)))
     return 0
 

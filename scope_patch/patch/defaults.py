@@ -19,7 +19,7 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     return ""
 
 
-def guided(pipeline: Any) -> bool:
+def guided(pipeline: Any, arguments: Mapping[str, Any]) -> bool:
     """What a diffusers pipeline says of its present call; where there is no such word, yes."""
     return bool(getattr(pipeline, "do_classifier_free_guidance", True))
 

@@ -140,7 +140,8 @@ class Host:
         versions: distribution -> version specifier, for torch and diffusers only.
         facts: structural facts, beside the DiT's list of blocks.
         model: pipeline -> the DiT (possibly inside a compiled wrapper).
-        guided: pipeline -> whether its velocities are made of several guidance branches.
+        guided: (pipeline, arguments of the call that makes the video) -> whether its velocities are made of several
+            guidance branches.
         refuse: (pipeline, DiT, arguments of the call that makes the video) -> why it must run unpatched, or "".
         extra: forward arguments -> why this call is none of a denoise step's own (it fills a cache), or "": such a
             forward always runs and is never a history point.
@@ -178,7 +179,7 @@ class Host:
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: tuple[Fact, ...] = ()
     model: Callable[[Any], Any] = lambda pipeline: pipeline.transformer
-    guided: Callable[[Any], bool] = defaults.guided
+    guided: Callable[[Any, Mapping[str, Any]], bool] = defaults.guided
     refuse: Callable[[Any, Any, Mapping[str, Any]], str] = defaults.refuse
     extra: Callable[[Mapping[str, Any]], str] = lambda arguments: ""
     narrow: Callable[[Mapping[str, Any], int, int], dict[str, Any]] | None = None

@@ -114,9 +114,8 @@ class Planning:
         """
         work, unit = self.work(call, schedule, key)
         freezing = self._freezing(call, schedule)
-        plans = Planner(
-            self.method, schedule, work, self._feature(call, schedule, key), freezing, self.host.guided(self.pipeline)
-        )
+        feature = self._feature(call, schedule, key)
+        plans = Planner(self.method, schedule, work, feature, freezing, self._guided)
         shown = resolved = plans.resolved(self.profile)
         if verification is not None:
             shown, _ = plans.verified(resolved, verification.state)
@@ -131,6 +130,15 @@ class Planning:
             last = max((i for i, verdict in enumerate(shown.plan.verdicts) if runs(verdict)), default=0)
             self.frozen = FrozenKeys(self.host, self.model, freezing, last)
         return resolved.plan.verdicts
+
+    @property
+    def _guided(self) -> bool:
+        """Whether velocities are made of several guidance branches; where the host cannot say, yes."""
+        try:
+            return bool(self.host.guided(self.pipeline, self._arguments))
+        except Exception as error:  # a property of somebody's pipeline: it may raise anything
+            self.record.remark(f"planned as if there were guidance: the pipeline does not say ({error!r})")
+            return True
 
     def _freezing(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
         """Which finished latent frames keep their keys and values; None: none does, and the record says why."""
@@ -149,7 +157,7 @@ class Planning:
         block = keys.block(self.model)
         if not block and not wanted.full:
             return None
-        size = keys.bytes(self.model, call.latents, 1 + self.host.guided(self.pipeline))
+        size = keys.bytes(self.model, call.latents, 1 + self._guided)
         freezing = Freezing.of(schedule, block, size, allowed(wanted, call.latents.device))
         if not freezing.any:
             return None
