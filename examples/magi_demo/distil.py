@@ -37,17 +37,15 @@ class Distiller(Trainer):
         for own in (self.model, self.average):
             own.load_state_dict(teacher.state_dict())
 
-    def loss(self, batch, forward) -> torch.Tensor:
-        """Mean squared error of the guided velocity over the chunks that are being denoised."""
-        x, text, lengths, levels, noise = batch
-        t, weight, _, _, sees = levels
-        level = t.where(weight > 0, torch.ones(()))
-        noised = torch.lerp(noise, x, level.repeat_interleave(CHUNK, dim=1)[:, None, :, None, None].expand_as(x))
-        running = weight > 0  # a finished chunk goes along without its text, but is told that there is one
-        out = forward(noised, t, text, lengths, running, torch.ones_like(running), sees)
-        error = (out - self.guided(noised, t, text, lengths, running, sees)).square()
-        error = error.unflatten(2, (-1, CHUNK)).mean(dim=(1, 3, 4, 5))
-        return (error * weight).sum() / weight.sum()
+    def batch(self, *of):
+        """A finished chunk goes along without its text, but is told that there is one."""
+        x, text, lengths, levels, noise = super().batch(*of)
+        running = levels.weight > 0
+        return x, text, lengths, levels._replace(reads_text=running, says_text=torch.ones_like(running)), noise
+
+    def wanted(self, batch, noised: torch.Tensor) -> torch.Tensor:
+        _, text, lengths, levels, _ = batch
+        return self.guided(noised, levels.t, text, lengths, levels.reads_text, levels.sees)
 
     @torch.no_grad()
     def guided(self, x, t, text, lengths, running, sees) -> torch.Tensor:

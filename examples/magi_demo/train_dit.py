@@ -55,8 +55,13 @@ class Trainer(training.Trainer):
         level = t.where(weight > 0, torch.ones(()))  # history has no noise, whatever its keys are told
         noised = torch.lerp(noise, x, level.repeat_interleave(CHUNK, dim=1)[:, None, :, None, None].expand_as(x))
         out = forward(noised, t, text, lengths, reads, says, sees)
-        error = (out - (x - noise)).square().unflatten(2, (-1, CHUNK)).mean(dim=(1, 3, 4, 5))
+        error = (out - self.wanted(batch, noised)).square().unflatten(2, (-1, CHUNK)).mean(dim=(1, 3, 4, 5))
         return (error * weight).sum() / weight.sum()
+
+    def wanted(self, batch, noised: torch.Tensor) -> torch.Tensor:
+        """The velocity that is learnt."""
+        x, *_, noise = batch
+        return x - noise
 
     def batch_loss(self, progress: float) -> torch.Tensor:
         batch = self.batch(*(SHORT if progress < 0.5 else LONG), self.data, self.rng)

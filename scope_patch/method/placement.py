@@ -218,7 +218,7 @@ def place(schedule: Schedule, work: Work, budget: float, errors: Errors, *, max_
         least = table.flatten(0, 1).amin(dim=0)
         spent = _pick(least, room)
         recomputed = _trace(table, came, parts, spent)
-        missed = _cost(costs, recomputed) / (spent * unit)
+        missed = _cost(costs, recomputed) / (spent * unit) if spent else 1.0
         if abs(missed - 1) <= ROUNDING:
             break
         if attempt:
