@@ -233,7 +233,7 @@ def _cost(costs: Sequence[Sequence[float]], recomputed: Sequence[bool]) -> float
     total, before = 0.0, -1
     for i, due in enumerate(recomputed):
         if due:
-            total += costs[i][max(i - before - 1, 0) if before >= 0 else 0]
+            total += costs[i][i - before - 1]  # the first iteration is always one of them
             before = i
     return total
 

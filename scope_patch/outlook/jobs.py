@@ -99,6 +99,12 @@ def known_host(name: str) -> Host:
     return next(host for host, _ in usable_hosts() if host.name == name)
 
 
+def without_residual(host: Host, method: Method) -> None:
+    """Raises UsageError where the residual level is asked for, on a host that has none."""
+    if method.level == "residual":
+        raise UsageError(f"{host.name}: the residual level is not to be had: {host.bypass(None)}")
+
+
 # --- SkyReels-V2, both hosts: segments from the options of generate_video_df.py ---
 
 
@@ -286,8 +292,7 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
         extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches)
     host = known_host(options.host)
     method = method_of(settings, host.defaults_for(Size(chunked=True)))
-    if method.level == "residual":
-        raise UsageError(f"magi-1: the residual level is not to be had: {host.bypass(None)}")
+    without_residual(host, method)
     signal = "timestep" if method.signal == "embedding" else method.signal  # the condition is the embedding there
     feature = None
     if signal == "timestep" and options.weights is not None and not method.placed:

@@ -15,7 +15,7 @@ from ..method.policies.traits import Size
 from ..method.resolved import method_of
 from ..patch.scales import Scales
 from ..settings import Settings
-from .jobs import known_host
+from .jobs import known_host, without_residual
 
 SIDES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 SCALES = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
@@ -27,8 +27,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     shape, image = infinity.NAMED[options.model], asked_for(options)
     host = known_host("infinity")
     method = method_of(settings, host.defaults_for(Size(shape.width, shape.layers)))
-    if method.level == "residual":
-        raise UsageError(f"infinity: the residual level is not to be had: {host.bypass(None)}")
+    without_residual(host, method)
     if settings.profile is not None:
         profile.read(settings.profile)  # a run says what is wrong with it, and so does a plan
     decided = infinity.decide(method, shape, image)
