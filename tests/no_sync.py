@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 import torch
 from conftest import ROOT
@@ -54,22 +54,43 @@ def running() -> tuple[tuple[str, str], FrameType | None] | None:
     None where it is the host's code that runs, or ours that may look.
     """
     frame = sys._getframe(1)
-    while frame is not None and (frame.f_code.co_filename.startswith(BETWEEN) or _name(frame) in PASSES):
+    while frame is not None and _kind(frame.f_code) == "between":
         frame = frame.f_back
-    if frame is None or not frame.f_code.co_filename.startswith(OURS):
+    if frame is None or _kind(frame.f_code) == "theirs":
         return None
-    innermost, looking = _name(frame), None
+    innermost, looking = _name(frame.f_code), None
     while frame is not None:
-        if frame.f_code.co_filename.startswith(OURS):
-            if _name(frame) in MAY:
-                return None
-            looking = frame if _name(frame) in LOOK else looking
+        kind = _kind(frame.f_code)
+        if kind == "may":
+            return None
+        if kind == "look":
+            looking = frame
         frame = frame.f_back
     return innermost, looking
 
 
-def _name(frame: FrameType) -> tuple[str, str]:
-    return frame.f_code.co_filename.rpartition("/")[2], frame.f_code.co_name
+_kinds: dict[int, tuple[str, CodeType]] = {}
+"""By identity, as the hash of a code object is one of all that is in it; kept, so that no other one gets its place."""
+
+
+def _kind(code: CodeType) -> str:
+    """Whose code it is: asked of every frame below every operation."""
+    found = _kinds.get(id(code))
+    if found is None:
+        found = _kinds[id(code)] = (_kind_of(code), code)
+    return found[0]
+
+
+def _kind_of(code: CodeType) -> str:
+    if code.co_filename.startswith(BETWEEN) or _name(code) in PASSES:
+        return "between"
+    if not code.co_filename.startswith(OURS):
+        return "theirs"
+    return "may" if _name(code) in MAY else "look" if _name(code) in LOOK else "ours"
+
+
+def _name(code: CodeType) -> tuple[str, str]:
+    return code.co_filename.rpartition("/")[2], code.co_name
 
 
 class Operations(TorchDispatchMode):
@@ -78,6 +99,10 @@ class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen, self._calls = 0, set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch guards every operation against being compiled, which nothing here is
 
     @property
     def looks(self) -> int:
