@@ -28,6 +28,8 @@ EXCLUDED = {
     "guard.py:__call__": CATCHES,
     "loops.py:entered": CALLED,
     "loops.py:__getitem__": CALLED,
+    "steps.py:called_solver": CALLED,
+    "steps.py:_called": WITHIN,
     "bypass.py:forward": CALLED,
     "bypass.py:_forward": WITHIN,
     "bypass.py:<lambda>": WITHIN,

@@ -90,7 +90,7 @@ def test_flops_are_those_that_ran():
         generate(pipe)
     (plan,) = handle.report["generations"][0]["planned"]
     assert counter.get_total_flops() == 2 * plan["work"]
-    assert plan["work"] < 0.6 * plan["baseline"]
+    assert plan["work"] < 0.7 * plan["baseline"]
 
 
 def test_never_keeps_nothing():
@@ -177,10 +177,10 @@ def test_no_more_is_kept_than_there_is_room_for(frames):
     like, _ = run(pipe, {}, lambda pipe, seed: generate(pipe), frozen_keys="off", **EVERY_OTHER)
     size = str(one * frames + one // 2)
     made, report = run(pipe, {}, lambda pipe, seed: generate(pipe), frozen_keys=size, **EVERY_OTHER)
-    kept = min(frames // 5 * 5, 20)
+    kept = min(frames // 5 * 5, 10)
     assert report["frozen_bytes_peak"] == report["planned"][0]["frozen_bytes"] == kept * one
     assert decibels(made, like) >= EXACT
-    assert any("no more keys fit" in remark for remark in report["remarks"]) == (frames < 20)
+    assert any("no more keys fit" in remark for remark in report["remarks"]) == (frames < 10)
 
 
 # --- laws ---

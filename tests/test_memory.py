@@ -21,7 +21,7 @@ from scope_patch.method.predictors import create
 from scope_patch.method.schedule import Schedule, Table
 from scope_patch.values import Limit
 
-POINT = 4 * 25 * 4 * 4 * 4
+POINT = 4 * 15 * 4 * 4 * 4
 """Bytes of one velocity of tests/hosts.py: 4 channels, 25 latent frames, 4 x 4, float32."""
 
 
