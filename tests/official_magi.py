@@ -80,7 +80,6 @@ SUBJECTS = [
         tokens=False,
         looks=2,
         texts=False,
-        threads=False,  # the stand-in for CUDA is a mode of the main thread
         owners=owners,
     )
 ]

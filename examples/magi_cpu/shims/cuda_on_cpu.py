@@ -10,8 +10,9 @@
         dist_init(config)
 
 What ``install`` does:
-  * a global TorchFunctionMode reads device="cuda..." (or an integer device) as "cpu", makes ``.cuda()`` a no-op and
-    drops ``pin_memory=True``. It is thread-local: code in other threads is not covered.
+  * functions that make a tensor read device="cuda..." (or an integer device) as "cpu" and drop ``pin_memory=True``;
+    so does ``Tensor.to``, and ``.cuda()`` is a no-op. (A TorchFunctionMode would do it in fewer lines, and take a fifth
+    of all the time, since every operation would pass through it.)
   * torch.autocast("cuda", dtype) casts the arguments of matmul-like calls to ``dtype``. (The CPU autocast refuses
     float32, which is the dtype that MAGI-1 asks for around bf16 weights.)
   * torch.cuda.current_device / get_device_capability / set_device / synchronize answer as one sm_80 card would.
@@ -19,18 +20,21 @@ What ``install`` does:
 """
 
 import contextlib
+import functools
 import os
 import sys
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-_TO, _CUDA = torch.Tensor.to, torch.Tensor.cuda
+_MAKERS = (
+    "arange as_tensor empty empty_like eye full full_like linspace logspace ones ones_like rand rand_like randint "
+    "randint_like randn randn_like randperm tensor zeros zeros_like"
+).split()
 _MATMUL_LIKE = {
-    torch.nn.functional.linear, torch.conv1d, torch.conv2d, torch.conv3d, torch.matmul, torch.mm, torch.bmm,
-    torch.addmm, torch.baddbmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm, torch.Tensor.bmm,
-    torch.nn.functional.scaled_dot_product_attention,
-}  # fmt: skip
+    torch.nn.functional: "linear conv1d conv2d conv3d scaled_dot_product_attention",
+    torch: "conv1d conv2d conv3d matmul mm bmm addmm baddbmm",
+    torch.Tensor: "matmul __matmul__ mm bmm",
+}
 _amp_dtype = [None]  # innermost torch.autocast("cuda") in force
 
 
@@ -40,22 +44,44 @@ def _is_cuda(device) -> bool:
     return isinstance(device, str) and device.startswith("cuda")
 
 
-class CudaToCpu(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is _CUDA:
-            return args[0]
-        if kwargs:
-            device = kwargs.get("device")
-            if device is not None and (_is_cuda(device) or type(device) is int):
-                kwargs["device"] = "cpu"
-            if kwargs.get("pin_memory"):
-                kwargs["pin_memory"] = False
-        if func is _TO and len(args) > 1 and _is_cuda(args[1]):
-            args = (args[0], "cpu", *args[2:])
+def _on_cpu(function):
+    """The function, with its keywords `device` and `pin_memory` as they must be without CUDA."""
+
+    @functools.wraps(function)
+    def made(*args, **kwargs):
+        device = kwargs.get("device")
+        if device is not None and (_is_cuda(device) or type(device) is int):
+            kwargs["device"] = "cpu"
+        if kwargs.get("pin_memory"):
+            kwargs["pin_memory"] = False
+        return function(*args, **kwargs)
+
+    return made
+
+
+def _to(to):
+    keywords = _on_cpu(to)
+
+    @functools.wraps(to)
+    def moved(tensor, *args, **kwargs):
+        if args and _is_cuda(args[0]):
+            args = ("cpu", *args[1:])
+        return keywords(tensor, *args, **kwargs) if kwargs else to(tensor, *args)
+
+    return moved
+
+
+def _autocasting(function):
+    """The function, its arguments cast to the dtype of the autocast in force."""
+
+    @functools.wraps(function)
+    def cast(*args, **kwargs):
         dtype = _amp_dtype[0]
-        if dtype is not None and func in _MATMUL_LIKE:
+        if dtype is not None:
             args = tuple(a.to(dtype) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args)
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
+
+    return cast
 
 
 class _Autocast(torch.autocast):
@@ -97,9 +123,16 @@ def install() -> None:
     torch.cuda.set_device = lambda device: None
     torch.cuda.synchronize = lambda device=None: None
     torch.autocast = _Autocast
-    mode = CudaToCpu()
-    mode.__enter__()
-    _installed.append(mode)
+    for name in _MAKERS:
+        setattr(torch, name, _on_cpu(getattr(torch, name)))
+    for name in ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros"):
+        setattr(torch.Tensor, name, _on_cpu(getattr(torch.Tensor, name)))
+    torch.Tensor.to = _to(torch.Tensor.to)
+    torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor
+    for owner, names in _MATMUL_LIKE.items():
+        for name in names.split():
+            setattr(owner, name, _autocasting(getattr(owner, name)))
+    _installed.append(True)
 
 
 @contextlib.contextmanager
