@@ -464,8 +464,8 @@ def proofs(subject: Subject) -> Iterator[tuple[str, str]]:
     """(law, case) of all that is to be proven of a subject."""
     yield from itertools.product(EVERY, subject.cases)
     for law in USUAL:
-        able = {"threads": subject.threads, "interrupt": subject.interrupts}
-        if able.get(law, subject.texts if law in ("prompt", "cloned") else True):
+        able = {"interrupt": subject.interrupts, "prompt": subject.texts, "cloned": subject.texts}
+        if able.get(law, True):
             yield law, subject.usual
 
 

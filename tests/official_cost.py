@@ -1,7 +1,4 @@
-"""FLOPs and schedules of the official repositories, counted in their own code; a script, started by a test.
-
-    python official_cost.py skyreels CHECKOUT      one JSON line: what was counted and what our formulas say
-    python official_cost.py magi CHECKOUT
+"""FLOPs and schedules of the official repositories, counted in their own code; for the scripts official_*.py.
 
 Attention is plain PyTorch on a CPU, so that the counter sees its two matrix products.
 """
@@ -10,14 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
-import sys
-import warnings
-from pathlib import Path
 from types import SimpleNamespace
 
-TESTS = Path(__file__).resolve().parent
+import torch
 
 
 def count(function):
@@ -30,10 +23,8 @@ def count(function):
     return counter.get_total_flops()
 
 
-def skyreels(checkout):
-    from official_skyreels import import_upstream
-
-    upstream = import_upstream(checkout)
+def skyreels(upstream):
+    """What was counted and what our formulas say."""
     return {"flops": list(wan_flops(upstream[1])), "bad": list(unequal_progress(upstream[0], random.Random(0)))}
 
 
@@ -94,12 +85,9 @@ def unequal_progress(pipeline, rng, tries=300):
             yield [frames, steps, options]
 
 
-def magi(checkout):
-    sys.path.insert(0, str(TESTS.parent / "examples"))
-    from magi_cpu import host
-
-    host.prepare(Path(checkout))
-    return {"flops": list(magi_flops(host, Path(checkout))), **walks(random.Random(0))}
+def magi(host, clone):
+    """What was counted and what our formulas say."""
+    return {"flops": list(magi_flops(host, clone)), **walks(random.Random(0))}
 
 
 def magi_flops(host, clone):
@@ -113,7 +101,7 @@ def magi_flops(host, clone):
         "guidance, larger, a prefix": {"cfg": 3, "size": 96, "prefix_frames": 32},
     }
     for name, more in cases.items():
-        options = host.Options(steps=8, **more)
+        options = host.Options(steps=8, layers=2, **more)
         model = host.build(options, clone)
         calls, dispatch = [], model.forward_dispatcher
 
@@ -254,13 +242,3 @@ def unequal_walk(made, table_of):
 def turns(table):
     """Where the context changes."""
     return [before != after for before, after in itertools.pairwise(table.contexts)]
-
-
-if __name__ == "__main__":
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    sys.dont_write_bytecode = True  # leave no __pycache__ in upstream's checkout
-    warnings.simplefilter("ignore")
-    import torch
-
-    torch.set_num_threads(1)
-    print(json.dumps({"skyreels": skyreels, "magi": magi}[sys.argv[1]](sys.argv[2])))

@@ -113,7 +113,14 @@ class Bench:
     cases = tuple(CASES)
 
     def __init__(self):
-        self._models = {}
+        self._models, self._alone = {}, {}
+
+    def alone(self, options):
+        """What the unpatched host makes of a case, once."""
+        key = json.dumps(options)
+        if key not in self._alone:
+            self._alone[key] = self.generate(**options)
+        return self._alone[key]
 
     def model(self, pn, patchify):
         key = pn, patchify
@@ -202,7 +209,7 @@ def patched(bench, options, **settings):
 
 
 def compare(bench, name, options, **settings):
-    alone, (made, report) = bench.generate(**options), patched(bench, options, **settings)
+    alone, (made, report) = bench.alone(options), patched(bench, options, **settings)
     (generation,) = report["generations"]
     planned = generation["planned"][0]
     return {

@@ -255,6 +255,8 @@ def main(checkout, *cases):
     import torch
 
     host, models = prepare(checkout), {}
+    import official_cost
+
     runs = {
         "rules": run_rules,
         "plain": run_plain,
@@ -263,6 +265,7 @@ def main(checkout, *cases):
         "plan": run_plans,
         "verify": run_verify,
         "table": run_table,
+        "cost": lambda host, models: official_cost.magi(host, Path(checkout)),
     }
     for case in cases:
         if case == "laws":

@@ -334,11 +334,13 @@ class Wide:
         return getattr(torch, name)
 
 
+TWO = {"num_frames": 97, "base_num_frames": 57, "overlap_history": 17}
+"""Frames in two segments."""
 FROZEN = {
-    "text": {},
+    "text": SHORT,
     "257 frames in three segments": {"num_frames": 257, "overlap_history": 17},
-    "guidance off": {"guidance_scale": 1.0, "num_frames": 177, "overlap_history": 17},
-    "noised": {"num_frames": 177, "overlap_history": 17, "addnoise_condition": 20},
+    "guidance off": {"guidance_scale": 1.0, **TWO},
+    "noised": {**TWO, "addnoise_condition": 20},
 }
 
 
@@ -373,12 +375,14 @@ def frozen(upstream):
 
 def main():
     import laws
+    import official_cost
     import planned_skyreels
     import rivals_skyreels
 
     upstream, this = import_upstream(CHECKOUT), sys.modules[__name__]
     extra = {
         "facts": lambda: facts(upstream),
+        "cost": lambda: official_cost.skyreels(upstream),
         "teacache": lambda: teacache(upstream),
         "verify": lambda: verify(upstream),
         "frozen": lambda: {"found": frozen(upstream)},

@@ -20,7 +20,7 @@ from scope_patch.patch.signature import check_static, failures
 SCRIPT = Path(__file__).parent / "official_magi.py"
 ALONE = "ranks 1 1 cp_ulysses"
 RANKS = {"pipeline stages": ["2 1 cp_ulysses"], "context parallel": ["1 2 cp_ulysses", "1 2 cp_shuffle_overlap"]}
-CASES = ("plain", "laws", "rules", "long", "interrupted", "table", "plan", "verify", ALONE)
+CASES = ("plain", "laws", "rules", "long", "interrupted", "table", "plan", "verify", "cost", ALONE)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,18 @@ def test_verifying_every_skipped_step_is_the_host_itself(results, case):
     found = results["verify"][case]
     assert found["equal"] and found["verified"] == found["skipped otherwise"] > 20
     assert found["run"] == found["counted"] == found["baseline"]
+
+
+def test_flops_are_what_pytorch_counts(results):
+    """Every call of `forward_dispatcher` in whole generations, predicted from options: sizes, guidance, a prefix."""
+    found = results["cost"]["flops"]
+    assert len(found) == 4
+    for case, calls, total, off, same_shape in found:
+        assert calls and total and off < 0.01 and same_shape, case
+
+
+def test_schedules_are_upstreams(results):
+    assert results["cost"]["bad"] == [] and results["cost"]["tried"] == 150
 
 
 @pytest.mark.parametrize("mode", ["pipeline stages", pytest.param("context parallel", marks=pytest.mark.long)])

@@ -14,7 +14,7 @@ from scope_patch.patch.attach import bindings
 from scope_patch.patch.signature import check_static, failures
 
 SCRIPT = Path(__file__).parent / "official_skyreels.py"
-CASES = ("laws", "facts", "teacache", "schedules", "plans", "features", "verify", "frozen")
+CASES = "laws,facts,cost,teacache,schedules,plans,features,verify,frozen,upstream's teacache,residuals".split(",")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,43 @@ def test_features_and_timesteps_of_a_plan_are_the_hosts(results):
     found = results["features"]
     assert found["other timesteps"] == [] and len(found["differences"]) == 6
     assert max(found["differences"].values()) <= 1e-6
+
+
+def test_flops_are_what_pytorch_counts(results):
+    found = results["cost"]["flops"]
+    assert len(found) == 4
+    for case, theirs, ours in found:
+        assert ours == pytest.approx(theirs, rel=0.01), case
+
+
+def test_progress_is_upstreams(results):
+    assert results["cost"]["bad"] == []
+
+
+APART = ("odd counter", "guidance off")
+"""Where upstream's counter of calls takes its branches apart; ours decide together (docs/rivals.md)."""
+
+
+def test_our_teacache_is_upstreams(results):
+    """The very forwards that upstream's built-in TeaCache skips, and the same video, bit by bit."""
+    found = dict(results["upstream's teacache"]["found"])
+    apart = {name: found.pop(name) for name in APART}
+    assert {name: case for name, case in found.items() if not (case["same"] and case["equal"])} == {}
+    shares = [case["skipped"][0] / case["calls"] for case in found.values()]
+    assert len(found) == 9 and sum(0.2 < share < 0.9 for share in shares) >= 7
+    assert {case["signal"] for case in found.values()} == {"time embedding (torch.fx)", "time modulation (torch.fx)"}
+    assert not any(case["same"] for case in apart.values()), "say so in docs/rivals.md"
+
+
+def test_the_residual_level(results):
+    """Fresh embedding and head at every call, blocks only where the report says that they ran."""
+    found = results["residuals"]["found"]
+    for name, case in found.items():
+        forwards = case["forwards"]
+        assert case["calls"] == forwards["baseline"] and case["blocks"] == 2 * forwards["run"], name
+        assert forwards["skipped"] > 0.4 * forwards["baseline"] and case["restored"], name
+        assert case["error"] < 0.1 and set(case["guards"]) <= {"stability"}, name
+    assert len(found) == 7
 
 
 def test_under_the_launcher(upstream, run_python, tmp_path):

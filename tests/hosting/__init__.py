@@ -35,7 +35,6 @@ class Subject:
         sections: (**options) -> how often the host begins to count steps anew.
         looks: how many looks at a tensor our code may take a section, while the loop runs.
         interrupts: whether its loop looks at `_interrupt`.
-        threads: whether two generations may run in two threads.
         texts: whether the DiT gets the prompt as a tensor that is the same at every step.
         owners: classes that are patched, beside those of the pipeline, its scheduler and the DiT.
     """
@@ -53,7 +52,6 @@ class Subject:
     sections: Callable[..., int] = lambda **_: 1
     looks: int = 0
     interrupts: bool = False
-    threads: bool = True
     texts: bool = True
     owners: Callable[[], tuple[type, ...]] = tuple
 
