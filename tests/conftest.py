@@ -24,6 +24,12 @@ OTHER_DIFFUSERS = os.environ.get("CI_DIFFUSERS", "")
 if OTHER_DIFFUSERS:
     sys.path.insert(0, OTHER_DIFFUSERS)
 
+LONGEST = (
+    "official_magi", "official_skyreels", "tune", "ranks_sharded", "jobs", "official_infinity", "magi_demo", "laws",
+    "frozen", "no_sync", "drift", "ranks", "physics", "official_longcat",
+)  # fmt: skip
+"""Files that take longest, whatever the number of their tests: begun last, they would leave other processes idle."""
+
 Command = Callable[..., "tuple[int, str, str]"]
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -35,6 +41,11 @@ def clean_environ(**extra: str) -> dict[str, str]:
     if OTHER_DIFFUSERS:
         extra["PYTHONPATH"] = os.pathsep.join(filter(None, [OTHER_DIFFUSERS, extra.get("PYTHONPATH", "")]))
     return {**kept, **extra}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))  # the rest in its order
 
 
 @pytest.fixture(scope="session")
