@@ -65,7 +65,6 @@ class Anchors(deque[Anchor]):
 
     @property
     def bytes(self) -> int:
-        """On the device."""
         return sum(anchor.bytes for anchor in self)
 
     def trim(self, depth: int) -> int:
@@ -106,16 +105,12 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """Bytes on the device, of all histories."""
+        """On the device, of all histories."""
         return sum(anchors.bytes for anchors in self._histories.values())
 
     def record(self, anchors: Anchors, interval: Interval, levels: Tensor, velocity: Tensor, *, copy: bool) -> None:
-        """Put a velocity in front of a history's others, where there is room for it, or room is made.
-
-        Args:
-            copy: False where the tensor is nobody else's.
-        """
-        place = self._admit(anchors, velocity.nbytes, velocity.device)
+        """Put a velocity in front of a history's others; without a copy where the tensor is nobody else's."""
+        place = self._room(anchors, velocity.nbytes, velocity.device)
         kept = velocity.detach()
         if place is not None:
             kept = place.put(kept)
@@ -124,20 +119,19 @@ class Memory:
         self._recorded += 1
         anchors.appendleft(Anchor(interval, levels, kept, place, self._recorded))
 
-    def _admit(self, recording: Anchors, size: int, device: torch.device) -> Cpu | None:
-        """Make room. Returns where the new one goes; None: on the device."""
-        if self.limit is None or self.bytes + size <= self.limit.size:
-            return None
-        place = None if self.limit.drop else self._place(device)
-        if place is None:
-            self._drop(recording, size, self.limit.size)
-            return None
-        return self._move(size, place, self.limit.size)
+    def _room(self, recording: Anchors, size: int, device: torch.device) -> Cpu | None:
+        """Make room. Returns where the new one goes; None: on the device.
 
-    def _move(self, size: int, place: Cpu, limit: int) -> Cpu | None:
-        """The oldest go, whosever they are; the new one goes too where that is not enough."""
+        Where there is another place the oldest go there, whosever they are; the new one goes too where that is not
+        enough.
+        """
+        if self.limit is None or (taken := self.bytes) + size <= self.limit.size:
+            return None
+        place, limit = None if self.limit.drop else self._place(device), self.limit.size
+        if place is None:
+            self._drop(recording, size, limit)
+            return None
         here = [anchor for anchors in self._histories.values() for anchor in anchors if anchor.bytes]
-        taken = sum(anchor.bytes for anchor in here)
         for anchor in sorted(here, key=lambda anchor: anchor.number):
             if taken + size <= limit or size > limit:
                 break
