@@ -19,9 +19,6 @@ from .decision import StepDecision
 from .schedule import Schedule
 
 ALONG = "finished latent frames are forwarded along"
-FULL = (
-    "the others see finished latent frames by keys and values that are kept; under full attention that is approximate"
-)
 SHARE = 10
 """One part in so many of a device's memory is for kept keys and values, where nobody says how much."""
 
@@ -58,7 +55,8 @@ class Freezing:
             most = max(self.finished)
             many = f"but for the first {most} " if most else ""
             return f"{ALONG}, {many}since no more keys fit (--frozen-keys; {self.size / 1e6:.4g} MB a latent frame)"
-        return "" if block else FULL
+        full = "under full attention that is approximate"
+        return "" if block else f"the others see finished latent frames by keys and values that are kept; {full}"
 
     @classmethod
     def of(cls, schedule: Schedule, block: int, size: int, limit: int) -> Freezing:

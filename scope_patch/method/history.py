@@ -193,12 +193,10 @@ class GridHistory:
             return None
         newest, at, residual = self._points[0]
         held = resample(residual, at, grid)
-        if not predict or len(self._points) < 2:
+        older, at, residual = self._points[-1]
+        if not predict or newest <= older:  # or there is but one
             return held
-        older, before, residual = self._points[1]
-        if newest <= older:
-            return held
-        earlier = resample(residual, before, grid)
+        earlier = resample(residual, at, grid)
         rows = min(len(held), len(earlier))
         held, earlier = held[:rows], earlier[:rows]
         change = held - earlier

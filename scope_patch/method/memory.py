@@ -5,7 +5,6 @@ Decisions never hang on it: a plan knows no memory, and ranks that share a model
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -60,7 +59,7 @@ class Anchor:
         return self.kept.nbytes if self.place is None else 0
 
 
-class Anchors(deque[Anchor]):
+class Anchors(list[Anchor]):
     """Those of one history, newest first; the memory that gave it out moves and drops what is in it."""
 
     @property
@@ -69,9 +68,8 @@ class Anchors(deque[Anchor]):
 
     def trim(self, depth: int) -> int:
         """Drop all but the newest so many velocities; returns how many were dropped."""
-        dropped = max(0, len(self) - depth)
-        for _ in range(dropped):
-            self.pop()
+        dropped = len(self[depth:])
+        del self[depth:]
         return dropped
 
 
@@ -117,7 +115,7 @@ class Memory:
         elif copy:
             kept = kept.clone()
         self._recorded += 1
-        anchors.appendleft(Anchor(interval, levels, kept, place, self._recorded))
+        anchors.insert(0, Anchor(interval, levels, kept, place, self._recorded))
 
     def _room(self, recording: Anchors, size: int, device: torch.device) -> Cpu | None:
         """Make room. Returns where the new one goes; None: on the device.
