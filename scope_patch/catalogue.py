@@ -108,7 +108,7 @@ def print_list(named: str | None = None) -> int:
     for problem in problems:
         print(f"  unreadable: {problem}")
     _print_kind("policies", policies.names(), policies.BUILT_IN)
-    _print_kind("predictors", _predictors(), predictors.built_in())
+    _print_kind("predictors", _predictors(), predictors.BUILT_IN)
     return 1 if problems else 0
 
 

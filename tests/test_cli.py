@@ -109,7 +109,7 @@ def test_list_names_everything_with_its_origin(call: Call) -> None:
     assert code == 0
     for word in ("skyreels-v2 ", "skyreels-v2-diffusers", "armed by diffusers", "registry/skyreels_v2.py"):
         assert word in out
-    for word in ("scope ", "never ", "taylor2 ", "auto ", "policies/by_change.py", "predictors/formulas.py"):
+    for word in ("scope ", "never ", "taylor2 ", "auto ", "method/policies.py", "method/predictors.py"):
         assert word in out
 
 

@@ -42,22 +42,21 @@ def planned(target, steps, shift, ar_step, **settings):
     target=st.sampled_from([1.5, 2.0, 3.0, 5.0, 8.0]),
 )
 def test_a_plan_reaches_its_target_or_says_why_not(steps, shift, ar_step, target):
-    found = planned(target, steps, shift, ar_step)
-    plan = found.plan
+    plan = planned(target, steps, shift, ar_step)
     if plan.futile:
-        assert plan.bound and "fewer steps would do as well" in found.remark and f"{plan.speedup:.2f}" in found.remark
+        assert plan.bound and "fewer steps would do as well" in plan.remark and f"{plan.speedup:.2f}" in plan.remark
         assert plan.speedup < target
     elif plan.bound:
-        assert "is the most that" in found.remark
+        assert "is the most that" in plan.remark
     else:
         missed = plan.work > plan.baseline / target * TOLERANCE
-        assert missed == ("is the nearest that" in found.remark) and missed == bool(found.remark)
+        assert missed == ("is the nearest that" in plan.remark) and missed == bool(plan.remark)
 
 
 @pytest.mark.parametrize("ar_step", [0, 3, 5])
 def test_the_more_steps_the_more_can_be_skipped(ar_step):
     """And what many steps allow is left to them."""
-    speedups = [planned(8.0, steps, 3.0, ar_step).plan.speedup for steps in (4, 8, 12, 20, 50, 100)]
+    speedups = [planned(8.0, steps, 3.0, ar_step).speedup for steps in (4, 8, 12, 20, 50, 100)]
     assert all(fewer < more * 1.1 for fewer, more in itertools.pairwise(speedups))
     assert speedups[0] < 3 and speedups[-1] == pytest.approx(8, rel=0.05)
 
@@ -66,9 +65,9 @@ def test_what_is_not_futile_is_not_touched(monkeypatch):
     from scope_patch.method import plan
 
     cells = [(50, 3.0, 5, 5.0), (50, 3.0, 0, 5.0), (100, 8.0, 10, 5.0), (20, 3.0, 3, 3.0), (12, 3.0, 3, 3.0)]
-    before = [planned(target, *cell).plan.modes for *cell, target in cells]
+    before = [planned(target, *cell).modes for *cell, target in cells]
     monkeypatch.setattr(plan, "FUTILE", 1000 * FUTILE)
-    assert [planned(target, *cell).plan.modes for *cell, target in cells] == before
+    assert [planned(target, *cell).modes for *cell, target in cells] == before
 
 
 def test_few_steps_of_a_trained_model_gain_by_skipping():

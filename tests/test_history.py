@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scope_patch.method.changes import of_feature
-from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Tally, fine, largest_change
+from scope_patch.method.fold import of_feature
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Points, Tally, fine, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
-from scope_patch.method.predictors.formulas import Points
 from scope_patch.method.schedule import Schedule, Table
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
 from scope_patch.hosts import infinity
-from scope_patch.method.grids import GridHistory, detailed, resample
-from scope_patch.method.policies.traits import Size
+from scope_patch.method.decision import Size
+from scope_patch.method.history import GridHistory, detailed, resample
 from scope_patch.method.resolved import method_of
 from scope_patch.outlook.jobs import known_host
 from scope_patch.patch import signature

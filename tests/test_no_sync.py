@@ -14,12 +14,10 @@ import scope_patch
 from scope_patch.errors import ScopePatchError
 from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
-from scope_patch.method import changes
-from scope_patch.method.decision import Fold
-from scope_patch.method.policies import create
-from scope_patch.method.predictors import BUILT_IN
-from scope_patch.method.predictors import create as predictor
-from scope_patch.method.predictors.formulas import Auto
+from scope_patch.method.decision import Size
+from scope_patch.method.fold import Fold, expected
+from scope_patch.method.predictors import BUILT_IN, Auto
+from scope_patch.method.resolved import HostDefaults, method_of
 from scope_patch.method.schedule import Schedule
 from scope_patch.patch.session import Session
 from scope_patch.patch.velocity import ForwardCall
@@ -104,7 +102,7 @@ f"{w[0, 0]}"
 def test_the_mode_can_fail(look, monkeypatch):
     source = f"def weights(self, target, points):\n    w = before(self, target, points)\n    {look}\n    return w\n"
     scope = {"before": Auto.weights, "torch": torch}
-    exec(compile(source, f"{ROOT}/scope_patch/method/predictors/formulas.py", "exec"), scope)
+    exec(compile(source, f"{ROOT}/scope_patch/method/predictors.py", "exec"), scope)
     monkeypatch.setattr(Auto, "weights", scope["weights"])
     pipe = fake_pipeline()
     with scope_patch.patched(pipe, **ALWAYS_PREDICT, strict=True):
@@ -136,11 +134,11 @@ def narrow(arguments, first, last):
 def test_velocities_without_numbers(job, dtype, name):
     """Tensors on the device `meta` have none: whoever reads one fails, and so does who mixes devices."""
     schedule, host, (cached, predicted) = job()
-    policy = create(Settings.resolve({"cache_threshold": cached, "predict_threshold": predicted}, {}))
-    made_of, record, branches, partial = predictor(name), Record(), [object(), object()], 0
-    run = Fold(schedule, lambda i: policy, made_of.keeps, per_slot=host.moving, hold_if_short=host.moving)
-    verdicts = run.verdicts(changes.expected(schedule))
-    session = Session(host, None, lambda: schedule, lambda *_: verdicts, made_of, record)
+    settings = Settings(cache_threshold=cached, predict_threshold=predicted, predictor=name)
+    method = method_of(settings, HostDefaults({}, size=Size(chunked=host.moving)))
+    verdicts = Fold(method, schedule, lambda i: method.policy, expected(schedule)).verdicts()
+    record, branches, partial = Record(), [object(), object()], 0
+    session = Session(host, None, lambda: schedule, lambda *_: verdicts, method.predictor, record)
     with no_sync() as operations:
         for i in range(len(schedule)):
             start, end = session.enter(i)

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
-from scope_patch.method.frozen import runs
+from scope_patch.method.decision import Size
 from scope_patch.method.placement import AMPLIFICATION
 from scope_patch.method.plan import Planner
-from scope_patch.method.policies.traits import Size
 from scope_patch.method.profile import assumed
 from scope_patch.method.resolved import EVERYTHING, HostDefaults, method_of
 from scope_patch.method.schedule import Schedule
@@ -194,7 +193,7 @@ def test_a_plan_that_errs_little_spends_less_on_the_first_steps(monkeypatch):
     single = planner(skyreels(ar_step=0), guided=False)
 
     def mean(made, target):
-        at = [i for i, verdict in enumerate(made.placed(target, 16, assumed()).verdicts) if runs(verdict)]
+        at = [i for i, verdict in enumerate(made.placed(target, 16, assumed()).verdicts) if verdict.runs]
         return sum(at) / len(at)
 
     cases = [(stairs, 2), (single, 5), (stairs, 3), (in_step, 2)]

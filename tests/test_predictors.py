@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from scope_patch.errors import UsageError
 from scope_patch.method import predictors
+from scope_patch.method.forecast import Points
 from scope_patch.method.history import BranchHistory
-from scope_patch.method.predictors.formulas import Points, log_share
+from scope_patch.method.predictors import log_share
 
 ORDERS = {"hold": 0, "momentum": 1, "taylor1": 1, "taylor2": 2}
 NAMES = [*ORDERS, "auto"]
@@ -124,14 +125,14 @@ def test_a_slot_that_did_not_advance_holds(name):
 
 def test_second_order_falls_back_to_first_on_two_points():
     levels, target = levels_of([0.05] * 9)
-    two = Points(levels[:2])
+    two = Points.unmeasured(levels[:2])
     assert torch.equal(
         predictors.create("taylor2").weights(target, two), predictors.create("taylor1").weights(target, two)
     )
     new_slot = levels.clone()
     new_slot[2, 1] = torch.nan  # this slot entered after the oldest anchor
-    weights = predictors.create("taylor2").weights(target, Points(new_slot))
-    first = predictors.create("taylor1").weights(target, Points(levels))
+    weights = predictors.create("taylor2").weights(target, Points.unmeasured(new_slot))
+    first = predictors.create("taylor1").weights(target, Points.unmeasured(levels))
     assert torch.allclose(weights[:2, 1], first[:, 1]) and weights[2, 1] == 0
     assert not torch.allclose(weights[:2, 0], first[:, 0])
 

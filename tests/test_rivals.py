@@ -11,8 +11,7 @@ from hosts import CountForwards, fake_magi, fake_pipeline, generate, tiny_pipeli
 import scope_patch
 from scope_patch.errors import NotApplied, UsageError
 from scope_patch.method import policies
-from scope_patch.method.decision import Mode, Observation
-from scope_patch.method.policies.traits import Size
+from scope_patch.method.decision import Mode, Observation, Size
 from scope_patch.settings import Settings
 
 SYNCHRONOUS = {"ar_step": 0, "causal_block_size": 1, "num_frames": 33, "num_inference_steps": 20}

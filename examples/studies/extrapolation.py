@@ -29,7 +29,7 @@ def main() -> None:
     from benchmark.prompts import TUNING
     from demo_model import pipeline
     from scope_patch.method.history import BranchHistory
-    from scope_patch.method.predictors.formulas import Auto, log_share
+    from scope_patch.method.predictors import Auto, log_share
 
     torch.set_num_threads(args.threads)
     found: dict[int, list[torch.Tensor]] = defaultdict(list)
@@ -55,7 +55,7 @@ def main() -> None:
                 history.record((0, len(frames)), levels[n], values[n])
             points = history.points((0, len(frames)))
             weights = Auto().weights(levels[now], points)
-            h, (h1, h2) = levels[now] - points.newest, points.gaps
+            h, (h1, h2) = levels[now] - points.levels[0], points.gaps
             v0, v1, v2 = (values[n].double() for n in (*behind, behind[-1])[:3])
             wide = lambda row: row.view(1, 1, -1, 1, 1)  # noqa: E731
             slope = (v0 - v1) * wide(h / h1)

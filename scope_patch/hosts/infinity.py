@@ -247,13 +247,10 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
         # Nothing is taken again here: an image has no step that could be.
         once = replace(method, settings=replace(method.settings, replay=False))
         plans = Planner(once, Schedule.of(table(image)), lambda scale, slots: baseline[scale], guided=image.doubled)
-        resolved = plans.resolved()
-        target, bound = resolved.target, resolved.plan.bound
-        remarks += [resolved.remark] if resolved.remark else []
-        actions = [
-            each if verdict.forwarded[0] < verdict.forwarded[1] else Action(rule)
-            for each, verdict in zip(full, resolved.plan.verdicts, strict=True)
-        ]
+        plan = plans.resolved()
+        target, bound = plan.target, plan.bound
+        remarks += [plan.remark] if plan.remark else []
+        actions = [each if verdict.runs else Action(rule) for each, verdict in zip(full, plan.verdicts, strict=True)]
     settings, unsaid = method.settings, Settings()
     idle = [flag(name) for name in IDLE if getattr(settings, name) != getattr(unsaid, name)]
     remarks += [f"{', '.join(idle)}: without effect on an image that is made scale by scale"] if idle else []

@@ -1,22 +1,20 @@
-"""What is observed, what is decided, and why; and a policy folded over a schedule: one verdict an iteration, before the
-first forward, from what is known without any velocity. Needs no torch."""
+"""What is observed, what is decided, and why; what a policy is, its traits and settings of its own. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import Enum
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ..errors import UsageError
 from ..settings import Settings
+from ..values import reader
 
 if TYPE_CHECKING:
-    from .changes import Changes
-    from .schedule import Interval, Schedule
+    from .schedule import Interval
 
-MOST = 3
-"""History points a slot can have at most."""
+Options = TypeVar("Options")
 LEAST_SHARE = 0.07
 """Added to the share 1 - sigma of the data in a sample wherever one divides by it: at sigma = 1 velocities change."""
 SAME_LEVEL = 1e-9
@@ -62,29 +60,10 @@ class Observation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A mode and one short word that says why: threshold, horizon, growth, forced, history, context, plan or
-    verify."""
+    """A mode, and why in a word: threshold, horizon, growth, forced, history, context, plan or verify."""
 
     mode: Mode
     reason: str
-
-
-class Policy(Protocol):
-    """See the docstring of `policies`; `active` False leaves the host's own intervals and runs every forward.
-
-    A policy may have more: `traits` (see `traits.Traits`), `fit(size)`, told of the model before it is first asked,
-    `candidates()`, policies like itself from slow to fast, among which one is found for a target speed-up, and
-    `span(iteration, iterations)`, the blocks [first, last) that are skipped at the residual level.
-    """
-
-    name: str
-    active: bool
-
-    def __init__(self, settings: Settings) -> None: ...
-
-    def initial(self) -> Any: ...
-
-    def step(self, state: Any, observation: Observation) -> tuple[Any, Decision]: ...
 
 
 @dataclass(frozen=True)
@@ -104,103 +83,96 @@ class StepDecision:
     reason: str
     instead: StepDecision | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether anything is forwarded."""
+        return self.forwarded[0] < self.forwarded[1]
+
     def mode_of(self, slot: int) -> Mode:
         """What happens to one slot of the interval."""
         return next(decision.mode for slots, decision in self.decisions.items() if slot < slots[1])
 
 
-class Fold:
-    """One way through a schedule.
+@dataclass(frozen=True)
+class Traits:
+    """What a policy wants of its surroundings. Attributes:
 
-    Args:
-        policy: the policy of an iteration; all of them must share their kind of state.
-        per_slot: one decision a slot (a chunk of a moving window), where older slots do not see younger ones.
-        hold_if_short: too few points to predict are enough to repeat the last velocity.
-        keeps: history points that the predictor can use.
-        joint: slots are decided one by one, but all are forwarded as soon as one must be.
+    level: where it skips unless the user says otherwise: "velocity" (the forward is not called) or "residual" (it is
+        called, and the residual of its blocks is made from earlier ones; embedding and head are fresh).
+    self_tuned: it decides by settings of its own and on the host's own intervals; presets and thresholds mean nothing
+        to it.
+    per_slot: where slots can be decided one by one, it does so.
+    joint: where they cannot be forwarded one by one, it still decides so, and all are forwarded as soon as one must.
+    signal: what it decides from: "timestep" (the modulation that enters the blocks), "embedding" (the time embedding
+        under it), "expected" (what is expected of the latents), or "none"; None: the host's own.
+    predictor: what it predicts with; None: the user's.
+    by_step: it predicts in the number of the denoise step, not in the noise level, and without our stability limits.
+    residual_work: the share of a forward's work that a skipped one still does.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        policy: Callable[[int], Policy],
-        keeps: int,
-        *,
-        per_slot: bool = False,
-        hold_if_short: bool = False,
-        joint: bool = False,
-    ) -> None:
-        self.schedule, self.policy, self.keeps = schedule, policy, keeps
-        self.per_slot, self.hold_if_short, self.joint = per_slot or joint, hold_if_short, joint
-        self._states: dict[int, Any] = {}
-        self._levels: dict[int, list[float]] = {}
-        self._known = schedule.noise_levels.tolist()
-        self._active = schedule.mask.tolist()
-        self._behind = schedule.mask.cumsum(dim=0).tolist()
-
-    def verdicts(self, changes: Changes) -> list[StepDecision]:
-        """Those of all iterations; to be asked for once."""
-        return [self._step(iteration, changes) for iteration in range(len(self.schedule))]
-
-    def _step(self, iteration: int, changes: Changes) -> StepDecision:
-        schedule, policy = self.schedule, self.policy(iteration)
-        if iteration and schedule.context_changed(iteration, iteration - 1):
-            self._levels.clear()
-        interval, forced = schedule.intervals[iteration], schedule.clean_prefix(iteration) > 0
-        moved = iteration == 0 or interval != schedule.intervals[iteration - 1]
-        decisions: dict[Interval, Decision] = {}
-        states: dict[int, Any] = {}
-        for slots in [(slot, slot + 1) for slot in range(*interval)] if self.per_slot else [interval]:
-            key = slots[0] if self.per_slot else 0
-            grew = schedule.entered(iteration, slots)
-            points = 0 if grew or forced else self._points(iteration, slots)
-            active, age, remaining = self._progress(iteration, slots)
-            observation = Observation(
-                changes(iteration, slots),
-                grew,
-                points,
-                hold_if_short=self.hold_if_short,
-                forced=forced,
-                iteration=iteration,
-                iterations=len(schedule),
-                active=active,
-                age=age,
-                remaining=remaining,
-                moved=moved,
-            )
-            states[key], decisions[slots] = policy.step(self._states.get(key, policy.initial()), observation)
-        run = [end for (_, end), decision in decisions.items() if decision.mode is Mode.RECOMPUTE]
-        last = max(run, default=interval[0])
-        if self.joint and last > interval[0]:
-            last = interval[1]
-        for slots, decision in decisions.items():
-            # Older slots do not see younger ones, but are seen by them: they are computed along.
-            if slots[1] < last or (slots[1] == last and decision.mode is not Mode.RECOMPUTE):
-                decisions[slots], states[slots[0]] = Decision(Mode.RECOMPUTE, "context"), policy.initial()
-        self._states = states
-        for slot in range(interval[0], last):
-            self._levels[slot] = [self._known[iteration][slot], *self._levels.get(slot, [])][: self.keeps]
-        main = min(reversed(decisions.values()), key=lambda decision: "RPC".index(decision.mode.value))
-        return StepDecision(decisions, (interval[0], last), main.mode, main.reason)
-
-    def _progress(self, iteration: int, slots: Interval) -> tuple[bool, int, int]:
-        """`active`, `age` and `remaining` of an observation."""
-        behind, all_of_them = self._behind[iteration], self._behind[-1]
-        active = [slot for slot in range(*slots) if self._active[iteration][slot]]
-        if not active:
-            return False, 0, 0
-        youngest = min(active, key=lambda slot: behind[slot])
-        return True, behind[youngest] - 1, all_of_them[youngest] - behind[youngest]
-
-    def _points(self, iteration: int, slots: Interval) -> int:
-        """Distinct history points, the least over those of these slots that are updated now; 3 where none is."""
-        active = self._active[iteration]
-        return min((_distinct(self._levels.get(slot, [])) for slot in range(*slots) if active[slot]), default=MOST)
+    level: str = "velocity"
+    self_tuned: bool = False
+    per_slot: bool = True
+    joint: bool = False
+    signal: str | None = None
+    predictor: str | None = None
+    by_step: bool = False
+    residual_work: float = 0.0
 
 
-def _distinct(levels: list[float]) -> int:
-    """Points of a slot that a predictor can use: consecutive ones at different noise levels (see `Points.count`)."""
-    if not levels:
-        return 0
-    gaps = [abs(a - b) > SAME_LEVEL for a, b in pairwise(levels)]
-    return 1 + (gaps.index(False) if False in gaps else len(gaps))
+@dataclass(frozen=True)
+class Size:
+    """A DiT's channels and blocks (0 where they are not known), and whether its host denoises chunk by chunk."""
+
+    width: int = 0
+    blocks: int = 0
+    chunked: bool = False
+
+
+class Policy(Protocol):
+    """See the docstring of `policies`; `active` False leaves the host's own intervals and runs every forward.
+
+    A policy may have more: `traits`, `fit(size)`, told of the model before it is first asked, `candidates()`, policies
+    like itself from slow to fast, among which one is found for a target speed-up, and `span(iteration, iterations)`,
+    the blocks [first, last) that are skipped at the residual level.
+    """
+
+    name: str
+    active: bool
+
+    def __init__(self, settings: Settings) -> None: ...
+
+    def initial(self) -> Any: ...
+
+    def step(self, state: Any, observation: Observation) -> tuple[Any, Decision]: ...
+
+
+def traits(policy: Any) -> Traits:
+    """The traits of a policy; those of ours that say nothing, and of other packages, are the paper's."""
+    found = getattr(policy, "traits", None)
+    return found if isinstance(found, Traits) else Traits()
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a policy that has no settings of its own."""
+
+
+def options_of(settings: Settings, kind: type[Options]) -> Options:
+    """The policy's own settings: a dataclass of float, int, bool or str fields (or of one `| None`), with defaults.
+
+    Raises UsageError for a key that it has not, with those that it has, and for a value that cannot be read.
+    """
+    name, given = settings.policy_name, settings.policy_options
+    known = {field.name: reader(field.type) for field in fields(kind)}  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"policy {name} has no setting {key!r}; it has {', '.join(known) or 'none of its own'}")
+    return kind(**{key: known[key](value, f"--policy {name}:{key}") for key, value in given.items()})
+
+
+def at_least(least: float, **values: float) -> None:
+    """Raises UsageError for a value below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise UsageError(f"{name} is {value:g}, but must be {least:g} or more")

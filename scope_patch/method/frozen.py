@@ -16,15 +16,9 @@ import torch
 
 from ..values import FrozenKeys
 from .decision import StepDecision
-from .schedule import Interval, Schedule
+from .schedule import Schedule
 
 ALONG = "finished latent frames are forwarded along"
-FULL = (
-    "the others see finished latent frames by keys and values that are kept; under full attention that is approximate"
-)
-NOISED = "--addnoise-condition draws the noise of the given latent frames anew at every step"
-MOVES = "the host's window moves, and with it where the rotary embedding begins"
-WIDTHS = "--widths asks for few widths"
 SHARE = 10
 """One part in so many of a device's memory is for kept keys and values, where nobody says how much."""
 
@@ -61,7 +55,8 @@ class Freezing:
             most = max(self.finished)
             many = f"but for the first {most} " if most else ""
             return f"{ALONG}, {many}since no more keys fit (--frozen-keys; {self.size / 1e6:.4g} MB a latent frame)"
-        return "" if block else FULL
+        full = "under full attention that is approximate"
+        return "" if block else f"the others see finished latent frames by keys and values that are kept; {full}"
 
     @classmethod
     def of(cls, schedule: Schedule, block: int, size: int, limit: int) -> Freezing:
@@ -80,11 +75,7 @@ class Freezing:
         return cls([min(count, most) for count in whole], size, max(whole, default=0) > most)
 
     def starts(self, recomputed: Sequence[bool]) -> list[int]:
-        """Of every iteration, the first latent frame that is forwarded if it is recomputed.
-
-        Args:
-            recomputed: of every iteration, whether it is.
-        """
+        """Of every iteration, the first latent frame that is forwarded if it is recomputed; given which ones are."""
         after = accumulate((self.finished[i] if run else 0 for i, run in enumerate(recomputed)), max, initial=0)
         return list(after)[:-1]
 
@@ -117,10 +108,12 @@ def refusal(schedule: Schedule, noised: bool, widths: int | None) -> str:
         widths: how many the user asks for; None: as many as there are.
     """
     if widths is not None:
-        return WIDTHS
+        return "--widths asks for few widths"
     if any(start for start, _ in schedule.baseline):
-        return MOVES
-    return NOISED if noised and not schedule.mask[:, 0].any() else ""
+        return "the host's window moves, and with it where the rotary embedding begins"
+    if noised and not schedule.mask[:, 0].any():
+        return "--addnoise-condition draws the noise of the given latent frames anew at every step"
+    return ""
 
 
 def narrowed(verdict: StepDecision, start: int) -> StepDecision:
@@ -128,11 +121,6 @@ def narrowed(verdict: StepDecision, start: int) -> StepDecision:
     ((own, decision),) = verdict.decisions.items()
     if start == own[0]:
         return verdict
-    forwarded: Interval = (start, verdict.forwarded[1] if runs(verdict) else start)
+    forwarded = (start, verdict.forwarded[1] if verdict.runs else start)
     instead = None if verdict.instead is None else narrowed(verdict.instead, start)
     return replace(verdict, decisions={(start, own[1]): decision}, forwarded=forwarded, instead=instead)
-
-
-def runs(verdict: StepDecision) -> bool:
-    """Whether anything is forwarded."""
-    return verdict.forwarded[0] < verdict.forwarded[1]

@@ -1,6 +1,7 @@
-"""The velocities that were computed, per CFG branch and absolute latent frame: the only mutable tensors we keep.
+"""What was computed and is kept: velocities, per CFG branch and absolute latent frame; residuals of growing images.
 
-Nothing in here looks at a number: what is measured stays where the velocities are, and so the host never waits for it.
+The only mutable tensors we keep. Nothing in here looks at a number: what is measured stays where the velocities are,
+and so the host never waits for it.
 """
 
 from __future__ import annotations
@@ -8,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .forecast import Points
 from .memory import Anchor, Memory
-from .predictors.formulas import Points
 from .schedule import Interval, on_device, overlap
 
 FRAME_AXIS = 2
 """Velocities are [batch, channels, latent frames, height, width]."""
+Grid = tuple[int, int]
 
 
 class BranchHistory:
     """The last computed velocities of one CFG branch, newest first, at most `keeps` of them.
 
-    Intervals only grow at their end, so an old slot keeps its points when new slots come under way.
-
-    Args:
-        memory: what all histories of a generation may take together; None: as much as they want.
+    Intervals only grow at their end, so an old slot keeps its points when new slots come under way. The memory is what
+    all histories of a generation may take together.
     """
 
     def __init__(self, keeps: int, memory: Memory | None = None) -> None:
@@ -35,9 +36,7 @@ class BranchHistory:
 
     def covers(self, interval: Interval) -> bool:
         """Whether the newest velocity has every slot of the interval."""
-        return bool(self.anchors) and (
-            self.anchors[0].interval[0] <= interval[0] and interval[1] <= self.anchors[0].interval[1]
-        )
+        return bool(self.anchors) and overlap(interval, self.anchors[0].interval) == interval
 
     def record(self, interval: Interval, levels: Tensor, velocity: Tensor, *, copy: bool = True) -> None:
         """Add the velocity of a forward over `interval`; it is copied, so the host may do with its own what it likes.
@@ -71,7 +70,7 @@ class BranchHistory:
 
     def hold(self, interval: Interval) -> Tensor:
         """The newest velocity over `interval`, a new tensor. Raises ValueError where `combine` does."""
-        return _part(self._newest(interval), interval).clone()
+        return self._newest(interval).clone()
 
     def combine(self, interval: Interval, weights: Tensor) -> Tensor:
         """sum_k w[k, j] v_k[..., j, ...] over `interval`, a new tensor in the dtype and on the device of the history.
@@ -83,22 +82,23 @@ class BranchHistory:
                 where its weight is 0 (the latents it was integrated into are spoilt anyway), and no other slot.
         """
         newest = self._newest(interval)
-        held = _wide(_part(newest, interval))
+        held = _wide(newest)
         # Factors of [batch, channels, slots, height, width].
         shares = weights.to(held.dtype).reshape(len(weights), 1, 1, -1, 1, 1).unbind()
         out = held * shares[0]
         for anchor, share in list(zip(self.anchors, shares, strict=False))[1:]:
             common = overlap(interval, anchor.interval)
             if common[0] < common[1]:
-                part = _wide(_part(anchor, common))
+                part = _wide(_cut(anchor.velocity, anchor.interval, common))
                 _cut(out, interval, common).addcmul_(part, _cut(share, interval, common))
-        return out.to(newest.kept.dtype)
+        return out.to(newest.dtype)
 
-    def _newest(self, interval: Interval) -> Anchor:
+    def _newest(self, interval: Interval) -> Tensor:
+        """A view of the newest velocity."""
         if not self.covers(interval):
             known = self.anchors[0].interval if self.anchors else "none"
             raise ValueError(f"no velocity for latent frames {interval}: the newest covers {known}")
-        return self.anchors[0]
+        return _cut(self.anchors[0].velocity, self.anchors[0].interval, interval)
 
     def _levels(self, interval: Interval) -> Tensor:
         """Noise levels of all anchors, [points, slots]."""
@@ -107,7 +107,7 @@ class BranchHistory:
     def _measure(self) -> tuple[Tensor, Tensor]:
         """Drift and bend of the newest velocity's slots (see Points); NaN where a velocity they need is not finite."""
         own = common = self.anchors[0].interval
-        points = Points(self._levels(own))
+        points = Points.unmeasured(self._levels(own))
         velocities = [_wide(anchor.velocity) for anchor in self.anchors]
         size = norms(velocities[0]).to(points.levels.dtype)
         scale = size.clamp(min=torch.finfo(torch.float32).tiny)
@@ -134,15 +134,9 @@ class BranchHistory:
 
 
 def _alike(anchor: Anchor, other: Tensor) -> bool:
-    one = anchor.kept
-    drop = [axis for axis in range(one.dim()) if axis != FRAME_AXIS]
-    same = one.dim() == other.dim() and all(one.shape[a] == other.shape[a] for a in drop)
-    return same and one.dtype == other.dtype and anchor.levels.device == other.device
-
-
-def _part(anchor: Anchor, interval: Interval) -> Tensor:
-    """A view of the velocity over `interval`."""
-    return _cut(anchor.velocity, anchor.interval, interval)
+    """Whether a velocity is like another, but for its slots."""
+    one, theirs = ((*each.shape[:FRAME_AXIS], *each.shape[FRAME_AXIS + 1 :]) for each in (anchor.kept, other))
+    return one == theirs and anchor.kept.dtype == other.dtype and anchor.levels.device == other.device
 
 
 def _cut(whole: Tensor, own: Interval, wanted: Interval) -> Tensor:
@@ -167,6 +161,69 @@ def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
 
 def norms(velocity: Tensor) -> Tensor:
     """L2 norm a slot, [slots], of [batch, channels, slots, height, width]."""
-    other = [axis for axis in range(velocity.dim()) if axis != FRAME_AXIS]
-    norm: Tensor = torch.linalg.vector_norm(velocity, dim=other)
+    norm: Tensor = torch.linalg.vector_norm(velocity, dim=(0, 1, 3, 4))
     return norm
+
+
+class GridHistory:
+    """The last two residuals of a stack of blocks on grids of growing size, extrapolated over log2 of the side.
+
+    For images that are made scale by scale: no two steps have tensors of one shape.
+    """
+
+    def __init__(self) -> None:
+        self._points: list[tuple[float, Grid, Tensor]] = []  # octave, grid and residual, the newest first
+
+    @property
+    def bytes(self) -> int:
+        """What it holds."""
+        return sum(residual.nbytes for *_, residual in self._points)
+
+    def record(self, octave: float, grid: Grid, residual: Tensor) -> None:
+        """A residual [rows, h w, channels] was computed, at log2 of the side."""
+        self._points = [(octave, grid, residual), *self._points][:2]
+
+    def estimate(self, octave: float, grid: Grid, predict: bool) -> Tensor | None:
+        """The residual on another grid: the newest one, or, where there are two, extrapolated by first order.
+
+        Of as many rows as were computed. A token whose residual changed by more than its own size holds it. None where
+        nothing was computed.
+        """
+        if not self._points:
+            return None
+        newest, at, residual = self._points[0]
+        held = resample(residual, at, grid)
+        older, at, residual = self._points[-1]
+        if not predict or newest <= older:  # or there is but one
+            return held
+        earlier = resample(residual, at, grid)
+        rows = min(len(held), len(earlier))
+        held, earlier = held[:rows], earlier[:rows]
+        change = held - earlier
+        small = change.norm(dim=-1, keepdim=True) <= held.norm(dim=-1, keepdim=True)
+        reach = min((octave - newest) / (newest - older), 1.0)  # no further than the gap that it was measured on
+        return held + reach * torch.where(small, change, 0)
+
+
+def resample(x: Tensor, old: Grid, new: Grid) -> Tensor:
+    """[rows, h w, channels] from one grid to another, bilinearly."""
+    return x if old == new else _interpolated(_pictures(x, old), new).flatten(2).transpose(1, 2)
+
+
+def _pictures(x: Tensor, grid: Grid) -> Tensor:
+    return x.transpose(1, 2).reshape(len(x), x.shape[2], *grid)
+
+
+def _interpolated(pictures: Tensor, grid: Grid) -> Tensor:
+    return F.interpolate(pictures, size=grid, mode="bilinear", align_corners=False)
+
+
+def detailed(x: Tensor, grid: Grid, count: int) -> Tensor:
+    """The tokens, ascending, of x [rows, h w, channels] that differ most from what a grid half as fine would carry.
+
+    Nobody waits for the device: their number is known, which ones stays there.
+    """
+    pictures = _pictures(x, grid)
+    coarse = F.avg_pool2d(pictures, 2, ceil_mode=True, count_include_pad=False)
+    score = (pictures - _interpolated(coarse, grid)).square().sum(1).flatten(1).mean(0)
+    return score.topk(count, sorted=False).indices.sort().values

@@ -5,7 +5,6 @@ Decisions never hang on it: a plan knows no memory, and ranks that share a model
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -60,19 +59,17 @@ class Anchor:
         return self.kept.nbytes if self.place is None else 0
 
 
-class Anchors(deque[Anchor]):
+class Anchors(list[Anchor]):
     """Those of one history, newest first; the memory that gave it out moves and drops what is in it."""
 
     @property
     def bytes(self) -> int:
-        """On the device."""
         return sum(anchor.bytes for anchor in self)
 
     def trim(self, depth: int) -> int:
         """Drop all but the newest so many velocities; returns how many were dropped."""
-        dropped = max(0, len(self) - depth)
-        for _ in range(dropped):
-            self.pop()
+        dropped = len(self[depth:])
+        del self[depth:]
         return dropped
 
 
@@ -106,38 +103,33 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """Bytes on the device, of all histories."""
+        """On the device, of all histories."""
         return sum(anchors.bytes for anchors in self._histories.values())
 
     def record(self, anchors: Anchors, interval: Interval, levels: Tensor, velocity: Tensor, *, copy: bool) -> None:
-        """Put a velocity in front of a history's others, where there is room for it, or room is made.
-
-        Args:
-            copy: False where the tensor is nobody else's.
-        """
-        place = self._admit(anchors, velocity.nbytes, velocity.device)
+        """Put a velocity in front of a history's others; without a copy where the tensor is nobody else's."""
+        place = self._room(anchors, velocity.nbytes, velocity.device)
         kept = velocity.detach()
         if place is not None:
             kept = place.put(kept)
         elif copy:
             kept = kept.clone()
         self._recorded += 1
-        anchors.appendleft(Anchor(interval, levels, kept, place, self._recorded))
+        anchors.insert(0, Anchor(interval, levels, kept, place, self._recorded))
 
-    def _admit(self, recording: Anchors, size: int, device: torch.device) -> Cpu | None:
-        """Make room. Returns where the new one goes; None: on the device."""
-        if self.limit is None or self.bytes + size <= self.limit.size:
+    def _room(self, recording: Anchors, size: int, device: torch.device) -> Cpu | None:
+        """Make room. Returns where the new one goes; None: on the device.
+
+        Where there is another place the oldest go there, whosever they are; the new one goes too where that is not
+        enough.
+        """
+        if self.limit is None or (taken := self.bytes) + size <= self.limit.size:
             return None
-        place = None if self.limit.drop else self._place(device)
+        place, limit = None if self.limit.drop else self._place(device), self.limit.size
         if place is None:
-            self._drop(recording, size, self.limit.size)
+            self._drop(recording, size, limit)
             return None
-        return self._move(size, place, self.limit.size)
-
-    def _move(self, size: int, place: Cpu, limit: int) -> Cpu | None:
-        """The oldest go, whosever they are; the new one goes too where that is not enough."""
         here = [anchor for anchors in self._histories.values() for anchor in anchors if anchor.bytes]
-        taken = sum(anchor.bytes for anchor in here)
         for anchor in sorted(here, key=lambda anchor: anchor.number):
             if taken + size <= limit or size > limit:
                 break

@@ -6,17 +6,14 @@ The bound is that of equations 10 to 12 (design §2): the error that skipping an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .decision import Decision, Mode, Observation
 from .profile import Profile
 from .schedule import Schedule
-
-Work = Callable[[int, int], float]
-"""(iteration, the recompute before it or -1) -> what recomputing it costs, in any unit."""
 
 SHARE_FLOOR = 0.02
 AMPLIFICATION = 2.0
@@ -72,12 +69,9 @@ def skip_errors(
     """The errors of all plans of a schedule.
 
     epsilon[i+1] <= epsilon[i] + |d sigma| ||delta[i]||, amplified; delta is what `Distances.miss` says. Where skipped
-    steps are taken again, once the next velocity is known, it is what `Distances.between` says.
+    steps are taken again (`replay`), once the next velocity is known, it is what `Distances.between` says.
 
-    Args:
-        most: skips in a row at the most, at least 1.
-        replay: skipped steps are taken again.
-        power: of the amplification.
+    Args: most, skips in a row at the most, at least 1; power, of the amplification.
     """
     levels, mask = schedule.noise_levels, schedule.mask
     iterations, slots = mask.shape
@@ -118,7 +112,7 @@ class Distances:
     From sigma_0 to sigma a velocity changes by g = integral of the profile's slope; where that is much it cannot go on
     at that rate, so what holding it misses is taken to be g / (1 + g / 2). Of following it from two points, sigma_1 the
     older, the miss is larger by s = integral of curvature / (2 slope) from sigma_1 on: curvature h (h + h1) / 2 over
-    slope h, on a short way. What predictors make of the two (`formulas.Auto`) misses g s / sqrt(1 + s^2) of them.
+    slope h, on a short way. What predictors make of the two (`predictors.Auto`) misses g s / sqrt(1 + s^2) of them.
     """
 
     def __init__(self, profile: Profile, levels: Tensor) -> None:
@@ -167,34 +161,16 @@ def _entries(schedule: Schedule) -> Tensor:
     return torch.where(inside.any(dim=0), inside.long().argmax(dim=0), len(schedule))
 
 
-class Placed:
-    """The policy of one iteration under a placement; see `policies.Policy`. There is nothing to remember."""
-
-    name = "placed"
-    active = True
-
-    def __init__(self, recompute: bool) -> None:
-        self.recompute = recompute
-
-    def initial(self) -> None:
-        return None
-
-    def step(self, state: None, observation: Observation) -> tuple[None, Decision]:
-        must = "growth" if observation.grew else "forced" if observation.forced else ""
-        if must or observation.points < 1:
-            return None, Decision(Mode.RECOMPUTE, must or "history")
-        # With one point a slot repeats its velocity, whatever the other slots have: each predicts from what it has.
-        return None, Decision(Mode.RECOMPUTE if self.recompute else Mode.PREDICT, "plan")
-
-
-def place(schedule: Schedule, work: Work, budget: float, errors: Errors, *, max_skip: int) -> tuple[list[bool], float]:
+def place(
+    schedule: Schedule, work: Callable[[int, int], float], budget: float, errors: Errors, *, max_skip: int
+) -> tuple[list[bool], float]:
     """Which iterations are recomputed: those that cost at most `budget`, with the least error of all such sets.
 
     Where no set is that cheap, the cheapest. Where the next dearer set comes much nearer to the budget than the best
     one below (few steps make a coarse choice), that one.
 
     Args:
-        work: in the unit of `budget`.
+        work: (iteration, the recompute before it or -1) -> what recomputing it costs, in the unit of `budget`.
         errors: `skip_errors` of the schedule.
         max_skip: skips in a row at the most; beyond those that the errors are of it changes nothing.
 
@@ -218,7 +194,9 @@ def place(schedule: Schedule, work: Work, budget: float, errors: Errors, *, max_
         least = table.flatten(0, 1).amin(dim=0)
         spent = _pick(least, room)
         recomputed = _trace(table, came, parts, spent)
-        missed = _cost(costs, recomputed) / (spent * unit) if spent else 1.0
+        runs = [-1, *(i for i, due in enumerate(recomputed) if due)]
+        cost = sum(costs[i][i - before - 1] for before, i in pairwise(runs))
+        missed = cost / (spent * unit) if spent else 1.0
         if abs(missed - 1) <= ROUNDING:
             break
         if attempt:
@@ -226,16 +204,6 @@ def place(schedule: Schedule, work: Work, budget: float, errors: Errors, *, max_
         else:
             units = _units(costs, spend)
     return recomputed, float(least[spent]) / max(1, int(schedule.mask.any(dim=0).sum()))
-
-
-def _cost(costs: Sequence[Sequence[float]], recomputed: Sequence[bool]) -> float:
-    """Of recomputing these iterations; `costs` as `_cheapest` has them."""
-    total, before = 0.0, -1
-    for i, due in enumerate(recomputed):
-        if due:
-            total += costs[i][i - before - 1]  # the first iteration is always one of them
-            before = i
-    return total
 
 
 def _units(costs: Sequence[Sequence[float]], budget: float) -> int:
@@ -246,11 +214,7 @@ def _units(costs: Sequence[Sequence[float]], budget: float) -> int:
 
 
 def _cheapest(parts: Sequence[Sequence[float]], must: Sequence[bool], max_skip: int) -> float:
-    """The least work that the horizon and forced recomputes allow.
-
-    Args:
-        parts: of every iteration, what recomputing it costs, by the skips since the recompute before it.
-    """
+    """The least work that the horizon and forced recomputes allow, of parts by (iteration, skips before it)."""
     best: list[float] = []  # work up to here, the last recompute being this iteration; behind all of them, a free one
     for i, row in enumerate([*parts, [0] * (max_skip + 1)]):
         reach: list[float] = []
@@ -263,12 +227,7 @@ def _cheapest(parts: Sequence[Sequence[float]], must: Sequence[bool], max_skip: 
 
 
 def _tabulate(
-    parts: Sequence[Sequence[int]],
-    must: Sequence[bool],
-    changed: Sequence[bool],
-    errors: Errors,
-    max_skip: int,
-    most: int,
+    parts: Sequence[Sequence[int]], must: list[bool], changed: list[bool], errors: Errors, max_skip: int, most: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The least error by (skips since the newest recompute, gap between the last two, work so far).
 
@@ -282,12 +241,11 @@ def _tabulate(
         new = torch.full_like(table, torch.inf)
         if not must[i]:
             new[1:] = table[:-1] + errors.skipped[i, :max_skip, : max_skip + 2, None]
-        if not changed[i]:
-            table[1:] += errors.again[i, :max_skip, : max_skip + 2, None]
         if changed[i]:  # what was computed before is of another curve
             least, origin = table.flatten(0, 1).min(dim=0)
             new[0, 0, parts[i][0] :] = least[: most + 1 - parts[i][0]]
         else:
+            table[1:] += errors.again[i, :max_skip, : max_skip + 2, None]
             least, origin = table.min(dim=1)
             for skips, part in enumerate(parts[i]):
                 new[0, skips + 1, part:] = least[skips, : most + 1 - part]
@@ -309,8 +267,7 @@ def _pick(errors: Tensor, budget: int) -> int:
 def _trace(table: Tensor, came: list[Tensor], parts: Sequence[Sequence[int]], spent: int) -> list[bool]:
     """The way that led to the least error at that work."""
     width = table.shape[1]
-    at = int(table[:, :, spent].argmin())
-    skips, gap = divmod(at, width)
+    skips, gap = divmod(int(table[:, :, spent].argmin()), width)
     recomputed = [False] * len(parts)
     for i in range(len(parts) - 1, 0, -1):
         if skips > 0:

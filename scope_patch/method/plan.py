@@ -11,10 +11,10 @@ from typing import Any
 
 from ..settings import NO_LIMIT, Thresholds
 from . import policies, verifying
-from .changes import Changes, Feature, expected, of_feature, unasked
-from .decision import Fold, Policy, StepDecision
-from .frozen import Freezing, narrowed, runs
-from .placement import AMPLIFICATION, FURTHEST, FUTILE, TOLERANCE, Placed, amplification, place, skip_errors
+from .decision import Policy, StepDecision
+from .fold import Changes, Feature, Fold, expected, of_feature
+from .frozen import Freezing, narrowed
+from .placement import AMPLIFICATION, FURTHEST, FUTILE, TOLERANCE, amplification, place, skip_errors
 from .profile import Profile, assumed
 from .resolved import EVERYTHING, Method
 from .schedule import Interval, Schedule
@@ -38,6 +38,8 @@ class Plan:
     bound: the target could not be reached: this is the most that the horizon, the forced forwards and the limit allow.
     futile: it was not tried, because skipping that much errs as fewer steps would.
     frozen: bytes of keys and values that are kept, at the most.
+    target: the speed-up aimed at; None where thresholds or the policy decide.
+    remark: what the user should know of how it was met, or "".
     """
 
     verdicts: Sequence[StepDecision]
@@ -47,6 +49,8 @@ class Plan:
     bound: bool = False
     futile: bool = False
     frozen: int = 0
+    target: float | None = None
+    remark: str = ""
 
     @property
     def speedup(self) -> float:
@@ -72,15 +76,6 @@ class Plan:
         return "".join(verdict.mode.value for verdict in self.verdicts)
 
 
-@dataclass(frozen=True)
-class ResolvedPlan:
-    """Attributes: plan; target, the speed-up aimed at (None where thresholds or the policy decide); remark, or ""."""
-
-    plan: Plan
-    target: float | None = None
-    remark: str = ""
-
-
 class Planner:
     """Plans of one schedule.
 
@@ -100,25 +95,20 @@ class Planner:
         freezing: Freezing | None = None,
         guided: bool = True,
     ) -> None:
-        self.method, self.schedule, self._work, self.freezing = method, schedule, work, freezing
-        self._guided = guided
-        changes: Changes = unasked
+        self.method, self.schedule, self.freezing = method, schedule, freezing
+        self._work, self._guided = work, guided
+        self._changes: Changes | None = None
         if method.asks:
-            changes = expected(schedule) if feature is None else of_feature(feature, schedule)
-        self._changes = cache(changes)
+            self._changes = cache(expected(schedule) if feature is None else of_feature(feature, schedule))
         self.baseline = sum(work(i, slots) for i, slots in enumerate(schedule.baseline))
 
-    def resolved(self, profile: Profile | None = None) -> ResolvedPlan:
-        """The plan that the settings ask for.
-
-        Args:
-            profile: what was measured of the velocities; None where nothing was.
-        """
+    def resolved(self, profile: Profile | None = None) -> Plan:
+        """The plan that the settings ask for; the profile is what was measured of the velocities, if anything was."""
         method, settings = self.method, self.method.settings
         policy, target = method.policy, settings.target_speedup
         if not method.traits.self_tuned:
             if settings.thresholds is not None or not policy.active:
-                return ResolvedPlan(self.at(settings.thresholds or NO_LIMIT))
+                return self.at(settings.thresholds or NO_LIMIT)
             target, limit = settings.target(method.defaults.presets), EVERYTHING
             if method.placed:
                 most = FURTHEST if settings.max_skip is None else settings.max_skip
@@ -128,7 +118,7 @@ class Planner:
                 plan = self.for_speedup(target, limit)
             why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
         elif target is None:
-            return ResolvedPlan(self.of(policy))
+            return self.of(policy)
         else:
             plan = self.among(policy.candidates(), target)  # type: ignore[attr-defined]  # `create` has looked
             why = f"{policy.name} can be set to"
@@ -140,16 +130,17 @@ class Planner:
         else:
             short = plan.work * target > plan.baseline * TOLERANCE
             remark = f"{aimed}; {plan.speedup:.2f} is the nearest that so few steps allow" if short else ""
-        return ResolvedPlan(plan, target, remark)
+        return replace(plan, target=target, remark=remark)
 
-    def verified(self, resolved: ResolvedPlan, state: verifying.State) -> tuple[ResolvedPlan, verifying.State]:
+    def verified(self, plan: Plan, state: verifying.State) -> tuple[Plan, verifying.State]:
         """The same with every so many-th skipped iteration run, as far as it is known beforehand; the state after it.
 
         The speed-up was aimed at without those: verifying comes on top.
         """
-        every, before = self.method.settings.verify, resolved.plan
-        state, verdicts = verifying.ahead(state, before.verdicts, every, self.schedule.intervals)
-        return replace(resolved, plan=replace(self._plan(verdicts, before.thresholds), bound=before.bound)), state
+        every, intervals = self.method.settings.verify, self.schedule.intervals
+        state, verdicts = verifying.ahead(state, plan.verdicts, every, intervals)
+        made = self._plan(verdicts, plan.thresholds)
+        return replace(plan, verdicts=made.verdicts, work=made.work, frozen=made.frozen), state
 
     def at(self, thresholds: Thresholds) -> Plan:
         """The plan of a pair of thresholds."""
@@ -157,14 +148,14 @@ class Planner:
 
     def of(self, policy: Policy) -> Plan:
         """The plan of a policy that decides by itself."""
-        return self._plan(self._verdicts(lambda i: policy), None)
+        return self._folded(lambda i: policy)
 
     def among(self, candidates: Sequence[Policy], target: float) -> Plan:
         """Of policies from slow to fast, the plan whose speed-up is nearest to the target.
 
         Raises ValueError for a target below 1.
         """
-        wanted = self.baseline / _checked(target)
+        wanted = self._wanted(target)
         high = bisect_left(range(len(candidates)), True, key=lambda k: self.of(candidates[k]).work <= wanted)
         near = [self.of(candidates[k]) for k in (high - 1, high) if 0 <= k < len(candidates)]
         plan = min(near, key=lambda plan: abs(plan.work - wanted))
@@ -178,22 +169,22 @@ class Planner:
 
         Raises ValueError for a target below 1.
         """
-        wanted = self.baseline / _checked(target)
+        wanted = self._wanted(target)
         most = max(1, min(max_skip, FURTHEST))
         errors = partial(skip_errors, self.schedule, profile, most, replay=self.method.replays)
         under = partial(place, self.schedule, cache(self._after), max_skip=max_skip)
         placed = partial(under, errors=errors())
         recomputed, error = placed(wanted)
-        futile = error > FUTILE
-        low, high = wanted, self.baseline
-        while futile and high > low * TOLERANCE:
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if placed(middle)[1] > FUTILE else (low, middle)
+        budget, futile = wanted, error > FUTILE
         if futile:
-            recomputed, _ = placed(high)
+            low, budget = wanted, self.baseline
+            while budget > low * TOLERANCE:
+                middle = math.sqrt(low * budget)
+                low, budget = (middle, budget) if placed(middle)[1] > FUTILE else (low, middle)
+            recomputed, _ = placed(budget)
         power = amplification(self.schedule, target, error, self._guided)
         if power != AMPLIFICATION:
-            recomputed, _ = under(high if futile else wanted, errors=errors(power=power))
+            recomputed, _ = under(budget, errors=errors(power=power))
         plan = self._placed(recomputed)
         short = plan.work > wanted * TOLERANCE
         # Or the next cheaper set was farther from what was asked.
@@ -201,8 +192,8 @@ class Planner:
         return replace(plan, bound=bound, futile=futile and short)
 
     def _placed(self, recomputed: Sequence[bool]) -> Plan:
-        pair = {due: Placed(due) for due in (False, True)}
-        return self._plan(self._verdicts(lambda i: pair[recomputed[i]], one_by_one=False), None)
+        pair = {due: policies.Placed(due) for due in (False, True)}
+        return self._folded(lambda i: pair[recomputed[i]], one_by_one=False)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
         """The plan by thresholds whose speed-up is nearest to the target, or the largest there is.
@@ -216,7 +207,7 @@ class Planner:
 
         Raises ValueError for a target below 1.
         """
-        wanted = self.baseline / _checked(target)
+        wanted = self._wanted(target)
         most = self.at((0.0, limit))
         if most.work >= wanted:
             return replace(most, bound=most.work > wanted * TOLERANCE)
@@ -241,29 +232,23 @@ class Planner:
             policies.create(replace(settings, cache_threshold=low, predict_threshold=high), self.method.defaults.size)
             for low, high in (early, late)
         ]
-        return self._plan(self._verdicts(lambda i: pair[i >= turn]), early if turn else late)
+        return self._folded(lambda i: pair[i >= turn], early if turn else late)
 
-    def _verdicts(self, policy: Callable[[int], Policy], *, one_by_one: bool = True) -> list[StepDecision]:
-        """Those of a policy an iteration; slots are decided one by one where the host and the policy can."""
-        method = self.method
-        fold = Fold(
-            self.schedule,
-            policy,
-            method.predictor.keeps,
-            per_slot=one_by_one and method.per_slot,
-            hold_if_short=method.defaults.hold_if_short,
-            joint=method.traits.joint,
-        )
-        return fold.verdicts(self._changes)
+    def _folded(
+        self, policy: Callable[[int], Policy], thresholds: Thresholds | None = None, *, one_by_one: bool = True
+    ) -> Plan:
+        """The plan of a policy an iteration; slots are decided one by one where the host and the policy can."""
+        fold = Fold(self.method, self.schedule, policy, self._changes, one_by_one)
+        return self._plan(fold.verdicts(), thresholds)
 
     def _plan(self, verdicts: list[StepDecision], thresholds: Thresholds | None) -> Plan:
         work, frozen = 0.0, 0
         if self.freezing is not None:
-            recomputed = list(map(runs, verdicts))
+            recomputed = [verdict.runs for verdict in verdicts]
             starts, frozen = self.freezing.starts(recomputed), self.freezing.held(recomputed)
             verdicts = list(map(narrowed, verdicts, starts))
         for i, verdict in enumerate(verdicts):
-            if runs(verdict):
+            if verdict.runs:
                 work += self.cost(i, verdict.forwarded)
             elif self.method.traits.residual_work:
                 work += self.method.traits.residual_work * self._work(i, self.schedule.intervals[i])
@@ -281,8 +266,8 @@ class Planner:
         frozen = slots[0] if self.freezing is not None else 0
         return self._work(iteration, slots, frozen) if frozen else self._work(iteration, slots)
 
-
-def _checked(target: float) -> float:
-    if not target >= 1:
-        raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
-    return target
+    def _wanted(self, target: float) -> float:
+        """The work that a speed-up leaves."""
+        if not target >= 1:
+            raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
+        return self.baseline / target

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ ROUGHNESS = 6.0
 levels but the last)."""
 DIGITS = 6
 """Noise levels that agree to so many places are one."""
+Sums = defaultdict[float, list[tuple[float, float]]]
+"""Noise level -> squares of a part and of the whole, one pair a latent frame."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Calibration:
     """Sums of squares by noise level, over latent frames, CFG branches, segments and generations."""
 
     def __init__(self) -> None:
-        self._first: defaultdict[float, list[tuple[float, float]]] = defaultdict(list)
-        self._second: defaultdict[float, list[tuple[float, float]]] = defaultdict(list)
+        self._first: Sums = defaultdict(list)
+        self._second: Sums = defaultdict(list)
 
     def note(self, anchors: Sequence[Anchor], active: Tensor) -> None:
         """A velocity has been computed.
@@ -104,21 +107,17 @@ class Calibration:
 
         if len(anchors) < 2:
             return
-        common = anchors[0].interval
-        for anchor in anchors[1:]:
-            common = overlap(common, anchor.interval)
-        if common[0] >= common[1]:
+        start, end = reduce(overlap, (anchor.interval for anchor in anchors))
+        if start >= end:
             return
-        shared = [(common[0] - anchor.interval[0], common[1] - common[0]) for anchor in anchors]
-        levels = [
-            anchor.levels.narrow(0, *at).to("cpu", torch.float64) for anchor, at in zip(anchors, shared, strict=True)
-        ]
-        velocities = [
-            anchor.velocity.narrow(FRAME_AXIS, *at).double() for anchor, at in zip(anchors, shared, strict=True)
-        ]
+        levels, velocities = [], []
+        for anchor in anchors:
+            shared = start - anchor.interval[0], end - start
+            levels.append(anchor.levels.narrow(0, *shared).to("cpu", torch.float64))
+            velocities.append(anchor.velocity.narrow(FRAME_AXIS, *shared).double())
         gaps = [newer - older for newer, older in pairwise(levels)]
         # A slope between two equal noise levels is none; neither is a curvature beside one.
-        usable = active[common[0] : common[1]] & (gaps[0].abs() > SAME_LEVEL)
+        usable = active[start:end] & (gaps[0].abs() > SAME_LEVEL)
         slopes = [
             (newer - older) / _row(torch.where(gap.abs() > SAME_LEVEL, gap, 1.0), newer)
             for (newer, older), gap in zip(pairwise(velocities), gaps, strict=True)
@@ -142,9 +141,7 @@ class Calibration:
         return Profile(levels, slopes, curvatures, host)
 
     @staticmethod
-    def _add(
-        sums: defaultdict[float, list[tuple[float, float]]], levels: Tensor, usable: Tensor, part: Tensor, whole: Tensor
-    ) -> None:
+    def _add(sums: Sums, levels: Tensor, usable: Tensor, part: Tensor, whole: Tensor) -> None:
         own, all_of_it = (values.square().sum(dim=(0, 1, 3, 4)).tolist() for values in (part, whole))
         for level, *squares, use in zip(levels.tolist(), own, all_of_it, usable.tolist(), strict=True):
             if use:

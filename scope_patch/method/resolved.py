@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from ..settings import DEFAULT_POLICY, NO_LIMIT, Settings
 from ..values import FrozenKeys
 from . import policies, predictors
-from .decision import Policy
+from .decision import Policy, Size, Traits, traits
 from .forecast import LARGEST_CHANGE
-from .policies.traits import Size, Traits, traits
 from .predictors import Predictor
 
 EVERYTHING = NO_LIMIT[1]
@@ -26,7 +25,7 @@ class HostDefaults:
         presets: name -> speed-up of the DiT's work.
         limit: the highest predict threshold that a preset may take to get there, in units of the host's own signal.
         size: of the model, as far as it is known. Chunks of a moving window can be forwarded one by one, the older ones
-            first.
+            first; and where they have too few points to predict, repeating the last velocity is good enough.
         signal: what decisions are made from unless the user or the policy says otherwise.
     """
 
@@ -34,11 +33,6 @@ class HostDefaults:
     limit: float = EVERYTHING
     size: Size = field(default_factory=Size)
     signal: str = "timestep"
-
-    @property
-    def hold_if_short(self) -> bool:
-        """Whether too few points to predict are enough to repeat the last velocity."""
-        return self.size.chunked
 
 
 @dataclass(frozen=True)
@@ -122,21 +116,14 @@ def method_of(settings: Settings, defaults: HostDefaults) -> Method:
     """Settings on a host. Raises UsageError for a policy or predictor nobody registered, and for misused settings."""
     policy = policies.create(settings, defaults.size)
     wanted = traits(policy)
+    placement = settings.placement or ("threshold" if settings.signal else "error")
     return Method(
         settings,
         defaults,
         policy,
         wanted,
-        predictors.create(wanted.predictor or settings.predictor),
-        settings.level or wanted.level,
-        settings.signal or wanted.signal or defaults.signal,
-        _placed(settings),
+        predictor=predictors.create(wanted.predictor or settings.predictor),
+        level=settings.level or wanted.level,
+        signal=settings.signal or wanted.signal or defaults.signal,
+        placed=settings.thresholds is None and settings.policy_name == DEFAULT_POLICY and placement == "error",
     )
-
-
-def _placed(settings: Settings) -> bool:
-    if settings.thresholds is not None or settings.policy_name != DEFAULT_POLICY:
-        return False
-    if settings.placement is not None:
-        return settings.placement == "error"
-    return settings.signal is None

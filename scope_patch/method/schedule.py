@@ -27,15 +27,12 @@ def overlap(one: Interval, other: Interval) -> Interval:
 
 
 def update_mask(step_index: Tensor, steps: int, pre_ready: int = 0) -> Tensor:
-    """Equation 8: m[i, j] = 1[s[i, j] != s[i-1, j]] * 1[s[i, j] != S].
+    """Equation 8: m[i, j] = 1[s[i, j] != s[i-1, j]] * 1[s[i, j] != S], booleans [iterations, latent frames].
 
     Args:
-        step_index: progress index s, integers of shape [iterations, latent frames].
+        step_index: progress index s, integers [iterations, latent frames].
         steps: denoise steps of one latent frame; index `steps + 1` (S) means finished.
         pre_ready: leading latent frames that are conditioning and stand at S before the first iteration.
-
-    Returns:
-        Booleans of shape [iterations, latent frames]: True where the latent frame is integrated.
     """
     before = torch.zeros_like(step_index[:1])
     before[:, :pre_ready] = steps + 1
@@ -49,12 +46,12 @@ def interval_ends(mask: Tensor) -> list[int]:
     A latent frame that never updates is conditioning (an image, an end frame, a prefix): the others need it as
     context from the first iteration on, so e starts behind the last of them.
     """
-    slots = mask.shape[1]
-    position = torch.arange(1, slots + 1)
-    conditioning = ~mask.any(dim=0)
-    first = int((position * conditioning).max()) if slots else 0
-    reach = (position * mask).amax(dim=1) if slots else torch.zeros(mask.shape[0], dtype=torch.long)
-    return torch.cummax(reach.clamp(min=first), dim=0).values.tolist() if mask.shape[0] else []
+    if not mask.numel():
+        return [0] * len(mask)
+    position = torch.arange(1, mask.shape[1] + 1)
+    conditioning = int((position * ~mask.any(dim=0)).max())
+    reach = (position * mask).amax(dim=1).clamp(min=conditioning)
+    return reach.cummax(dim=0).values.tolist()
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,8 @@ class Table:
         mask, levels = _on_cpu(self.mask, torch.bool), _on_cpu(self.noise_levels, torch.float64)
         if self.moving:
             self._check_window(mask, levels)
-        problem = contradiction(mask, levels)
-        if problem:
-            raise ValueError(problem)
+        if mask.any():
+            _check_levels(mask, levels)
 
     def _check_window(self, mask: Tensor, levels: Tensor) -> None:
         before = (0, 0)
@@ -117,23 +113,19 @@ class Table:
             before = (start, end)
 
 
-def contradiction(mask: Tensor, levels: Tensor) -> str:
-    """Why an update mask and noise levels, both [iterations, slots], cannot be what they are taken for, or ""."""
-    active = levels[mask]
-    if not active.numel():
-        return ""
-    low, high = float(active.min()), float(active.max())
+def _check_levels(mask: Tensor, levels: Tensor) -> None:
+    low, high = levels[mask].aminmax()
     if not (low >= 0 and LOWEST_START < high <= 1):
-        return f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)"
+        raise ValueError(f"the noise levels go from {low:.4g} to {high:.4g}, expected some of 0 (clean) to 1 (noise)")
     change = levels[1:] - levels[:-1]
-    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero()
-    if len(risen):
-        return f"the noise levels rise, at iteration {int(risen[0, 0]) + 1} that of latent frame {int(risen[0, 1])}"
-    fallen = (~mask[1:] & (change < 0) & (levels[1:] > 0)).nonzero()
-    if len(fallen):
-        i, j = int(fallen[0, 0]) + 1, int(fallen[0, 1])
-        return f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls"
-    return ""
+    risen = (mask[1:] & mask[:-1] & (change > 0)).nonzero().tolist()
+    if risen:
+        i, j = risen[0][0] + 1, risen[0][1]
+        raise ValueError(f"the noise levels rise, at iteration {i} that of latent frame {j}")
+    fallen = (~mask[1:] & (change < 0) & (levels[1:] > 0)).nonzero().tolist()
+    if fallen:
+        i, j = fallen[0][0] + 1, fallen[0][1]
+        raise ValueError(f"the update mask leaves latent frame {j} alone at iteration {i}, where its timestep falls")
 
 
 @dataclass
@@ -155,11 +147,7 @@ class Widths:
     limited: bool = False
 
     def of_segment(self, counts: Mapping[int, int]) -> dict[int, int]:
-        """Width -> the width that it is rounded up to.
-
-        Args:
-            counts: width -> iterations of the segment that need it.
-        """
+        """Width -> the width that it is rounded up to; given, width -> iterations of the segment that need it."""
         if self.most is None or not counts:
             return {width: width for width in counts}
         widest = max(counts)  # never above: it may be all that the segment has
@@ -232,20 +220,15 @@ class Schedule(Table):
             ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
             note = misfit(mask, ours, host)
             intervals = host if note else ours
-        return cls(
-            table.timesteps.detach().to("cpu"),
-            _on_cpu(table.noise_levels, torch.float64),
-            mask,
-            intervals,
-            table.clean_prefixes,
-            table.contexts,
-            table.frames,
-            table.moving,
-            ends=ends,
-            baseline=[(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)],
-            selective=selective and not note,
-            note=note,
-        )
+        own = {
+            **vars(table),
+            "timesteps": table.timesteps.detach().to("cpu"),
+            "noise_levels": _on_cpu(table.noise_levels, torch.float64),
+            "mask": mask,
+            "intervals": intervals,
+        }
+        baseline = [(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)]
+        return cls(**own, ends=ends, baseline=baseline, selective=selective and not note, note=note)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -253,11 +236,8 @@ class Schedule(Table):
     @property
     def in_step(self) -> bool:
         """Whether all slots that are updated at an iteration are at one noise level, at all of them."""
-        if not self.mask.numel():
-            return True
-        lowest = self.noise_levels.where(self.mask, torch.inf).amin(dim=1)
-        highest = self.noise_levels.where(self.mask, -torch.inf).amax(dim=1)
-        return bool((highest <= lowest).all())
+        rows = zip(self.noise_levels, self.mask, strict=True)
+        return all(len(levels[active].unique()) <= 1 for levels, active in rows)
 
     def levels(self, iteration: int, interval: Interval, device: torch.device) -> Tensor:
         """Noise levels of the slots in an interval, [slots], on a device; the whole table is copied there once."""

@@ -17,8 +17,6 @@ from .placement import Distances
 from .profile import Profile
 from .schedule import Interval, Schedule
 
-REASON = "verify"
-
 
 @dataclass(frozen=True)
 class State:
@@ -34,15 +32,12 @@ class State:
 
 
 def step(state: State, verdict: StepDecision, every: int, interval: Interval) -> tuple[State, StepDecision]:
-    """What becomes of one verdict.
+    """What becomes of one verdict over an interval.
 
     Only iterations in which nothing at all is forwarded count as skipped. Every `every`-th of them is verified; since
     it is run, a row of skips ends with it. One that would be in a row longer than `most` is recomputed.
-
-    Args:
-        interval: the slots of the iteration.
     """
-    if verdict.forwarded[0] < verdict.forwarded[1]:
+    if verdict.runs:
         return replace(state, row=0), verdict
     if state.most is not None and state.row >= state.most:
         return replace(state, row=0), _recompute(interval)
@@ -67,29 +62,24 @@ def longest(verdicts: Iterable[StepDecision]) -> int:
     """The most skips in a row; a verified one ends its row, and counts, since its prediction reaches as far."""
     most = row = 0
     for verdict in verdicts:
-        skipped = verdict.forwarded[0] == verdict.forwarded[1]
-        if skipped or verdict.instead is not None:
-            row += 1
-            most = max(most, row)
-        if not skipped:
+        row += not verdict.runs or verdict.instead is not None
+        most = max(most, row)
+        if verdict.runs:
             row = 0
     return most
 
 
 def tightened(state: State, planned: int) -> State:
-    """After an error beyond the bound: half as many skips in a row as were allowed until now.
+    """After an error beyond the bound: half as many skips in a row as were allowed until now, or planned (`longest`).
 
     5 becomes 2, then 1, then 0. At 1 a prediction reaches no further than to the next iteration; where that is too far
     there is nothing left to skip, and the rest of the video is recomputed.
-
-    Args:
-        planned: the most skips in a row that the present plan has (see `longest`).
     """
     return replace(state, most=(planned if state.most is None else min(state.most, planned)) // 2)
 
 
 def _recompute(interval: Interval, instead: StepDecision | None = None) -> StepDecision:
-    decision = Decision(Mode.RECOMPUTE, REASON)
+    decision = Decision(Mode.RECOMPUTE, "verify")
     return StepDecision({interval: decision}, interval, decision.mode, decision.reason, instead)
 
 
@@ -97,9 +87,6 @@ class Expectation:
     """What the error bound expects of a prediction, before anybody has looked at its velocities.
 
     Goes along with the verdicts of a schedule, and knows where each slot's last two velocities were computed.
-
-    Args:
-        profile: how fast velocities change and bend.
     """
 
     def __init__(self, schedule: Schedule, profile: Profile) -> None:

@@ -17,10 +17,10 @@ from ..catalogue import usable_hosts
 from ..errors import UsageError
 from ..hosts import magi, wan, wan_keys
 from ..hosts import window as moving_window
-from ..method.changes import Feature
+from ..method.decision import Size
+from ..method.fold import Feature
 from ..method.frozen import Freezing, allowed, refusal
 from ..method.plan import Work
-from ..method.policies.traits import Size
 from ..method.resolved import Method, method_of
 from ..method.schedule import Interval, Schedule, Widths
 from ..patch.host import NO_WIDTHS, Host

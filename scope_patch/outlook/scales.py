@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..hosts import infinity
 from ..method import profile
-from ..method.policies.traits import Size
+from ..method.decision import Size
 from ..method.resolved import method_of
 from ..patch.scales import Scales
 from ..settings import Settings

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UsageError
-from ..method.changes import EXPECTED, placed_by
-from ..method.plan import Plan, Planner, ResolvedPlan
+from ..method.fold import EXPECTED, placed_by
+from ..method.plan import Plan, Planner
 from ..method.profile import read
 from ..method.resolved import EVERYTHING
 from ..method.verifying import State
@@ -29,9 +29,9 @@ class Outlook:
     """
 
     job: Job
-    exact: tuple[ResolvedPlan, ...]
-    least: tuple[ResolvedPlan, ...]
-    most: tuple[ResolvedPlan, ...]
+    exact: tuple[Plan, ...]
+    least: tuple[Plan, ...]
+    most: tuple[Plan, ...]
     signal: str | None
 
 
@@ -56,12 +56,12 @@ def look(job: Job) -> Outlook:
     if method.traits.self_tuned:
         needed = "--weights DIR" if job.signal == "timestep" else "a run"
         raise UsageError(f"policy {settings.policy} decides from the {job.signal} signal, which needs {needed}")
-    bounds = [[ResolvedPlan(planner.at((0.0, end))) for planner in planners] for end in (0.0, EVERYTHING)]
+    bounds = [[planner.at((0.0, end)) for planner in planners] for end in (0.0, EVERYTHING)]
     least, most = (_verified(planners, plans) for plans in bounds)
     return Outlook(job, (), least, most, None)
 
 
-def _verified(planners: Sequence[Planner], plans: Sequence[ResolvedPlan]) -> tuple[ResolvedPlan, ...]:
+def _verified(planners: Sequence[Planner], plans: Sequence[Plan]) -> tuple[Plan, ...]:
     """With the skipped iterations that --verify runs; which ones is counted over all parts."""
     method = planners[0].method
     if not method.settings.verify or method.unverifiable():
@@ -82,7 +82,7 @@ def as_dict(outlook: Outlook) -> dict[str, Any]:
         "history_bytes": here,
         "history_bytes_elsewhere": elsewhere,
         "replay_bytes": job.replay_bytes,
-        "frozen_bytes": max((each.plan.frozen for each in outlook.exact or outlook.least), default=0),
+        "frozen_bytes": max((each.frozen for each in outlook.exact or outlook.least), default=0),
     }
     if outlook.exact:
         out["plan"], out["target"] = _totals(job, outlook.exact), outlook.exact[0].target
@@ -141,8 +141,8 @@ def _numbers(name: str, total: dict[str, Any]) -> str:
     )
 
 
-def _totals(job: Job, plans: Sequence[ResolvedPlan]) -> dict[str, Any]:
-    parts = [_part(part, resolved.plan) for part, resolved in zip(job.parts, plans, strict=True)]
+def _totals(job: Job, plans: Sequence[Plan]) -> dict[str, Any]:
+    parts = [_part(part, plan) for part, plan in zip(job.parts, plans, strict=True)]
     extra = sum(part.extra for part in job.parts)
     extra_runs = sum(part.runs for part in job.parts if part.extra)
     original, planned = (sum(part[name] for part in parts) + extra for name in ("original", "planned"))

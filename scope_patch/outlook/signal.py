@@ -34,7 +34,7 @@ from torch.nn.functional import linear, silu
 
 from ..errors import UsageError
 from ..hosts.window import timesteps
-from ..method.changes import Feature
+from ..method.fold import Feature
 from ..patch.host import Host
 
 DIFFUSERS_FOLDER = "transformer"

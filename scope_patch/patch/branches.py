@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..method.forecast import Part
+from ..method.forecast import Part, Points
 from ..method.history import BranchHistory
 from ..method.memory import Memory
-from ..method.predictors.formulas import Points
 from ..method.schedule import Interval
 from .host import Dit
 

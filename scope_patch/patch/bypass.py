@@ -162,7 +162,7 @@ def _residual(branch: Branch, slots: Interval, verdict: StepDecision, forecast: 
     if branch.doubt or forecast is None or not part.history.covers(slots):
         return None
     with torch.no_grad():
-        made = forecast.predict(part) if verdict.mode is Mode.PREDICT else forecast.hold(part)
+        made = forecast.predict(part) if verdict.mode is Mode.PREDICT else part.history.hold(part.interval)
         return made.squeeze(1).flatten(1, 2)
 
 

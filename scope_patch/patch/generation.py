@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from ..errors import NotApplied
-from ..method.decision import StepDecision
+from ..method.decision import Size, StepDecision
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
-from ..method.policies.traits import Size
 from ..method.profile import Calibration, assumed
 from ..method.resolved import method_of
 from ..method.schedule import Schedule, Table

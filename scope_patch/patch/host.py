@@ -17,7 +17,7 @@ from .loops import Loop
 from .seams import FORWARD, VIDEO, Fact, Seam
 
 if TYPE_CHECKING:
-    from ..method.policies.traits import Size
+    from ..method.decision import Size
     from ..method.resolved import HostDefaults
 
 PAGE = "see `Add your model` in docs/patching.md"

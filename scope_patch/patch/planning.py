@@ -12,9 +12,9 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..errors import NotApplied, UsageError
-from ..method.changes import EXPECTED, Feature, placed_by
 from ..method.decision import StepDecision
-from ..method.frozen import ALONG, Freezing, allowed, refusal, runs
+from ..method.fold import EXPECTED, Feature, placed_by
+from ..method.frozen import ALONG, Freezing, allowed, refusal
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
 from ..method.resolved import Method
@@ -116,20 +116,20 @@ class Planning:
         freezing = self._freezing(call, schedule)
         feature = self._feature(call, schedule, key)
         plans = Planner(self.method, schedule, work, feature, freezing, self._guided)
-        shown = resolved = plans.resolved(self.profile)
+        shown = plan = plans.resolved(self.profile)
         if verification is not None:
-            shown, _ = plans.verified(resolved, verification.state)
-        planned = {"target": shown.target, "unit": unit, **shown.plan.summary}
+            shown, _ = plans.verified(plan, verification.state)
+        planned = {"target": shown.target, "unit": unit, **shown.summary}
         if verification is not None:
-            verification.follow(longest(shown.plan.verdicts), planned, plans.cost)
+            verification.follow(longest(shown.verdicts), planned, plans.cost)
         self.record.planned.append(planned)
-        if resolved.remark:
-            self.record.remark(resolved.remark)
+        if plan.remark:
+            self.record.remark(plan.remark)
         self.frozen = None
         if freezing is not None:
-            last = max((i for i, verdict in enumerate(shown.plan.verdicts) if runs(verdict)), default=0)
+            last = max((i for i, verdict in enumerate(shown.verdicts) if verdict.runs), default=0)
             self.frozen = FrozenKeys(self.host, self.model, freezing, last)
-        return resolved.plan.verdicts
+        return plan.verdicts
 
     @property
     def _guided(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import NotApplied
 from ..method.decision import StepDecision
 from ..method.forecast import LARGEST_CHANGE, Forecast, Tally
-from ..method.frozen import narrowed, runs
+from ..method.frozen import narrowed
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
 from ..method.predictors import Predictor
@@ -188,7 +188,7 @@ class Session:
         """
         assert self.schedule is not None
         interval, verdict = self.schedule.intervals[iteration], self.verdict
-        return 0 if verdict is None or not runs(verdict) else verdict.forwarded[1] - interval[0]
+        return 0 if verdict is None or not verdict.runs else verdict.forwarded[1] - interval[0]
 
     def count_own(self, slots: int) -> None:
         """A forward of the host's own over so many slots runs."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import NotApplied, UsageError
 from ..hosts.infinity import Action, Decided, Image, InfinityShape
 from ..method.decision import StepDecision
-from ..method.grids import Grid, GridHistory, detailed, resample
+from ..method.history import Grid, GridHistory, detailed, resample
 from ..method.schedule import Interval, Schedule
 from ..report.record import SCALES
 from .session import Session

@@ -179,7 +179,7 @@ def assemble_velocity(
             if newest.shape[0] != expected[0] or newest.shape[3:] != expected[3:]:
                 return None  # another batch or picture size
             predicted = verdict.mode_of(part.interval[0]) is Mode.PREDICT
-            pieces.append(forecast.predict(part) if predicted else forecast.hold(part))
+            pieces.append(forecast.predict(part) if predicted else part.history.hold(part.interval))
         missing = interval[1] - interval[0] + clean_prefix - sum(piece.shape[FRAME_AXIS] for piece in pieces)
         if missing:
             batch, channels, _, *size = pieces[0].shape
