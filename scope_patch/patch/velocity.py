@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ from ..method.decision import Mode, StepDecision
 from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
-from .attending import Attending
 from .branches import Branch
-from .bypass import StandIn
 from .host import Dit
+
+if TYPE_CHECKING:
+    from .bypass import StandIn
+    from .frozen import Attending
 
 
 @dataclass(frozen=True)
