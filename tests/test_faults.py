@@ -30,6 +30,7 @@ EXCLUDED = {
     "loops.py:__getitem__": CALLED,
     "bypass.py:forward": CALLED,
     "bypass.py:run": WITHIN,
+    "bypass.py:placed": WITHIN,
     "current.py:relayed": WITHIN,
     "frozen.py:__torch_function__": CALLED,
     "frozen.py:_begins": CALLED,

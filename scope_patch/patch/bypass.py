@@ -7,8 +7,8 @@ predictors and forecasts are the very same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from .velocity import PendingForward
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a stand-in goes: a model's modules, its own blocks, and what replaces them for the length of a forward."""
-
-    modules: dict[str, nn.Module | None]
-    own: nn.ModuleList
-    replaced: nn.ModuleList
-
-
 class StandIn(nn.Module):
     """Stands for consecutive blocks, which the host calls with the hidden states first, and which return them.
 
@@ -46,7 +37,7 @@ class StandIn(nn.Module):
 
     Attributes:
         noted: the residual of the blocks that ran, a new tensor; None where none ran.
-        stood, ran: the host has called it; the blocks have run.
+        spared: the host has called it, and got the residual: the blocks did not run.
         error: what went wrong.
     """
 
@@ -54,20 +45,25 @@ class StandIn(nn.Module):
         super().__init__()
         self.added, self.span = added, span
         self.noted: Tensor | None = None
-        self.stood = self.ran = False
+        self.spared = False
         self.error: Exception | None = None
         self.blocks = nn.ModuleList()
         self._thread = 0
 
-    def place(self, model: nn.Module, name: str) -> Place:
-        """What is to be put where to take the place of the model's blocks; nothing is put there yet."""
+    @contextmanager
+    def placed(self, model: nn.Module, name: str) -> Iterator[None]:
+        """For the length of a forward: in the place of the model's blocks."""
         own = model._modules[name]
         assert isinstance(own, nn.ModuleList)
         first, last = self.span or (0, len(own))
         blocks = list(own)
         self.blocks = nn.ModuleList(blocks[first:last])  # so that the model keeps all its parameters meanwhile
         self._thread = threading.get_ident()
-        return Place(model._modules, own, nn.ModuleList([*blocks[:first], self, *blocks[last:]]))
+        model._modules[name] = nn.ModuleList([*blocks[:first], self, *blocks[last:]])
+        try:
+            yield
+        finally:
+            model._modules[name] = own
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         name = next(iter(kwargs), "")  # as the blocks' own first parameter is called, where all is given by keyword
@@ -81,15 +77,15 @@ class StandIn(nn.Module):
 
         if threading.get_ident() != self._thread:
             return run()  # another thread uses the model meanwhile, and is not served by us
-        self.stood = True
         if self.added is not None:
             try:
                 if self.added.shape == hidden.shape:
-                    return (hidden + self.added).to(hidden.dtype)
+                    out = (hidden + self.added).to(hidden.dtype)
+                    self.spared = True
+                    return out
             except Exception as error:  # out of memory, for one: the host shall not suffer from it
                 self.error = error
         out = run()
-        self.ran = True
         try:
             # No block of these hosts writes into its input; the host itself holds on to it meanwhile.
             self.noted = (out - hidden).detach()
@@ -135,14 +131,13 @@ def note(pending: PendingForward, schedule: Schedule, record: GenerationRecord) 
 
     Raises what went wrong in the stand-in, where nobody could be told.
     """
-    standin, slots = pending.standin, pending.slots[1] - pending.slots[0]
-    assert standin is not None
-    if standin.error is not None:
-        raise standin.error
-    if not standin.ran:
+    assert pending.standin is not None
+    noted, slots = pending.standin.noted, pending.slots[1] - pending.slots[0]
+    if pending.standin.error is not None:
+        raise pending.standin.error
+    if noted is None:
         return
-    noted = standin.noted
-    if noted is None or noted.dim() != 3 or noted.shape[1] % slots:
+    if noted.dim() != 3 or noted.shape[1] % slots:
         pending.branch.forget()
         record.guard("shape")
         return

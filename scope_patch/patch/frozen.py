@@ -10,7 +10,7 @@ the call of `scaled_dot_product_attention`. Both are there for the length of one
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,13 +49,10 @@ class Attending(TorchFunctionMode):
     """For the length of a forward, self-attention also sees kept keys and values, and hands out some of its own.
 
     Args:
-        modules: the self-attention of every block, in their order.
-        rotary: name and position of the rotary embedding among their arguments.
-        shifted: the host's rotary embedding -> that of the latent frames which are forwarded.
+        latents: the host's, of the forward.
         chunks: what is kept, of every block; empty where nothing is.
         kept, frames: latent frames whose keys are kept, in front of the forward, and those that are forwarded.
         first: of these, so many whose keys and values are handed out.
-        causal: attention is.
 
     Attributes:
         noted: of every block that has attended, keys and values of the `first` latent frames.
@@ -63,20 +60,14 @@ class Attending(TorchFunctionMode):
     """
 
     def __init__(
-        self,
-        modules: Sequence[nn.Module],
-        rotary: tuple[str, int],
-        shifted: Callable[[Any], Any],
-        chunks: Chunks,
-        *,
-        kept: int,
-        frames: int,
-        first: int,
-        causal: bool,
+        self, host: Host, model: nn.Module, latents: Tensor, chunks: Chunks, *, kept: int, frames: int, first: int
     ) -> None:
         super().__init__()
-        self._modules, self._rotary, self._shifted, self._chunks = modules, rotary, shifted, chunks
-        self.kept, self.frames, self.first, self.causal = kept, frames, first, causal
+        assert host.keys is not None
+        self._modules = [block.get_submodule(host.keys.attention) for block in getattr(model, host.dit.blocks)]
+        self._rotary, self._shifted = host.keys.rotary, partial(host.keys.shifted, model, latents, kept)
+        self._causal, self._chunks = host.keys.block(model) > 0, chunks
+        self.kept, self.first, self._frames = kept, first, frames
         self.noted: list[tuple[Tensor, Tensor]] = []
         self.error: Exception | None = None
         self._seen = 0
@@ -148,16 +139,15 @@ class Attending(TorchFunctionMode):
         block, named = self._block, {**dict(zip(NAMES, args, strict=False)), **kwargs}
         query, key, value, mask = named["query"], named["key"], named["value"], named.get("attn_mask")
         length = key.shape[TOKENS]
-        if block != self._seen or (mask is None) == self.causal or named.get("is_causal"):
+        if block != self._seen or (mask is None) == self._causal or named.get("is_causal"):
             raise UnknownAttentionError(f"block {block} attends in a way that we do not know")
-        if length != query.shape[TOKENS] or length % self.frames:
+        if length != query.shape[TOKENS] or length % self._frames:
             raise UnknownAttentionError(
-                f"block {block} has {query.shape[TOKENS]} queries, {length} keys, {self.frames} frames"
+                f"block {block} has {query.shape[TOKENS]} queries, {length} keys, {self._frames} frames"
             )
         if self.first:
-            tokens = length // self.frames * self.first
-            own = [each.narrow(TOKENS, 0, tokens).detach().clone() for each in (key, value)]
-            self.noted.append((own[0], own[1]))
+            tokens = length // self._frames * self.first
+            self.noted.append((key[..., :tokens, :].detach().clone(), value[..., :tokens, :].detach().clone()))
         if self.kept:
             keys, values = zip(*self._chunks[block], strict=True)
             named["key"], named["value"] = torch.cat([*keys, key], TOKENS), torch.cat([*values, value], TOKENS)
@@ -169,9 +159,8 @@ class Attending(TorchFunctionMode):
     def _wider(self, mask: Tensor, keys: int) -> Tensor:
         """A mask [..., queries, queries] as one over all keys: what is kept, all may see. Made once a forward."""
         if self._masks is None or self._masks[0] is not mask:
-            more = keys - mask.shape[-1]
-            own = mask.new_full((*mask.shape[:-1], more), True if mask.dtype is torch.bool else 0.0)
-            self._masks = mask, torch.cat([own, mask], -1)
+            seen = float(mask.dtype is torch.bool)  # else it is added to what attention sees
+            self._masks = mask, torch.nn.functional.pad(mask, (keys - mask.shape[-1], 0), value=seen)
         return self._masks[1]
 
 
@@ -252,20 +241,11 @@ class FrozenKeys:
             self._latents = own.clone() if before is None else torch.cat([before, own], FRAME_AXIS)
         attended = 0 if kept is None else start
         arguments = None if attended == start else self.widened(call.arguments)
-        answer, first = self.host.keys, 0 if self.trouble else target - attended
-        assert answer is not None
+        first = 0 if self.trouble else target - attended
         if not attended and not first:
             return replace(pending, arguments=arguments, front=start)
-        attending = Attending(
-            [block.get_submodule(answer.attention) for block in getattr(self.model, self.host.dit.blocks)],
-            answer.rotary,
-            partial(answer.shifted, self.model, call.latents, attended),
-            [] if kept is None else kept.chunks,
-            kept=attended,
-            frames=end - attended,
-            first=first,
-            causal=answer.block(self.model) > 0,
-        )
+        chunks, frames = [] if kept is None else kept.chunks, end - attended
+        attending = Attending(self.host, self.model, call.latents, chunks, kept=attended, frames=frames, first=first)
         return replace(pending, arguments=arguments, front=start - attended, attending=attending)
 
     def note(self, pending: PendingForward) -> None:

@@ -128,7 +128,12 @@ class Verification:
         read: list[list[list[float]]] = torch.stack(self._sizes).tolist()
         self._sizes.clear()
         iteration, active, expected = self._waiting
-        error = max(_relative([[row[slot] for slot in active] for row in branch]) for branch in read)
+        errors = []
+        for branch in read:
+            difference, size = (math.sqrt(sum(row[slot] * row[slot] for slot in active)) for row in branch)
+            sound = math.isfinite(difference) and math.isfinite(size) and (size > 0 or difference == 0)
+            errors.append(difference / (size or 1.0) if sound else math.inf)
+        error = max(errors)
         self.compared += 1
         tightened = None
         if error > self.bound:
@@ -138,10 +143,3 @@ class Verification:
                 "iteration %d: a prediction erred by %.3g; at most %d skips in a row", iteration, error, tightened
             )
         self._segment.verified.append(Verified(iteration, expected, error if math.isfinite(error) else None, tightened))
-
-
-def _relative(sizes: list[list[float]]) -> float:
-    """(norms of the difference, norms of the velocity) slot by slot -> one norm over the other; inf where none is."""
-    difference, size = (math.sqrt(sum(norm * norm for norm in row)) for row in sizes)
-    sound = math.isfinite(difference) and math.isfinite(size) and (size > 0 or difference == 0)
-    return difference / (size or 1.0) if sound else math.inf

@@ -57,8 +57,7 @@ class Slice:
         dtype: of the host's timesteps.
         device: of the weights.
         weights: the parameters it reads (the host's own, not copies).
-        structure: of the model up to its blocks, when it was traced: adapters that come later are not in the graph.
-        constants: what else went into it: the arguments that are no tensors (fps).
+        basis: what else went into it (see `_basis`).
     """
 
     graph: fx.GraphModule
@@ -66,8 +65,7 @@ class Slice:
     dtype: torch.dtype
     device: torch.device
     weights: tuple[Tensor, ...]
-    structure: tuple[Any, ...]
-    constants: str
+    basis: tuple[Any, ...]
 
     def __call__(self, timestep: Tensor) -> Tensor:
         """Features [n, ...] of n timesteps; the graph has one width, so they go in portions, the last one padded."""
@@ -80,12 +78,7 @@ class Slice:
 
     def fits(self, dit: Dit, model: nn.Module, call: ForwardCall, width: int) -> bool:
         """Whether it can still be used: wide enough, same device and fps, and the model is built as it was."""
-        return (
-            width <= self.width
-            and self.constants == _constants(dit, call)
-            and self.device == device_of(model)
-            and self.structure == structure(model, without=dit.blocks)
-        )
+        return width <= self.width and self.basis == _basis(dit, model, call)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -121,8 +114,7 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     read = (getattr(graph, str(node.target), None) for node in graph.graph.nodes if node.op == "get_attr")
     weights = tuple(tensor for tensor in read if tensor is not None and id(tensor) in own)
-    built = structure(model, without=dit.blocks)
-    sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(dit, call))
+    sliced = Slice(graph, width, example.dtype, device, weights, _basis(dit, model, call))
     try:
         modulation = sliced(example[0])
     except Exception as error:  # weights in a storage dtype that only the host's hooks make numbers of, for one
@@ -137,9 +129,12 @@ def timestep_signal(timestep: Tensor) -> Tensor:
     return timestep[:, None]
 
 
-def _constants(dit: Dit, call: ForwardCall) -> str:
+def _basis(dit: Dit, model: nn.Module, call: ForwardCall) -> tuple[Any, ...]:
+    """Where the weights are, the arguments that are no tensors (fps), and how the model is built up to its blocks:
+    adapters that come later are not in the graph."""
     given = {name: call.arguments.get(name) for name in dit.per_sample}
-    return repr({name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))})
+    constants = {name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))}
+    return device_of(model), repr(constants), structure(model, without=dit.blocks)
 
 
 def _stopped(dit: Dit, model: nn.Module, of: str) -> nn.Module:

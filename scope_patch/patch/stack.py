@@ -27,8 +27,8 @@ class BlockCall:
         layer: which block.
         arguments: what it runs with.
         output: what the host gets without it; None: it runs.
-        base: hidden states [rows, tokens, channels] of the rows that run, in which the output of the tokens `index` is
-            put; None: all tokens run.
+        chosen: hidden states [rows, tokens, channels] of the rows that run, and the tokens that do, whose output is put
+            there; None: all tokens run.
         rest: hidden states of the rows that do not run; None: all run. `apart`: what theirs differ by from the others'
             output, at the last block, where a guidance that follows needs them.
     """
@@ -36,15 +36,15 @@ class BlockCall:
     layer: int
     arguments: Mapping[str, Any]
     output: Tensor | None = None
-    base: Tensor | None = None
-    index: Tensor | None = None
+    chosen: tuple[Tensor, Tensor] | None = None
     rest: Tensor | None = None
     apart: Tensor | None = None
 
     def restore(self, output: Tensor) -> Tensor:
         """What the host gets: all tokens of all rows."""
-        if self.base is not None and self.index is not None:
-            output = self.base.index_copy_(1, self.index, output.to(self.base.dtype))
+        if self.chosen is not None:
+            hidden, index = self.chosen
+            output = hidden.index_copy_(1, index, output.to(hidden.dtype))
         if self.rest is None:
             return output
         return torch.cat((output, self.rest if self.apart is None else output - self.apart))
@@ -159,11 +159,12 @@ class ScaleSession(Session):
         hidden, tokens = given[x], self.image.tokens[self.scale]
         if self._index is None:
             self._index = detailed(hidden, self.grid, self.action.kept(tokens))
-        made.index, made.base = self._index, hidden.clone()
+        whole = hidden.clone()
+        made.chosen = whole, self._index
         if made.layer == self.shape.middle[1] - 1:
             found = self._middle.estimate(self.octave, self.grid, predict=True)
             if found is not None:
-                made.base[: len(found)] += found[: len(hidden)].to(hidden.dtype)
+                whole[: len(found)] += found[: len(hidden)].to(hidden.dtype)
         given[x] = hidden.index_select(1, self._index)
         key = str(tuple(given["scale_schedule"]))
         table, start = given[positions][key], sum(self.image.tokens[: self.scale])
@@ -220,13 +221,10 @@ class ScaleSession(Session):
 
 
 def widen(block: Any, hidden: Any) -> None:
-    """Give the unconditional rows of a block's keys and values what the conditional ones have, where they
-    were left out.
-
-    Before a forward of all rows: of a later scale that is guided, or of the host's own after we have failed.
-    """
-    attention = getattr(block, "sa", None)
+    """Give the unconditional rows of a block's keys and values what the conditional ones have, if they were left out:
+    before a forward of all rows, of a later scale that is guided, or of the host's own after we have failed."""
+    attention: Any = getattr(block, "sa", None)
     keys = getattr(attention, "cached_k", None)
-    if attention is not None and keys is not None and len(hidden) == 2 * len(keys):
+    if keys is not None and len(hidden) == 2 * len(keys):
         attention.cached_k = torch.cat((keys, keys))
         attention.cached_v = torch.cat((attention.cached_v, attention.cached_v))
