@@ -171,8 +171,6 @@ class SolverReplays(Replays):
         """A solver is about to step. Returns the latents that it is to get.
 
         Args:
-            step: the solver's own, of its class.
-            velocity, sample: what it is given.
             branches: the CFG branches that have computed the velocity; None where it was predicted.
         """
         if self.off:
