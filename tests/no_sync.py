@@ -32,13 +32,13 @@ MAY = {
     ("generation.py", "_plan"),
     ("infinity.py", "decide"),
     ("session.py", "_new_segment"),
-    ("replay.py", "begin"),  # a solver's tables, at the first step
+    ("solver.py", "constants"),  # a solver's tables, at the first step
     ("solver.py", "weights"),  # of tensors that it made itself, on the CPU
     ("generation.py", "end_section"),  # after the loop
     ("generation.py", "close"),
 }
 """Functions of ours that may look, with all they call: outside of the loop, as often as they like."""
-PASSES = {("attending.py", "__torch_function__")}
+PASSES = {("frozen.py", "__torch_function__")}
 """Functions of ours through which the host's own operations pass, as they are."""
 LOOK = {("session.py", "check_timestep")}
 """Functions of ours that look within the loop; how often is counted."""

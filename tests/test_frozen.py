@@ -25,7 +25,7 @@ from scope_patch.method.decision import Decision, Mode, StepDecision
 from scope_patch.method.frozen import Freezing, narrowed, refusal
 from scope_patch.method.memory import Anchor
 from scope_patch.method.schedule import Schedule
-from scope_patch.patch.attending import Attending
+from scope_patch.patch.frozen import Attending
 from scope_patch.values import FrozenKeys
 
 EXACT = 100.0
@@ -387,9 +387,7 @@ def test_failures_cost_the_speed_up_and_not_the_video():
         pass
     of = {code: n - outside.of[code] for code, n in calls.of.items() if place(code) not in EXCLUDED}
     own = [
-        code
-        for code in of
-        if of[code] > 0 and not code.co_flags & GENERATOR and code.co_filename.endswith(("frozen.py", "attending.py"))
+        code for code in of if of[code] > 0 and not code.co_flags & GENERATOR and code.co_filename.endswith("frozen.py")
     ]
     others = [
         code

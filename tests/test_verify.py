@@ -242,7 +242,7 @@ def test_inputs_of_one_walk_are_verified_each_for_itself():
 
 @pytest.mark.parametrize("name", ["official", "diffusers", "magi"])
 def test_only_verified_steps_wait_for_the_device_once_each(name, monkeypatch):
-    from scope_patch.patch.verification import Verification
+    from scope_patch.patch.measured import Verification
 
     target, make, _ = host(name)
     make()
@@ -254,7 +254,7 @@ def test_only_verified_steps_wait_for_the_device_once_each(name, monkeypatch):
 
     monkeypatch.setattr(Verification, "settle", counted)
     # What `step` reads are tables on the CPU.
-    monkeypatch.setattr(no_sync, "MAY", no_sync.MAY | {("verification.py", "settle"), ("verification.py", "step")})
+    monkeypatch.setattr(no_sync, "MAY", no_sync.MAY | {("measured.py", "settle"), ("measured.py", "step")})
     with scope_patch.patched(target, **ALWAYS_PREDICT, verify=3, **HUGE, strict=True) as run:
         make()
         with no_sync.no_sync() as operations:

@@ -6,10 +6,9 @@ new frames against the unpatched video, mean and standard error over the prompts
 
 from __future__ import annotations
 
-from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 
-from trial import Table, demo, parser
+from trial import Table, demo, parser, told
 
 FIRST, MORE, HANDED = 97, 80, 17
 """Video frames: of the first segment, new ones of every other, and those that the next one begins with."""
@@ -19,10 +18,6 @@ def cuts(frames: int) -> list[tuple[int, int]]:
     """[start, end) of the new frames of every segment."""
     ends = [FIRST, *range(FIRST + MORE, frames, MORE), frames] if frames > FIRST else [frames]
     return list(zip([0, *ends], ends, strict=False))
-
-
-def told(values: list[float]) -> str:
-    return f"{fmean(values):.1f} ± {stdev(values) / sqrt(len(values)):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def main() -> None:
@@ -43,7 +38,7 @@ def main() -> None:
     for target in args.targets:
         scores = {name: trial.score(name, target_speedup=target) for name in filmed}
         pairs = [(trial.references[name].frames, score.frames) for name, score in scores.items()]
-        each = [told([psnr(a[start:end], b[start:end]) for a, b in pairs]) for start, end in parts]
+        each = [told([psnr(a[start:end], b[start:end]) for a, b in pairs], ".1f") for start, end in parts]
         handed = [fmean(psnr(a[end - HANDED : end], b[end - HANDED : end]) for a, b in pairs) for _, end in parts[:-1]]
         work = fmean(score.slots("baseline") / score.slots("computed") for score in scores.values())
         table.row(f"{target:g}", f"1/{work:.2f}", *each, ", ".join(f"{value:.1f}" for value in handed))

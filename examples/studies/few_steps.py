@@ -13,7 +13,7 @@ from functools import partial
 from math import sqrt
 from statistics import fmean, stdev
 
-from trial import Table, Trial, parser
+from trial import Table, Trial, parser, stepped, told
 
 CELLS = (
     *("4/3/0", "4/3/1", "4/8/0", "4/1/2", "6/3/0", "6/5/2", "6/12/0", "6/1/5"),
@@ -43,10 +43,6 @@ def fewer(steps: int, ar_step: int, speedup: float) -> tuple[int, int] | None:
     return None
 
 
-def told(errors: list[float]) -> str:
-    return f"{fmean(errors):.3f} ± {stdev(errors) / sqrt(len(errors)):.3f}" if len(errors) > 1 else f"{errors[0]:.3f}"
-
-
 def worse(ours: list[float], theirs: list[float]) -> float:
     """By how many standard errors of the paired difference ours are larger; differences below 0.001 are none."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
@@ -74,9 +70,7 @@ def main() -> None:
     table = Table("steps/shift/ar_step", "target", "times less", "modes", "ours", "hold", "fewer steps", "worse than")
     count, worst = 0, []
     for name in args.only:
-        steps, shift, ar_step = map(int, name.split("/"))
-        pipe = pipeline.build_pipeline(shift=float(shift))
-        pipe.set_progress_bar_config(disable=True)
+        pipe, steps, ar_step = stepped(name)
 
         def make(text: str, k: int, steps: int, ar_step: int, pipe=pipe) -> torch.Tensor:
             return pipeline.sample(pipe, text, num_frames=FRAMES, seed=k, num_inference_steps=steps, ar_step=ar_step)
@@ -98,9 +92,9 @@ def main() -> None:
             count += 1
             worst += [(by, name, target, way) for way, by in lost.items() if by > 2]
             reached = f"{planned['speedup']:.2f}{' (bound)' if planned['bound'] else ''}"
-            few = f"{told(errors['fewer steps'])} ({instead[0]}/{instead[1]})" if instead else ""
+            few = f"{told(errors['fewer steps'], '.3f')} ({instead[0]}/{instead[1]})" if instead else ""
             named = ", ".join(f"{way} by {by:.1f}" for way, by in lost.items() if by > 2)
-            mine, hold = told(errors["ours"]), told(errors["hold"])
+            mine, hold = told(errors["ours"], ".3f"), told(errors["hold"], ".3f")
             table.row(name, f"{target:g}", reached, planned["modes"], mine, hold, few, named)
     print(f"\n{count} settings; worse than another way by more than two standard errors: {len(worst)}")
     for by, name, target, way in sorted(worst, reverse=True)[:5]:

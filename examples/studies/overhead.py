@@ -24,10 +24,10 @@ def replays(pipe) -> dict[int, list[float]]:
 
     again, spent = SolverReplays._again, defaultdict(float)
 
-    def timed(self, step, track, anchor, velocity, sample, iteration, slot):
+    def timed(self, step, track, anchor, velocity, iteration, slot):
         begin = time.thread_time()
         try:
-            return again(self, step, track, anchor, velocity, sample, iteration, slot)
+            return again(self, step, track, anchor, velocity, iteration, slot)
         finally:
             group = float(self.schedule.noise_levels[iteration, slot])
             spent[iteration - anchor.iteration - 1, iteration, group] += 1000 * (time.thread_time() - begin)

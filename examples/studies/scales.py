@@ -11,14 +11,11 @@ hooks (tests/test_official_infinity.py). Choices were made on prompts from 40,00
 from __future__ import annotations
 
 import argparse
-import sys
 from itertools import product
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from infinity_demo import upstream
+from trial import Table, told
 
 TARGETS = (1.5, 2, 3, 4, 5)
 FEW = "Z P C L S0.5 Ru Z,Z P,P P,Z S0.5,Z Z,R P,R C,C C,Z L,Z C,L Ru,C Ru,Z Ru,Ru,Z S0.5,Ru,Z Ru,C,Z Ru,Z,Z".split()
@@ -63,18 +60,15 @@ class Pictures:
             host, work, modes = host + planned["host"], work + planned["work"], planned["modes"]
         return torch.cat(out), host / work if work else 1.0, modes
 
-    def row(self, name: str, **settings) -> str:
-        """A line of the table."""
+    def row(self, name: str, **settings) -> list[str]:
+        """Cells of a line of the table."""
         from scope_patch.compare.metrics import per_frame
 
         pictures, times, modes = self.made(**settings) if settings else self.made(other=10_000)
         found = per_frame(self.own[0], pictures)
         finite = [min(each, 99.0) for each in found["psnr"]]
-        error = stdev(finite) / sqrt(len(finite))
-        return (
-            f"| {name} | {modes} | {times:.2f} | {fmean(finite):.2f} ± {error:.2f} | {min(finite):.2f} "
-            f"| {fmean(found['ssim']):.4f} |"
-        )
+        ssim = f"{fmean(found['ssim']):.4f}"
+        return [name, modes, f"{times:.2f}", told(finite, ".2f"), f"{min(finite):.2f}", ssim]
 
 
 def main() -> None:
@@ -85,18 +79,21 @@ def main() -> None:
     p.add_argument("--only", nargs="+", help="these words of --scales alone")
     p.add_argument("--few", action="store_true", help="those by which the default was chosen")
     options = p.parse_args()
+
+    from infinity_demo import upstream
+
     upstream.prepare()
     pictures = Pictures(options.prompts, options.first, options.weights)
-    print("| done | scales | FLOPs, times less | PSNR | worst | SSIM |\n|---|---|---|---|---|---|")
-    print(pictures.row("another seed"))
+    table = Table("done", "scales", "FLOPs, times less", "PSNR", "worst", "SSIM")
+    table.row(*pictures.row("another seed"))
     for words in FEW if options.few else options.only or LISTS:
-        print(pictures.row(words, scales=f"R,{words}"), flush=True)
+        table.row(*pictures.row(words, scales=f"R,{words}"))
     if options.few or options.only:
         return
     for rule, target in product("ZP", TARGETS):
         how = {"scales": rule, "target_speedup": target}
-        print(pictures.row(f"{rule}, target {target:g}", **how), flush=True)
-        print(pictures.row(f"{rule}, target {target:g}, by the bound", placement="error", **how), flush=True)
+        table.row(*pictures.row(f"{rule}, target {target:g}", **how))
+        table.row(*pictures.row(f"{rule}, target {target:g}, by the bound", placement="error", **how))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ a forward; all latent frames are forwarded, so that both count alike.
 from __future__ import annotations
 
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 
-from trial import Table, Trial, asked, parser
+from trial import Table, Trial, asked, parser, told
 
 DAMPED, REACH = 0.6, 2.0
 """How far a slope is followed: this part of it, and so many of its own steps."""
@@ -133,7 +133,7 @@ def main() -> None:
                 fewer.append(whole / tokens.forwarded)
             plain = plain or found
             gains = [a - b for a, b in zip(found, plain, strict=True)]
-            gain = f"{fmean(gains):+.1f} ± {stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 else ""
+            gain = told(gains, "+.1f") if len(gains) > 1 else ""
             each = " ".join(f"{psnr:.1f}" for psnr in found)
             table.row(f"{target:g}", name, f"{fmean(fewer):.2f}", f"{fmean(found):.1f}", gain, each)
 

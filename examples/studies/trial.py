@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parent.parent
@@ -101,6 +102,22 @@ class Trial:
 
 def mean(scores: Iterable[Score], key: str) -> float:
     return fmean(getattr(score, key) for score in scores)
+
+
+def told(values: list[float], form: str) -> str:
+    """Their mean, and its standard error where there are several; `form`: how numbers are written (".1f")."""
+    error = f" ± {stdev(values) / sqrt(len(values)):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{fmean(values):{form}}{error}"
+
+
+def stepped(name: str) -> tuple[Any, int, int]:
+    """(the demo's pipeline, steps, ar_step) of "steps/shift/ar_step"."""
+    from demo_model import pipeline
+
+    steps, shift, ar_step = map(int, name.split("/"))
+    pipe = pipeline.build_pipeline(shift=float(shift))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, steps, ar_step
 
 
 def demo(prompts: Iterable[str], threads: int = 1, host: str = "demo", **options: Any) -> Trial:

@@ -272,22 +272,19 @@ class Binding:
         self, generation: Generation, session: Session | None, pending: PendingForward | None, forward: partial[Any]
     ) -> Any:
         """The host's forward, maybe with a stand-in in the place of its blocks; what it computed is kept."""
-        standin, blocks = None if pending is None else pending.standin, self.host.dit.blocks
-        attending, within = None if pending is None else pending.attending, ExitStack()
-        if attending is not None:
-            self.guard(generation, lambda: within.enter_context(attending))
-        place = None if standin is None else self.guard(generation, lambda: standin.place(generation.model, blocks))
-        stop = self.guard(generation, generation.stopwatch.start)
-        try:
-            if place is not None:
-                place.modules[blocks] = place.replaced
+        standin, attending = (None, None) if pending is None else (pending.standin, pending.attending)
+        with ExitStack() as within:
+            if attending is not None:
+                self.guard(generation, lambda: within.enter_context(attending))
+            if standin is not None:
+                placed = standin.placed(generation.model, self.host.dit.blocks)
+                self.guard(generation, lambda: within.enter_context(placed))
+            stop = self.guard(generation, generation.stopwatch.start)
             generation.inside = True
-            output = forward()
-        finally:
-            generation.inside = False
-            if place is not None:
-                place.modules[blocks] = place.own
-            within.close()
+            try:
+                output = forward()
+            finally:
+                generation.inside = False
         self.guard(generation, lambda: self._observe(generation, session, stop, pending, output))
         return output
 

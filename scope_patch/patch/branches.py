@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,24 +16,19 @@ from ..method.history import BranchHistory
 from ..method.memory import Memory
 from ..method.schedule import Interval
 from .host import Dit
+from .solver import written
 
 FORGET_AFTER = 2
 """Iterations a branch may stay away before its history is dropped."""
-
-
 MOST_CALLS = 16
 """Forwards in one iteration; more of them, and the loop has gone on without our seeing it."""
-
-
 LOOSE = (
     "{} of the DiT's calls: another tensor at every step, so that guidance branches are told apart by their place in a "
     "step, and what changes there in mid-run is not noticed"
 )
-
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 DEEPEST = 4
 """Containers within containers that are looked into."""
-
 Mark = tuple[Any, ...]
 
 
@@ -78,10 +75,9 @@ def _mark(value: Any) -> Mark:
     """
     if not isinstance(value, Tensor):
         return (id(value),)
-    version = None if value.is_inference() else value._version
     if type(value) is not Tensor or value.layout is not torch.strided or value.is_meta:
-        return id(value), version
-    return value.data_ptr(), version, value.shape, value.stride(), value.dtype, value.device
+        return id(value), written(value)
+    return value.data_ptr(), written(value), value.shape, value.stride(), value.dtype, value.device
 
 
 class Branch:
@@ -99,17 +95,16 @@ class Branch:
         seen: its last iteration, and which call that was there.
     """
 
-    def __init__(self, given: Conditioning, keeps: int, chunked: bool, memory: Memory | None = None) -> None:
+    def __init__(self, given: Conditioning, chunked: bool, history: Callable[[], BranchHistory]) -> None:
         self.given = self._earlier = given
-        self.chunked = chunked
+        self._chunked = chunked
+        self._histories: defaultdict[int, BranchHistory] = defaultdict(history)
         self.steady: set[str] = set()
         self.loose: set[str] = set()
         self.doubt: set[str] = set()
         self.seen = (0, 0)
         self._since = 0
         self.output_type: type[Any] = tuple
-        self._keeps, self._memory = keeps, memory
-        self._histories: dict[int, BranchHistory] = {}
         self._like: tuple[Any, ...] | None = None
 
     def take(self, given: Conditioning) -> bool:
@@ -150,13 +145,11 @@ class Branch:
 
     def parts(self, interval: Interval) -> list[Part]:
         """The histories that together are of the slots in `interval`; of chunks behind it they are dropped."""
-        for chunk in [chunk for chunk in self._histories if self.chunked and chunk < interval[0]]:
+        if not self._chunked:
+            return [Part(self._histories[0], interval)]
+        for chunk in [chunk for chunk in self._histories if chunk < interval[0]]:
             del self._histories[chunk]
-        keys = range(*interval) if self.chunked else [0]
-        for key in keys:
-            if key not in self._histories:
-                self._histories[key] = BranchHistory(self._keeps, self._memory)
-        return [Part(self._histories[key], (key, key + 1) if self.chunked else interval) for key in keys]
+        return [Part(self._histories[key], (key, key + 1)) for key in range(*interval)]
 
 
 class Branches:
@@ -177,7 +170,8 @@ class Branches:
         memory: Memory | None = None,
         remark: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.keeps, self.chunked, self._memory, self._remark = keeps, chunked, memory, remark
+        self._new = partial(Branch, chunked=chunked, history=partial(BranchHistory, keeps, memory))
+        self._remark = remark
         self._known: list[Branch] = []
         self._iteration = -1
         self._calls = 0
@@ -187,8 +181,6 @@ class Branches:
 
     def enter(self, iteration: int) -> None:
         """A new iteration begins; branches that stayed away are forgotten."""
-        if iteration == self._iteration:
-            return
         self._iteration, self._calls = iteration, 0
         self._known = [branch for branch in self._known if iteration - branch.seen[0] <= FORGET_AFTER]
 
@@ -211,7 +203,7 @@ class Branches:
         same = next((branch for branch in waiting if not given.differs(branch.given)), None)
         branch = same or next(iter(waiting), None)  # the one in this place of the step, where none is the same
         if branch is None or not branch.take(given):
-            made = Branch(given, self.keeps, self.chunked, self._memory)
+            made = self._new(given)
             if branch is not None:
                 made.steady, made.loose = set(branch.steady), set(branch.loose)
             self._known.append(made)

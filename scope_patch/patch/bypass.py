@@ -7,10 +7,10 @@ predictors and forecasts are the very same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +19,10 @@ from ..method.decision import Mode, StepDecision
 from ..method.forecast import Forecast
 from ..method.schedule import Interval, Schedule
 from ..report.record import GenerationRecord
-from .branches import Branch
 
 if TYPE_CHECKING:
     from .generation import Generation
     from .velocity import PendingForward
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stand-in goes: a model's modules, its own blocks, and what replaces them for the length of a forward."""
-
-    modules: dict[str, nn.Module | None]
-    own: nn.ModuleList
-    replaced: nn.ModuleList
 
 
 class StandIn(nn.Module):
@@ -47,7 +37,7 @@ class StandIn(nn.Module):
 
     Attributes:
         noted: the residual of the blocks that ran, a new tensor; None where none ran.
-        stood, ran: the host has called it; the blocks have run.
+        spared: the host has called it, and got the residual: the blocks did not run.
         error: what went wrong.
     """
 
@@ -55,50 +45,53 @@ class StandIn(nn.Module):
         super().__init__()
         self.added, self.span = added, span
         self.noted: Tensor | None = None
-        self.stood = self.ran = False
+        self.spared = False
         self.error: Exception | None = None
         self.blocks = nn.ModuleList()
         self._thread = 0
 
-    def place(self, model: nn.Module, name: str) -> Place:
-        """What is to be put where to take the place of the model's blocks; nothing is put there yet."""
+    @contextmanager
+    def placed(self, model: nn.Module, name: str) -> Iterator[None]:
+        """For the length of a forward: in the place of the model's blocks."""
         own = model._modules[name]
         assert isinstance(own, nn.ModuleList)
         first, last = self.span or (0, len(own))
         blocks = list(own)
         self.blocks = nn.ModuleList(blocks[first:last])  # so that the model keeps all its parameters meanwhile
         self._thread = threading.get_ident()
-        return Place(model._modules, own, nn.ModuleList([*blocks[:first], self, *blocks[last:]]))
+        model._modules[name] = nn.ModuleList([*blocks[:first], self, *blocks[last:]])
+        try:
+            yield
+        finally:
+            model._modules[name] = own
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if args:
-            return self._forward(lambda block, hidden: block(hidden, *args[1:], **kwargs), args[0])
-        name, hidden = next(iter(kwargs.items()))  # all by keyword, as the blocks' own first parameter is called
-        return self._forward(lambda block, hidden: block(**{**kwargs, name: hidden}), hidden)
+        name = next(iter(kwargs), "")  # as the blocks' own first parameter is called, where all is given by keyword
+        hidden = args[0] if args else kwargs[name]
 
-    def _forward(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
+        def run() -> Any:
+            out = hidden
+            for block in self.blocks:
+                out = block(out, *args[1:], **kwargs) if args else block(**{**kwargs, name: out})
+            return out
+
         if threading.get_ident() != self._thread:
-            return self._run(call, hidden)  # another thread uses the model meanwhile, and is not served by us
-        self.stood = True
+            return run()  # another thread uses the model meanwhile, and is not served by us
         if self.added is not None:
             try:
                 if self.added.shape == hidden.shape:
-                    return (hidden + self.added).to(hidden.dtype)
+                    out = (hidden + self.added).to(hidden.dtype)
+                    self.spared = True
+                    return out
             except Exception as error:  # out of memory, for one: the host shall not suffer from it
                 self.error = error
-        out = self._run(call, hidden)
-        self.ran = True
+        out = run()
         try:
             # No block of these hosts writes into its input; the host itself holds on to it meanwhile.
             self.noted = (out - hidden).detach()
         except Exception as error:
             self.error = error
         return out
-
-    def _run(self, call: Callable[[nn.Module, Any], Any], hidden: Any) -> Any:
-        for block in self.blocks:
-            hidden = call(block, hidden)
-        return hidden
 
 
 Span = Callable[[int, int], "Interval | None"]
@@ -123,68 +116,53 @@ def stand_in(
     """
     added = None
     if verdict.forwarded[0] == verdict.forwarded[1]:
-        added = _residual(pending.branch, pending.slots, verdict, forecast)
-        if added is None:
+        (part,) = pending.branch.parts(pending.slots)
+        if pending.branch.doubt or forecast is None or not part.history.covers(pending.slots):
             record.guard("branch")
+        else:
+            with torch.no_grad():
+                made = forecast.predict(part) if verdict.mode is Mode.PREDICT else part.history.hold(part.interval)
+                added = made.squeeze(1).flatten(1, 2)  # [batch, tokens, channels]
     pending.standin = StandIn(added, span)
 
 
 def note(pending: PendingForward, schedule: Schedule, record: GenerationRecord) -> None:
-    """After such a forward: keep the residual of blocks that ran.
+    """After such a forward: keep the residual of blocks that ran; where it does not fit, drop what is there.
 
     Raises what went wrong in the stand-in, where nobody could be told.
     """
-    standin = pending.standin
-    if standin is None:
+    assert pending.standin is not None
+    noted, slots = pending.standin.noted, pending.slots[1] - pending.slots[0]
+    if pending.standin.error is not None:
+        raise pending.standin.error
+    if noted is None:
         return
-    if standin.error is not None:
-        raise standin.error
-    if standin.ran and not _keep(pending, standin.noted, schedule):
-        record.guard("shape")
-
-
-def _keep(pending: PendingForward, noted: Tensor | None, schedule: Schedule) -> bool:
-    """Put a residual [batch, tokens, channels] into the history; where it does not fit, drop what is there."""
-    (part,) = pending.branch.parts(pending.slots)
-    slots = pending.slots[1] - pending.slots[0]
-    if noted is None or noted.dim() != 3 or noted.shape[1] % slots:
+    if noted.dim() != 3 or noted.shape[1] % slots:
         pending.branch.forget()
-        return False
+        record.guard("shape")
+        return
     batch, tokens, channels = noted.shape
     levels = schedule.levels(pending.iteration, pending.slots, noted.device)
+    (part,) = pending.branch.parts(pending.slots)
     part.history.record(pending.slots, levels, noted.view(batch, 1, slots, tokens // slots, channels), copy=False)
-    return True
-
-
-def _residual(branch: Branch, slots: Interval, verdict: StepDecision, forecast: Forecast | None) -> Tensor | None:
-    """[batch, tokens, channels], from the history; None where the branch has none over these slots."""
-    (part,) = branch.parts(slots)
-    if branch.doubt or forecast is None or not part.history.covers(slots):
-        return None
-    with torch.no_grad():
-        made = forecast.predict(part) if verdict.mode is Mode.PREDICT else part.history.hold(part.interval)
-        return made.squeeze(1).flatten(1, 2)
 
 
 _lock = threading.Lock()
-_claims: WeakKeyDictionary[Any, ReferenceType[Generation]] = WeakKeyDictionary()
-"""Model -> who has it. A generation that is gone, or was switched off, has let it go."""
+_claims: WeakValueDictionary[int, Generation] = WeakValueDictionary()
+"""id of a model -> who has it, and keeps it alive. A generation that is gone, or was switched off, has let it go."""
 
 
 def claim(model: Any, owner: Generation) -> bool:
     """Take a model, unless another generation has it. Returns whether it is the owner's now."""
     with _lock:
-        found = _claims.get(model)
-        holder = None if found is None else found()
+        holder = _claims.get(id(model))
         if holder is None or (holder.off and not holder.inside):
-            _claims[model] = ref(owner)
-            return True
+            _claims[id(model)] = holder = owner
         return holder is owner
 
 
 def release(model: Any, owner: Generation) -> None:
     """Let it go, if it is the owner's."""
     with _lock:
-        found = _claims.get(model)
-        if found is not None and found() is owner:
-            del _claims[model]
+        if _claims.get(id(model)) is owner:
+            del _claims[id(model)]

@@ -1,12 +1,17 @@
-"""At run time: kept keys and values of finished latent frames, by guidance branch, and forwards that attend to them.
+"""Kept keys and values of finished latent frames, by guidance branch, and the forwards that attend to them.
 
 Which latent frames, and when, `method/frozen.py` says. The latents themselves are kept too: a forward that lacks what
 it was to attend to (another prompt, a failure of ours) gets them in front again, and is as long as it always was.
+
+Nothing of the model is replaced: hooks say which block is attending, and a mode of torch's, in this thread alone, sees
+the call of `scaled_dot_product_attention`. Both are there for the length of one forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,11 +19,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..method.frozen import Freezing
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval
-from .attending import Attending, Chunks, Extent, UnknownAttentionError
 from .branches import Branch, Conditioning
 from .host import Host
 from .velocity import ForwardCall, PendingForward
@@ -26,6 +31,137 @@ from .velocity import ForwardCall, PendingForward
 UNSEEN = "finished latent frames are forwarded along: the model's self-attention was not seen as we know it"
 LOOSE = "finished latent frames are forwarded along: what they are conditioned on is another tensor at every step"
 LARGER = "finished latent frames are forwarded along: their keys and values are larger than was planned"
+
+NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+SDPA = torch.nn.functional.scaled_dot_product_attention
+TOKENS = -2
+"""Axis of queries, keys and values, [batch, heads, tokens, channels]."""
+
+Chunks = list[list[tuple[Tensor, Tensor]]]
+"""Of every block, keys and values of consecutive latent frames."""
+
+
+class UnknownAttentionError(Exception):
+    """It is called in a way that we do not know."""
+
+
+class Attending(TorchFunctionMode):
+    """For the length of a forward, self-attention also sees kept keys and values, and hands out some of its own.
+
+    Args:
+        latents: the host's, of the forward.
+        chunks: what is kept, of every block; empty where nothing is.
+        kept, frames: latent frames whose keys are kept, in front of the forward, and those that are forwarded.
+        first: of these, so many whose keys and values are handed out.
+
+    Attributes:
+        noted: of every block that has attended, keys and values of the `first` latent frames.
+        error: what went wrong: the host then had its own keys alone, and what came out cannot be used.
+    """
+
+    def __init__(
+        self, host: Host, model: nn.Module, latents: Tensor, chunks: Chunks, *, kept: int, frames: int, first: int
+    ) -> None:
+        super().__init__()
+        assert host.keys is not None
+        self._modules = [block.get_submodule(host.keys.attention) for block in getattr(model, host.dit.blocks)]
+        self._rotary, self._shifted = host.keys.rotary, partial(host.keys.shifted, model, latents, kept)
+        self._causal, self._chunks = host.keys.block(model) > 0, chunks
+        self.kept, self.first, self._frames = kept, first, frames
+        self.noted: list[tuple[Tensor, Tensor]] = []
+        self.error: Exception | None = None
+        self._seen = 0
+        self._block: int | None = None
+        self._given: Any = None
+        self._made: Any = None
+        self._masks: tuple[Tensor, Tensor] | None = None
+        self._thread = threading.get_ident()
+
+    @property
+    def sound(self) -> bool:
+        """Whether every block has attended once, as it should."""
+        return self.error is None and self._seen == len(self._modules)
+
+    def __enter__(self) -> Attending:
+        with ExitStack() as hooks:
+            for block, module in enumerate(self._modules):
+                begins = partial(self._begins, block)
+                hooks.enter_context(module.register_forward_pre_hook(begins, with_kwargs=True))
+                hooks.enter_context(module.register_forward_hook(self._ends))
+            super().__enter__()  # type: ignore[no-untyped-call]
+            self._hooks = hooks.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._hooks.close()
+
+    # The host calls these three: whatever is ours in them fails by itself.
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is SDPA and self._block is not None:
+            try:
+                args, kwargs = (), self._attend(args, kwargs or {})
+            except Exception as error:  # out of memory, for one
+                self.error = self.error or error
+        return function(*args, **(kwargs or {}))
+
+    def _begins(self, block: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Before a block's self-attention."""
+        if threading.get_ident() != self._thread:
+            return None  # another thread uses the model meanwhile
+        self._block = block
+        try:
+            return self._moved(args, kwargs) if self.kept else None
+        except Exception as error:
+            self.error = self.error or error
+            return None
+
+    def _ends(self, *_: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._block = None
+
+    def _moved(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments with the rotary embedding of where the latent frames are. Made once a forward."""
+        name, position = self._rotary
+        given = kwargs[name] if name in kwargs else args[position]
+        if given is not self._given:
+            self._given, self._made = given, self._shifted(given)
+        if name in kwargs:
+            return args, {**kwargs, name: self._made}
+        return (*args[:position], self._made, *args[position + 1 :]), kwargs
+
+    def _attend(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments of attention by name, with what is kept in front of keys and values.
+
+        Raises UnknownAttentionError.
+        """
+        block, named = self._block, {**dict(zip(NAMES, args, strict=False)), **kwargs}
+        query, key, value, mask = named["query"], named["key"], named["value"], named.get("attn_mask")
+        length = key.shape[TOKENS]
+        if block != self._seen or (mask is None) == self._causal or named.get("is_causal"):
+            raise UnknownAttentionError(f"block {block} attends in a way that we do not know")
+        if length != query.shape[TOKENS] or length % self._frames:
+            raise UnknownAttentionError(
+                f"block {block} has {query.shape[TOKENS]} queries, {length} keys, {self._frames} frames"
+            )
+        if self.first:
+            tokens = length // self._frames * self.first
+            self.noted.append((key[..., :tokens, :].detach().clone(), value[..., :tokens, :].detach().clone()))
+        if self.kept:
+            keys, values = zip(*self._chunks[block], strict=True)
+            named["key"], named["value"] = torch.cat([*keys, key], TOKENS), torch.cat([*values, value], TOKENS)
+            if mask is not None:
+                named["attn_mask"] = self._wider(mask, named["key"].shape[TOKENS])
+        self._seen += 1
+        return named
+
+    def _wider(self, mask: Tensor, keys: int) -> Tensor:
+        """A mask [..., queries, queries] as one over all keys: what is kept, all may see. Made once a forward."""
+        if self._masks is None or self._masks[0] is not mask:
+            seen = float(mask.dtype is torch.bool)  # else it is added to what attention sees
+            self._masks = mask, torch.nn.functional.pad(mask, (keys - mask.shape[-1], 0), value=seen)
+        return self._masks[1]
 
 
 @dataclass
@@ -35,10 +171,6 @@ class Kept:
     frames: int
     chunks: Chunks
     given: Conditioning
-
-    @property
-    def bytes(self) -> int:
-        return sum(each.nbytes for block in self.chunks for pair in block for each in pair)
 
 
 class FrozenKeys:
@@ -63,8 +195,9 @@ class FrozenKeys:
     @property
     def bytes(self) -> int:
         """On the device, of all branches."""
+        pairs = [pair for kept in self._kept.values() for block in kept.chunks for pair in block]
         latents = 0 if self._latents is None else self._latents.nbytes
-        return latents + sum(kept.bytes for kept in self._kept.values())
+        return latents + sum(key.nbytes + value.nbytes for key, value in pairs)
 
     def forget(self) -> None:
         """Let go of keys and values; the next interval that is read begins at the first latent frame again.
@@ -97,21 +230,23 @@ class FrozenKeys:
         branch = pending.branch
         kept = self._kept.get(branch)
         if kept is None or kept.frames != start or branch.given.differs(kept.given):
-            self._drop(branch)
+            # Let go of them, and of those of the branch that was in this one's place of the step before.
+            for other in [*self._kept]:
+                if other is branch or other.seen[1] == branch.seen[1]:
+                    del self._kept[other]
             kept = None
-        if target > start:
-            self._keep(call.latents, start, target)
-        before = 0 if kept is None else start
-        arguments = None if before == start else self.widened(call.arguments)
-        answer, noted = self.host.keys, 0 if self.trouble else target - before
-        assert answer is not None
-        if not before and not noted:
+        before = self._latents
+        if target > start and (before is None or before.shape[FRAME_AXIS] < target):  # once for all branches
+            own = call.latents.narrow(FRAME_AXIS, 0, target - start).detach()
+            self._latents = own.clone() if before is None else torch.cat([before, own], FRAME_AXIS)
+        attended = 0 if kept is None else start
+        arguments = None if attended == start else self.widened(call.arguments)
+        first = 0 if self.trouble else target - attended
+        if not attended and not first:
             return replace(pending, arguments=arguments, front=start)
-        extent = Extent(before, end - before, noted, answer.block(self.model) > 0)
-        modules = [block.get_submodule(answer.attention) for block in getattr(self.model, self.host.dit.blocks)]
-        shifted = partial(answer.shifted, self.model, call.latents, before)
-        attending = Attending(modules, answer.rotary, shifted, [] if kept is None else kept.chunks, extent)
-        return replace(pending, arguments=arguments, front=start - before, attending=attending)
+        chunks, frames = [] if kept is None else kept.chunks, end - attended
+        attending = Attending(self.host, self.model, call.latents, chunks, kept=attended, frames=frames, first=first)
+        return replace(pending, arguments=arguments, front=start - attended, attending=attending)
 
     def note(self, pending: PendingForward) -> None:
         """After it. Raises what went wrong in it, where nobody could be told.
@@ -120,17 +255,16 @@ class FrozenKeys:
         """
         attending = pending.attending
         assert attending is not None
-        extent = attending.extent
         if not attending.sound:
             error = attending.error or UnknownAttentionError("the model's self-attention was not seen in every block")
-            if extent.kept or not isinstance(error, UnknownAttentionError):
+            if attending.kept or not isinstance(error, UnknownAttentionError):
                 raise error
             self._stop(UNSEEN)
-        elif extent.noted:
+        elif attending.first:
             kept = self._kept.setdefault(pending.branch, Kept(0, [[] for _ in attending.noted], pending.branch.given))
             for chunks, own in zip(kept.chunks, attending.noted, strict=True):
                 chunks.append(own)
-            kept.frames += extent.noted
+            kept.frames += attending.first
             if self.bytes > kept.frames * self.freezing.size:
                 self._stop(LARGER)
             else:
@@ -155,19 +289,6 @@ class FrozenKeys:
             dit.latents: torch.cat([front, latents], FRAME_AXIS),
             dit.timestep: torch.cat([finished, timestep], 1),
         }
-
-    def _keep(self, latents: Tensor, start: int, target: int) -> None:
-        """Keep the latents of frames that have finished, once for all branches."""
-        before = self._latents
-        if before is None or before.shape[FRAME_AXIS] < target:
-            own = latents.narrow(FRAME_AXIS, 0, target - start).detach()
-            self._latents = own.clone() if before is None else torch.cat([before, own], FRAME_AXIS)
-
-    def _drop(self, branch: Branch) -> None:
-        """Let go of a branch's keys, and of those of the one that was in its place of the step before."""
-        for other in [*self._kept]:
-            if other is branch or other.seen[1] == branch.seen[1]:
-                del self._kept[other]
 
     def _stop(self, why: str) -> None:
         self.trouble = why

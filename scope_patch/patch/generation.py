@@ -31,13 +31,12 @@ from .compiled import unwrap
 from .current import Request
 from .host import NO_WIDTHS, Host
 from .loops import Loop
+from .measured import Stopwatch, Verification
 from .planning import Planning
 from .replay import ChunkReplays, Replays, SolverReplays
 from .session import LOST, Session
 from .sharing import Sharing, sharing
-from .timing import Stopwatch
 from .velocity import ForwardCall
-from .verification import Verification
 
 logger = logging.getLogger("scope_patch")
 

@@ -25,10 +25,10 @@ from . import defaults
 from .compiled import compiled, few_enough, told
 from .frozen import FrozenKeys
 from .host import Host
+from .measured import Verification
 from .sharing import Sharing
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 from .velocity import ForwardCall
-from .verification import Verification
 
 logger = logging.getLogger("scope_patch")
 

@@ -7,9 +7,8 @@ is really taken. Nothing here looks at a number on the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +17,13 @@ from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.schedule import Schedule
-from . import solver as solvers
-from .solver import Snapshot, Step, Weights, combine, storage
+from .solver import Snapshot, Step, Weights, combine, constants, remember, remembered, storage, weights, written
 
 EDITED = "latents were changed between two steps (by a callback?): the steps that had been skipped there stayed so"
 UNSEEN = "no solver was seen to take the denoise steps, so that skipped ones were not taken again"
 UNCOUNTED = "a callback may edit latents, and these do not count what is written into them (inference mode)"
+
+NO_SOLVER = Snapshot({}, {})
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Anchor:
     latents: Tensor
     velocity: Tensor
     branches: Hashable
-    before: Snapshot | None = None
+    before: Snapshot = NO_SOLVER
 
     @property
     def bytes(self) -> int:
-        return self.latents.nbytes + self.velocity.nbytes + (0 if self.before is None else self.before.bytes)
+        return sum(tensor.nbytes for tensor in (self.latents, self.velocity, *self.before.memory.values()))
 
 
 class Replays:
@@ -61,22 +61,18 @@ class Replays:
 
     def __init__(self, schedule: Schedule, remark: Callable[[str], None]) -> None:
         self.schedule, self._remark = schedule, remark
+        self._anchors: dict[int, Anchor] = {}  # by chunk, or by the id of a solver
         self.taken: set[int] = set()
         self.off = self._seen = False
 
     @property
-    def anchors(self) -> Sequence[Anchor]:
-        """All that are kept now."""
-        raise NotImplementedError
-
-    @property
     def bytes(self) -> int:
         """Held for it now."""
-        return sum(anchor.bytes for anchor in self.anchors)
+        return sum(anchor.bytes for anchor in self._anchors.values())
 
     def forget(self) -> None:
         """Let go of every tensor."""
-        raise NotImplementedError
+        self._anchors.clear()
 
     def give_up(self, reason: object) -> None:
         """Nothing is taken again from now on, and that is said."""
@@ -90,8 +86,9 @@ class Replays:
             self._remark(UNSEEN)
         self.forget()
 
-    def _due(self, anchor: Anchor | None, iteration: int, branches: Hashable) -> Anchor | None:
+    def _due(self, key: int, iteration: int, branches: Hashable) -> Anchor | None:
         """The anchor, where steps since it were skipped, and both velocities are of one curve."""
+        anchor = self._anchors.get(key)
         if anchor is None or iteration - anchor.iteration < 2 or anchor.branches != branches:
             return None
         return None if self.schedule.context_changed(iteration, anchor.iteration) else anchor
@@ -106,17 +103,6 @@ class Replays:
 class ChunkReplays(Replays):
     """Of chunks that the host itself integrates by Euler's rule, x += (sigma_i - sigma_j) v (MAGI-1's `integrate`)."""
 
-    def __init__(self, schedule: Schedule, remark: Callable[[str], None]) -> None:
-        super().__init__(schedule, remark)
-        self._anchors: dict[int, Anchor] = {}
-
-    @property
-    def anchors(self) -> Sequence[Anchor]:
-        return list(self._anchors.values())
-
-    def forget(self) -> None:
-        self._anchors.clear()
-
     def integrate(self, chunk: int, iteration: int, latents: Tensor, velocity: Tensor, branches: Hashable) -> None:
         """A chunk is about to be integrated with a computed velocity; its latents are corrected in place.
 
@@ -124,7 +110,7 @@ class ChunkReplays(Replays):
             latents, velocity: [rows, channels, frames, height, width]; the rows are equal.
         """
         self._seen = True
-        anchor = self._due(self._anchors.get(chunk), iteration, branches)
+        anchor = self._due(chunk, iteration, branches)
         if anchor is not None:
             levels, shares = self._levels(anchor, iteration, chunk)
             steps = [high - low for high, low in pairwise(levels)]
@@ -134,8 +120,8 @@ class ChunkReplays(Replays):
             )
             self.taken.update(range(anchor.iteration + 1, iteration))
         self._anchors[chunk] = Anchor(iteration, latents[:1].clone(), velocity[:1].clone(), branches)
-        for passed in [each for each in self._anchors if each < self.schedule.intervals[iteration][0]]:
-            del self._anchors[passed]
+        first = self.schedule.intervals[iteration][0]
+        self._anchors = {each: kept for each, kept in self._anchors.items() if each >= first}
 
 
 @dataclass(eq=False)
@@ -144,8 +130,6 @@ class Track:
 
     Attributes:
         solver: kept, so that no other one gets its place in memory.
-        anchor: None: nothing can be taken again before the next computed velocity.
-        index: its `_step_index` at its first step, which it has from then on only.
         address: of the latents of its last step.
         made: the latents it made then, and how often they had been written to; None where the host has put them where
             the others were.
@@ -153,8 +137,6 @@ class Track:
     """
 
     solver: Any
-    anchor: Anchor | None = None
-    index: int | None = None
     address: int | None = None
     made: tuple[Tensor, int | None] | None = None
     in_place: bool | None = None
@@ -174,94 +156,63 @@ class SolverReplays(Replays):
         self._tracks: dict[int, Track] = {}
         self._tables: dict[str, Tensor] | None = None
         self._weights: dict[Hashable, Weights] = {}
-        self._iteration, self._calls = -1, 0
+        self._iteration = -1
+        self._updated: Iterator[int] = iter(())
         self._written: tuple[int, int | None] | None = None
 
-    @property
-    def anchors(self) -> Sequence[Anchor]:
-        return [track.anchor for track in self._tracks.values() if track.anchor is not None]
-
     def forget(self) -> None:
+        super().forget()
         self._tracks.clear()
 
-    @cached_property
-    def _active(self) -> list[list[int]]:
-        """The latent frames that are updated at every iteration."""
-        return [[slot for slot, active in enumerate(row) if active] for row in self.schedule.mask.tolist()]
-
-    @cached_property
-    def _last(self) -> list[int]:
-        """The last iteration that updates each latent frame: nothing that comes behind it can be taken again."""
-        return [
-            max(found, default=-1) for found in (column.nonzero().flatten().tolist() for column in self.schedule.mask.T)
-        ]
-
-    def begin(self, solver: Any) -> None:
-        """Read the tables of the first solver, which are those of all; the host waits for the device once."""
-        self._tables = solvers.constants(solver)
-
+    @torch.no_grad()
     def before(
         self, step: Step, solver: Any, velocity: Tensor, sample: Tensor, iteration: int, branches: Hashable | None
     ) -> Tensor:
         """A solver is about to step. Returns the latents that it is to get.
 
         Args:
-            step: the solver's own, of its class.
-            velocity, sample: what it is given.
             branches: the CFG branches that have computed the velocity; None where it was predicted.
         """
         if self.off:
             return sample
+        if self._tables is None:  # those of the first solver are those of all
+            self._tables = constants(solver)
+        self._seen, key = True, id(solver)
+        track = self._tracks.setdefault(key, Track(solver))
         try:
-            with torch.no_grad():
-                return self._before(step, solver, velocity, sample, iteration, branches)
+            slot = self._slot(iteration)
+            self._follow(track, sample)
+            if branches is None:
+                return sample
+            anchor = self._due(key, iteration, branches)
+            given = sample if anchor is None else self._again(step, track, anchor, velocity, iteration, slot)
         except NotApplied as reason:
             self.give_up(reason)
             return sample
+        if anchor is not None and track.in_place:  # what else points to these latents must see it
+            given = sample.copy_(given)
+            self._written = storage(sample), written(sample)
+        self._anchors.pop(key, None)
+        if self.schedule.mask[iteration + 1 :, slot].any():  # nothing that comes behind its last step is taken again
+            own = given.clone() if given is sample else given
+            self._anchors[key] = Anchor(iteration, own, velocity.clone(), branches, Snapshot.of(solver, given))
+        return given
 
     def after(self, solver: Any, made: Tensor) -> None:
         """It has stepped."""
         track = self._tracks.get(id(solver))
-        if track is None:
-            return
-        if track.index is None:
-            track.index = getattr(solver, "_step_index", None)
-            track.index = None if track.index is None else track.index - 1
-        track.made = None if track.in_place else (made, written(made))
-
-    def _before(
-        self, step: Step, solver: Any, velocity: Tensor, sample: Tensor, iteration: int, branches: Hashable | None
-    ) -> Tensor:
-        if self._tables is None:
-            self.begin(solver)
-        self._seen = True
-        slot = self._slot(iteration)
-        track = self._tracks.get(id(solver)) or self._tracks.setdefault(id(solver), Track(solver))
-        self._follow(track, sample)
-        if branches is None:
-            return sample
-        anchor = self._due(track.anchor, iteration, branches)
-        given = sample
-        if anchor is not None:
-            given = self._again(step, track, anchor, velocity, sample, iteration, slot)
-            if track.in_place:  # what else points to these latents must see it
-                given = sample.copy_(given)
-                self._written = storage(sample), written(sample)
-        track.anchor = None
-        if iteration < self._last[slot]:
-            own = given.clone() if given is sample else given
-            track.anchor = Anchor(iteration, own, velocity.clone(), branches, Snapshot.of(solver, given))
-        return given
+        if track is not None:
+            track.made = None if track.in_place else (made, written(made))
 
     def _slot(self, iteration: int) -> int:
         """The latent frame of the present call: those that are updated are stepped in their order."""
         if iteration != self._iteration:
-            self._iteration, self._calls = iteration, 0
-        active, call = self._active[iteration], self._calls
-        self._calls += 1
-        if call >= (1 if self._joint else len(active)):
+            active = self.schedule.mask[iteration].nonzero().flatten().tolist()
+            self._iteration, self._updated = iteration, iter(active[:1] if self._joint else active)
+        slot = next(self._updated, None)
+        if slot is None:
             raise NotApplied(f"at iteration {iteration} solvers step more often than latent frames are updated")
-        return active[call]
+        return slot
 
     def _follow(self, track: Track, sample: Tensor) -> None:
         """See whether the latents are those that the solver's last step made; if not, they stay as they are."""
@@ -282,25 +233,21 @@ class SolverReplays(Replays):
         track.address, track.made = address, None
         self._written = storage(sample), count
         if edited:
-            if self.anchors:
+            if self._anchors:
                 self._remark(EDITED)
-            for each in self._tracks.values():
-                each.anchor = None
+            self._anchors.clear()
 
-    def _again(
-        self, step: Step, track: Track, anchor: Anchor, velocity: Tensor, sample: Tensor, iteration: int, slot: int
-    ) -> Tensor:
+    def _again(self, step: Step, track: Track, anchor: Anchor, velocity: Tensor, iteration: int, slot: int) -> Tensor:
         """The latents after the steps since the anchor, taken again; what the solver remembers is put right."""
-        before = anchor.before
-        assert before is not None
-        if before.plain.get("_step_index", 0) is None:
-            before = Snapshot({**before.plain, "_step_index": track.index}, before.memory)
-        after = [place for place, _ in solvers.remembered(vars(track.solver), sample.shape)]
+        before, index = anchor.before, getattr(track.solver, "_step_index", None)
+        if index is not None and before.plain.get("_step_index", 0) is None:  # it has none before its first step
+            before = replace(before, plain={**before.plain, "_step_index": index - (iteration - anchor.iteration)})
+        after = [place for place, _ in remembered(vars(track.solver), anchor.latents.shape)]
         levels, shares = self._levels(anchor, iteration, slot)
         known = tuple(levels), tuple(before.memory), tuple(after), track.in_place, before.numbers
         if known not in self._weights:
             timesteps = self.schedule.timesteps[anchor.iteration : iteration, slot].tolist()
-            self._weights[known] = solvers.weights(
+            self._weights[known] = weights(
                 step,
                 type(track.solver),
                 before,
@@ -308,14 +255,9 @@ class SolverReplays(Replays):
                 after,
                 list(zip(timesteps, shares, strict=True)),
                 in_place=bool(track.in_place),
-                dims=sample.dim(),
+                dims=anchor.latents.dim(),
             )
         latents, memory = self._weights[known].apply(before, anchor.latents, anchor.velocity, velocity)
-        solvers.remember(track.solver, memory)
+        remember(track.solver, memory)
         self.taken.update(range(anchor.iteration + 1, iteration))
         return latents
-
-
-def written(tensor: Tensor) -> int | None:
-    """How often something was written into it; None where nobody counts."""
-    return None if tensor.is_inference() else tensor._version

@@ -95,15 +95,20 @@ class Scales(Loop):
             return self._block(binding, seam, wrapped, instance, args, kwargs)
         if seam.attribute == self.logits:
             given = partial(binding.arguments, seam.owner, seam.attribute, args, kwargs)
-            made = binding.on_loop(lambda generation: self._logits(generation, given()), of=instance)
-            if made is not None:
-                return made
+            kept = binding.on_loop(lambda generation: self._at(generation).logits(given()), of=instance)
+            if kept is not None:
+                return kept
             made = wrapped(*args, **kwargs)
-            binding.on_loop(lambda generation: self._at(generation).computed(made), of=instance)  # type: ignore[arg-type]
+            binding.on_loop(lambda generation: self._at(generation).computed(made), of=instance)
             return made
         made = wrapped(*args, **kwargs)
         changed = binding.on_loop(lambda generation: self._codes(generation, instance, made))
         return made if changed is None else changed
+
+    def _codes(self, generation: Generation, codec: Any, codes: Any) -> Any:
+        """Codes in place of those that the codec made; None where it is these, or another one's."""
+        ours = codec is self.codec(generation.arguments)
+        return self._at(generation).codes(codes) if ours else None
 
     def _block(self, binding: Binding, seam: Seam, wrapped: Any, block: Any, args: Any, kwargs: Any) -> Any:
         """One block: skipped, run on some of its tokens or rows, or as the host calls it. What it returns is always of
@@ -134,19 +139,15 @@ class Scales(Loop):
         if layer == 0:
             generation.calls += 1
             if generation.session is None:
-                shape, image = self._read(generation)
-                made = generation.begin(partial(self.table, image), f"{len(image.grids)} scales")
-                assert isinstance(made, self.session())
-                made.prepare(self.parameters, shape, image, partial(self.decide, generation.method, shape, image))
-                generation.session = made
+                try:
+                    shape, image = self.read(generation.model, generation.arguments)
+                except (AttributeError, LookupError, TypeError, ValueError) as error:
+                    raise NotApplied(f"what the image is asked for cannot be read: {error!r}") from error
+                generation.session = generation.begin(partial(self.table, image), f"{len(image.grids)} scales")
+                decide = partial(self.decide, generation.method, shape, image)
+                self._at(generation).prepare(self.parameters, shape, image, decide)
             self._at(generation).open(scale, hidden, generation.arguments)
         return (session := self._at(generation)), session.call(layer, block, arguments)
-
-    def _read(self, generation: Generation) -> tuple[InfinityShape, Image]:
-        try:
-            return self.read(generation.model, generation.arguments)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise NotApplied(f"what the image is asked for cannot be read: {error!r}") from error
 
     def _own(self, generation: Generation, block: Any, arguments: Mapping[str, Any]) -> None:
         """A block of the host's own, in a generation that has been ours: rows that were left out are there again."""
@@ -157,13 +158,6 @@ class Scales(Loop):
             widen(block, arguments[self.parameters[0]])
         if layer == 0:
             generation.own(arguments)
-
-    def _logits(self, generation: Generation, arguments: Mapping[str, Any]) -> Any:
-        return self._at(generation).logits(next(iter(arguments.values())))
-
-    def _codes(self, generation: Generation, codec: Any, codes: Any) -> Any:
-        ours = codec is self.codec(generation.arguments)
-        return self._at(generation).codes(codes) if ours else None
 
     def _at(self, generation: Generation) -> ScaleSession:
         session = generation.session

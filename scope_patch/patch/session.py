@@ -23,6 +23,7 @@ from .branches import Branch, Branches, conditioning
 from .bypass import Span
 from .frozen import LOOSE, FrozenKeys
 from .host import Host
+from .measured import Verification
 from .replay import ChunkReplays, Replays, SolverReplays
 from .solver import Step
 from .velocity import (
@@ -35,7 +36,6 @@ from .velocity import (
     unpack,
     velocity_of,
 )
-from .verification import Verification
 
 LOST = "some forwards belonged to no iteration that the loop was seen to enter: they were the host's own"
 
@@ -311,7 +311,7 @@ class Session:
         if pending.whole is not None:
             return complete_velocity(pending, velocity_of(output), self.schedule)
         attending = pending.attending
-        if attending is not None and attending.extent.kept:
+        if attending is not None and attending.kept:
             if not attending.sound:
                 return None
             self._agree(f"iteration {pending.iteration}: attended")

@@ -7,7 +7,7 @@ from latent frames to tokens is cut off, so the signal stays per slot and small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,37 +21,30 @@ from .velocity import ForwardCall
 SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
 TIMESTEP = "timestep"
 
+aten = torch.ops.aten
 LAYOUT_ONLY = {
-    getattr(torch.ops.aten, name)
-    for name in (
-        *("view", "_unsafe_view", "reshape", "expand", "repeat", "permute", "transpose", "squeeze", "unsqueeze"),
-        *("clone", "alias"),
-    )
-    if hasattr(torch.ops.aten, name)
+    *(aten.view, aten._unsafe_view, aten.reshape, aten.expand, aten.repeat, aten.permute, aten.transpose),
+    *(aten.squeeze, aten.unsqueeze, aten.clone, aten.alias),
 }
-
-
-Structure = tuple[tuple[str, type, tuple[int, ...], str], ...]
 
 
 class SignalError(Exception):
     """The timestep signal could not be sliced out of this host's forward."""
 
 
-class _ReachedFirstBlock(Exception):  # noqa: N818 - not an error: it carries the modulation out of the host's forward
-    def __init__(self, modulation: Any) -> None:
-        self.modulation = modulation
+class _Reached(Exception):  # noqa: N818
+    """No error: it carries the modulation out of the host's forward."""
 
 
-class _FirstBlock(nn.Module):
-    """Stands in for the host's block list: stops the forward and hands out the modulation."""
+class _Stop(nn.Module):
+    """Stands in for a part of the model: stops the forward and hands out one of the arguments."""
 
     def __init__(self, name: str, position: int) -> None:
         super().__init__()
         self.name, self.position = name, position
 
     def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise _ReachedFirstBlock(kwargs[self.name] if self.name in kwargs else args[self.position])
+        raise _Reached(kwargs[self.name] if self.name in kwargs else args[self.position])
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,7 @@ class Slice:
         dtype: of the host's timesteps.
         device: of the weights.
         weights: the parameters it reads (the host's own, not copies).
-        structure: of the model up to its blocks, when it was traced: adapters that come later are not in the graph.
-        constants: what else went into it: the arguments that are no tensors (fps).
+        basis: what else went into it (see `_basis`).
     """
 
     graph: fx.GraphModule
@@ -73,8 +65,7 @@ class Slice:
     dtype: torch.dtype
     device: torch.device
     weights: tuple[Tensor, ...]
-    structure: Structure
-    constants: str
+    basis: tuple[Any, ...]
 
     def __call__(self, timestep: Tensor) -> Tensor:
         """Features [n, ...] of n timesteps; the graph has one width, so they go in portions, the last one padded."""
@@ -87,12 +78,7 @@ class Slice:
 
     def fits(self, dit: Dit, model: nn.Module, call: ForwardCall, width: int) -> bool:
         """Whether it can still be used: wide enough, same device and fps, and the model is built as it was."""
-        return (
-            width <= self.width
-            and self.constants == _constants(dit, call)
-            and self.device == device_of(model)
-            and self.structure == structure(model, without=dit.blocks)
-        )
+        return width <= self.width and self.basis == _basis(dit, model, call)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -119,16 +105,16 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     # One a latent frame, also where the host gives one a sample: such a DiT takes both.
     example = call.timestep.reshape(-1)[:1].to(device).expand(1, width).clone()
     try:
-        prologue = _prologue(dit, _STOPPED[of](dit, model), call, width, device)
+        prologue = _prologue(dit, _stopped(dit, model, of), call, width, device)
         with torch.no_grad():
             traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
         raise SignalError(f"tracing the forward failed: {type(error).__name__}: {error}") from error
     graph = _cut_layout_tail(traced)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    weights = tuple(tensor for tensor in _attributes(graph) if id(tensor) in own)
-    built = structure(model, without=dit.blocks)
-    sliced = Slice(graph, width, example.dtype, device, weights, built, _constants(dit, call))
+    read = (getattr(graph, str(node.target), None) for node in graph.graph.nodes if node.op == "get_attr")
+    weights = tuple(tensor for tensor in read if tensor is not None and id(tensor) in own)
+    sliced = Slice(graph, width, example.dtype, device, weights, _basis(dit, model, call))
     try:
         modulation = sliced(example[0])
     except Exception as error:  # weights in a storage dtype that only the host's hooks make numbers of, for one
@@ -143,29 +129,27 @@ def timestep_signal(timestep: Tensor) -> Tensor:
     return timestep[:, None]
 
 
-def _constants(dit: Dit, call: ForwardCall) -> str:
+def _basis(dit: Dit, model: nn.Module, call: ForwardCall) -> tuple[Any, ...]:
+    """Where the weights are, the arguments that are no tensors (fps), and how the model is built up to its blocks:
+    adapters that come later are not in the graph."""
     given = {name: call.arguments.get(name) for name in dit.per_sample}
-    return repr({name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))})
+    constants = {name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))}
+    return device_of(model), repr(constants), structure(model, without=dit.blocks)
 
 
-def _stopped_at_first_block(dit: Dit, model: nn.Module) -> nn.Module:
-    """A copy of the model that stops at its first block. It shares every tensor; the host's own is not touched."""
+def _stopped(dit: Dit, model: nn.Module, of: str) -> nn.Module:
+    """A copy of the model that stops at its first block, or where the modulation is made from the time embedding.
+
+    It shares every tensor; the host's own is not touched.
+    """
     prefix = _bare_copy(model, without=dit.blocks)
-    prefix._modules[dit.blocks] = nn.ModuleList([_FirstBlock(*dit.modulation)])
+    if of == "timestep":
+        prefix._modules[dit.blocks] = nn.ModuleList([_Stop(*dit.modulation)])
+    else:
+        path, _, name = dit.embedding.rpartition(".")
+        prefix.get_submodule(path)._modules[name] = _Stop("", 0)
     prefix.__dict__.update(dit.neutral)
     return prefix
-
-
-def _stopped_at_embedding(dit: Dit, model: nn.Module) -> nn.Module:
-    """The same, stopped where the modulation is made from the time embedding."""
-    prefix = _bare_copy(model)
-    path, _, name = dit.embedding.rpartition(".")
-    prefix.get_submodule(path)._modules[name] = _FirstBlock("", 0)
-    prefix.__dict__.update(dit.neutral)
-    return prefix
-
-
-_STOPPED = {"timestep": _stopped_at_first_block, "embedding": _stopped_at_embedding}
 
 
 def _bare_copy(module: nn.Module, without: str = "") -> nn.Module:
@@ -199,8 +183,8 @@ def _prologue(
         given[dit.timestep] = timestep
         try:
             forward(prefix, **given)
-        except _ReachedFirstBlock as reached:
-            return reached.modulation
+        except _Reached as reached:
+            return reached.args[0]
         raise SignalError("the forward ended before it reached a block")
 
     return prologue
@@ -218,30 +202,18 @@ def _cut_layout_tail(traced: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(traced, traced.graph)  # a new one takes along only the tensors that are still read
 
 
-def _attributes(traced: fx.GraphModule) -> list[Tensor]:
-    """Tensors the graph reads."""
-    names = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
-    return [value for value in (getattr(traced, name, None) for name in names) if isinstance(value, Tensor)]
-
-
 # What a model computes with beside the numbers in its tensors: modules, which tensors they hold, plain attributes.
 # Adapters change it (LoRA): they come and go as modules, are switched by lists of names, and scaled by numbers.
-def structure(model: nn.Module, without: str) -> Structure:
+def structure(module: nn.Module, without: str = "") -> tuple[Any, ...]:
     """Compares equal as long as nothing of it changes. Tensors count by identity: their numbers may change.
 
     Args:
         without: a submodule that is left out (the blocks: nearly all of the model, and of no account before them).
     """
-    return tuple(_each(model, without))
-
-
-def _each(module: nn.Module, without: str = "", path: str = "") -> Iterator[tuple[str, type, tuple[int, ...], str]]:
     tensors = (*module._parameters.values(), *module._buffers.values())
     plain = {name: value for name, value in vars(module).items() if _plain(value)}
-    yield path, type(module), tuple(map(id, tensors)), repr(plain)
-    for name, child in module._modules.items():
-        if child is not None and name != without:
-            yield from _each(child, path=f"{path}.{name}")
+    below = [(name, structure(child)) for name, child in module.named_children() if name != without]
+    return type(module), tuple(map(id, tensors)), repr(plain), below
 
 
 def _plain(value: Any) -> bool:

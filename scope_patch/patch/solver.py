@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -42,10 +41,6 @@ class Snapshot:
         return cls(plain, memory)
 
     @property
-    def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.memory.values())
-
-    @cached_property
     def numbers(self) -> Hashable:
         """What tells this state, beside tensors, from others of its class: steps so far, orders, switches."""
         kinds = (type(None), bool, int, float, str)
@@ -75,12 +70,10 @@ class Weights:
     """Latents and memory after some steps, as sums over (latents, memory, first velocity, last velocity) before them.
 
     Attributes:
-        inputs: places of the memory, in their order.
-        latents: one weight an input.
-        memory: place -> one weight an input.
+        latents: one weight for each of those, the memory's in its order.
+        memory: the same, of each place.
     """
 
-    inputs: tuple[Place, ...]
     latents: tuple[float, ...]
     memory: Mapping[Place, tuple[float, ...]]
 
@@ -88,7 +81,7 @@ class Weights:
         self, before: Snapshot, sample: Tensor, first: Tensor, last: Tensor
     ) -> tuple[Tensor, dict[Place, Tensor]]:
         """(latents, memory) after the steps, new tensors."""
-        parts = [sample, *(before.memory[place] for place in self.inputs), first, last]
+        parts = [sample, *before.memory.values(), first, last]
         memory = {
             place: combine(row, parts, before.memory.get(place, sample).dtype) for place, row in self.memory.items()
         }
@@ -135,8 +128,7 @@ def weights(
 
     Raises NotApplied where it is not linear, draws random numbers, or remembers something else than before.
     """
-    inputs = tuple(before.memory)
-    count = len(inputs) + 3
+    count = len(before.memory) + 3
     mixture = torch.linspace(0.5, 1.5, count, dtype=torch.float64)
     columns = torch.cat([torch.eye(count, dtype=torch.float64), mixture[:, None]], dim=1)
     units = [row.clone().reshape(*[1] * (dims - 1), -1) for row in columns]
@@ -144,7 +136,7 @@ def weights(
     for name, value in before.plain.items():
         clone.__dict__[name] = list(value) if type(value) is list else tables.get(name, value)
     latents, *memory, first, last = units
-    remember(clone, dict(zip(inputs, memory, strict=True)))
+    remember(clone, dict(zip(before.memory, memory, strict=True)))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         drawn = torch.random.get_rng_state()
         for timestep, share in steps:
@@ -156,7 +148,7 @@ def weights(
     if set(found) != set(after):
         raise NotApplied(f"{kind.__name__} remembers other things than we know of")
     rows = {place: _row(tensor, mixture, kind) for place, tensor in found.items()}
-    return Weights(inputs, _row(latents, mixture, kind), rows)
+    return Weights(_row(latents, mixture, kind), rows)
 
 
 def _row(answer: Tensor, mixture: Tensor, kind: type) -> tuple[float, ...]:
@@ -170,3 +162,8 @@ def _row(answer: Tensor, mixture: Tensor, kind: type) -> tuple[float, ...]:
 def storage(tensor: Tensor) -> int:
     """Which memory it is a view of."""
     return tensor.untyped_storage().data_ptr()
+
+
+def written(tensor: Tensor) -> int | None:
+    """How often something was written into it; None where nobody counts."""
+    return None if tensor.is_inference() else tensor._version

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ from ..method.decision import Mode, StepDecision
 from ..method.forecast import Forecast
 from ..method.history import FRAME_AXIS
 from ..method.schedule import Interval, Schedule
-from .attending import Attending
 from .branches import Branch
-from .bypass import StandIn
 from .host import Dit
+
+if TYPE_CHECKING:
+    from .bypass import StandIn
+    from .frozen import Attending
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,6 @@ def unpack(velocity: Tensor, schedule: Schedule) -> Tensor:
     return velocity[:1].reshape(1, channels, frames // schedule.frames, schedule.frames * height, width)
 
 
-def pack(velocity: Tensor, like: Tensor, schedule: Schedule) -> Tensor:
-    """A velocity of ours as a new tensor of the host's, for latents `like`."""
-    if not schedule.moving:
-        return velocity
-    _, channels, slots, *_ = velocity.shape
-    one = velocity.reshape(1, channels, slots * schedule.frames, *like.shape[3:])
-    return one.expand(like.shape[0], -1, -1, -1, -1).contiguous()
-
-
 @dataclass
 class PendingForward:
     """A forward that is about to run.
@@ -149,7 +142,7 @@ class PendingForward:
     @property
     def spared(self) -> bool:
         """Whether they did not run, once it is over."""
-        return self.standin is not None and self.standin.stood and not self.standin.ran
+        return self.standin is not None and self.standin.spared
 
 
 def assemble_velocity(
@@ -167,7 +160,6 @@ def assemble_velocity(
     Args:
         last: slots before it (and the clean prefix) will be computed; what stands in their places means nothing.
     """
-    expected = unpack(call.latents, schedule).shape
     pieces = []
     with torch.no_grad():
         for part in branch.parts(interval):
@@ -175,9 +167,6 @@ def assemble_velocity(
                 continue
             if branch.doubt or forecast is None or not part.history.covers(part.interval):
                 return None
-            newest = part.history.anchors[0].velocity
-            if newest.shape[0] != expected[0] or newest.shape[3:] != expected[3:]:
-                return None  # another batch or picture size
             predicted = verdict.mode_of(part.interval[0]) is Mode.PREDICT
             pieces.append(forecast.predict(part) if predicted else part.history.hold(part.interval))
         missing = interval[1] - interval[0] + clean_prefix - sum(piece.shape[FRAME_AXIS] for piece in pieces)
@@ -185,7 +174,11 @@ def assemble_velocity(
             batch, channels, _, *size = pieces[0].shape
             pieces.insert(0, pieces[0].new_zeros(batch, channels, missing, *size))
         velocity = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=FRAME_AXIS)
-        return pack(velocity, call.latents, schedule)
+        if schedule.moving:  # the way back from `unpack`
+            rows, _, _, *size = call.latents.shape
+            one = velocity.reshape(1, velocity.shape[1], -1, *size)
+            velocity = one.expand(rows, -1, -1, -1, -1).contiguous()
+        return velocity
 
 
 def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule) -> Tensor:
@@ -206,9 +199,6 @@ def complete_velocity(pending: PendingForward, velocity: Tensor, schedule: Sched
 def keep_velocity(pending: PendingForward, velocity: Tensor, schedule: Schedule) -> None:
     """Put the velocity of a forward into the histories."""
     computed = unpack(velocity, schedule)
-    for part in pending.branch.parts(schedule.intervals[pending.iteration]):
-        start, end = max(part.interval[0], pending.slots[0]), min(part.interval[1], pending.slots[1])
-        if start < end:
-            own = computed.narrow(FRAME_AXIS, pending.clean_prefix + start - pending.slots[0], end - start)
-            levels = schedule.levels(pending.iteration, (start, end), own.device)
-            part.history.record((start, end), levels, own)
+    for history, (start, end) in pending.branch.parts(pending.slots):
+        own = computed.narrow(FRAME_AXIS, pending.clean_prefix + start - pending.slots[0], end - start)
+        history.record((start, end), schedule.levels(pending.iteration, (start, end), own.device), own)

@@ -1,10 +1,12 @@
-"""At run time: predictions beside the velocities that they stand for, and what follows from their difference."""
+"""What is measured while a generation runs: its seconds, and what predictions miss; forwards wait for neither."""
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,13 +18,56 @@ from ..method.history import norms
 from ..method.profile import Profile
 from ..method.schedule import Interval, Schedule
 from ..method.verifying import Expectation
-from ..report.record import Segment, Verified
+from ..report.record import Seconds, Segment, Verified
 
 logger = logging.getLogger("scope_patch")
 
 
+@dataclass
+class Stopwatch:
+    """Adds up the seconds of one generation. CUDA work is timed by events, which are read once it is over.
+
+    Attributes:
+        seconds: the sums so far; `close` adds what CUDA events measured.
+    """
+
+    seconds: Seconds
+    started: float = field(default_factory=time.perf_counter)
+    _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+
+    def start(self) -> Callable[[], None]:
+        """Right before the host's forward. Returns what is to be called right after it."""
+        started, begin = time.perf_counter(), _event()
+
+        def stop() -> None:
+            end = _event() if begin is not None else None
+            if begin is not None and end is not None:
+                self._events.append((begin, end))
+            else:
+                self.seconds.dit += time.perf_counter() - started
+
+        return stop
+
+    def close(self) -> None:
+        """The generation is over: read the events (the host has synchronised long ago) and the total."""
+        self.seconds.total = time.perf_counter() - self.started
+        for begin, end in self._events:
+            end.synchronize()
+            self.seconds.dit += begin.elapsed_time(end) / 1000.0
+        self._events.clear()
+
+
+def _event() -> torch.cuda.Event | None:
+    if not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
+        return None
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
 class Verification:
-    """The verified iterations of one video, over all its segments.
+    """Predictions beside the velocities that they stand for, and what follows from their difference; of one video, over
+    all its segments.
 
     Args:
         every: so many skipped iterations make one that is verified.
@@ -34,8 +79,7 @@ class Verification:
         self.every, self.bound = every, bound
         self.state = verifying.State()
         self.compared = 0
-        self._longest, self._profile = 0, profile
-        self._recomputed: Callable[[int, Interval], None] = lambda iteration, interval: None
+        self._profile = profile
         self._sizes: list[Tensor] = []
         self._waiting: tuple[int, list[int], float | None] = (0, [], None)
 
@@ -52,11 +96,7 @@ class Verification:
             planned: its summary, which is told what tightening adds to its work.
             work: of a forward.
         """
-
-        def recomputed(iteration: int, interval: Interval) -> None:
-            planned["tightened"] = planned.get("tightened", 0.0) + work(iteration, interval)
-
-        self._longest, self._recomputed = longest, recomputed
+        self._longest, self._planned, self._work = longest, planned, work
 
     def step(self, iteration: int, verdict: StepDecision, interval: Interval) -> StepDecision:
         """What becomes of a verdict over an interval."""
@@ -66,7 +106,7 @@ class Verification:
             active = self._schedule.mask[iteration, slice(*interval)].nonzero().flatten().tolist()
             self._waiting = iteration, active, expected
         elif now is not verdict:
-            self._recomputed(iteration, interval)
+            self._planned["tightened"] = self._planned.get("tightened", 0.0) + self._work(iteration, interval)
         if self._expectation is not None:
             self._expectation.note(iteration, now)
         return now
@@ -88,8 +128,12 @@ class Verification:
         read: list[list[list[float]]] = torch.stack(self._sizes).tolist()
         self._sizes.clear()
         iteration, active, expected = self._waiting
-        errors = [_relative([[row[slot] for slot in active] for row in branch]) for branch in read]
-        error = math.inf if any(map(math.isnan, errors)) else max(errors)
+        errors = []
+        for branch in read:
+            difference, size = (math.sqrt(sum(row[slot] * row[slot] for slot in active)) for row in branch)
+            sound = math.isfinite(difference) and math.isfinite(size) and (size > 0 or difference == 0)
+            errors.append(difference / (size or 1.0) if sound else math.inf)
+        error = max(errors)
         self.compared += 1
         tightened = None
         if error > self.bound:
@@ -99,11 +143,3 @@ class Verification:
                 "iteration %d: a prediction erred by %.3g; at most %d skips in a row", iteration, error, tightened
             )
         self._segment.verified.append(Verified(iteration, expected, error if math.isfinite(error) else None, tightened))
-
-
-def _relative(sizes: list[list[float]]) -> float:
-    """(norms of the difference, norms of the velocity) slot by slot -> one norm over the other; nan where none is."""
-    difference, size = (math.sqrt(sum(norm * norm for norm in row)) for row in sizes)
-    if not math.isfinite(difference) or not math.isfinite(size):
-        return math.nan
-    return difference / size if size else (math.inf if difference else 0.0)
