@@ -325,7 +325,8 @@ class Watched(Loop):
         # Anywhere in the class: the loop position is known from nothing else.
         indexed = source.indexes_result(owner, self.method, self.position)
         yield Check(f"{entry.owner} indexes the intervals of {self.method}", indexed)
-        loops = [source.ScheduleLoop(found, self.method, self.position) for found in source.methods(owner)]
+        methods = [node for node in owner.body if isinstance(node, ast.FunctionDef)]
+        loops = [source.ScheduleLoop(method, self.method, self.position) for method in methods]
         counted = all(loop.by_its_counter for loop in loops)
         yield Check(f"{entry.owner} reads an interval in its loop over them, by the loop counter", counted)
         yield Check(f"{entry.owner} cuts latents and timesteps by the interval", all(loop.cuts_both for loop in loops))
