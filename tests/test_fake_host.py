@@ -207,7 +207,7 @@ def test_a_report_goes_through_a_symlink(tmp_path):
 
 
 def test_a_seam_that_cannot_be_replaced_leaves_none_replaced(monkeypatch):
-    from scope_patch.patch.ledger import Ledger
+    from scope_patch.patch.seams import Ledger
 
     pipe = fake_pipeline()
     replace, calls = Ledger.replace, []

@@ -25,9 +25,8 @@ from .current import Current, Request, relayed
 from .generation import Generation
 from .guard import Guard
 from .host import Entry, Host
-from .ledger import Ledger
 from .loops import Loop
-from .seams import FORWARD, READ, VIDEO, Seam, Wrapper
+from .seams import FORWARD, READ, VIDEO, Ledger, Seam, Wrapper
 from .session import Session
 from .signature import check_live, failures
 from .velocity import PendingForward, asked_of, forward_call
