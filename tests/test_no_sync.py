@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,14 @@ from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method import changes
 from scope_patch.method.decision import Fold
+from scope_patch.method.forecast import LARGEST_CHANGE
+from scope_patch.method.memory import Memory
 from scope_patch.method.policies import create
 from scope_patch.method.predictors import BUILT_IN
 from scope_patch.method.predictors import create as predictor
 from scope_patch.method.predictors.formulas import Auto
 from scope_patch.method.schedule import Schedule
+from scope_patch.patch.loops import Loop
 from scope_patch.patch.session import Session
 from scope_patch.patch.velocity import ForwardCall
 from scope_patch.registry import magi_1, skyreels_v2
@@ -140,7 +144,11 @@ def test_velocities_without_numbers(job, dtype, name):
     made_of, record, branches, partial = predictor(name), Record(), [object(), object()], 0
     run = Fold(schedule, lambda i: policy, made_of.keeps, per_slot=host.moving, hold_if_short=host.moving)
     verdicts = run.verdicts(changes.expected(schedule))
-    session = Session(host, None, lambda: schedule, lambda *_: verdicts, made_of, record)
+    method = SimpleNamespace(policy=policy, predictor=made_of, largest_change=LARGEST_CHANGE)
+    planning = SimpleNamespace(host=host, model=None, record=record, method=method, span=None)
+    planning.schedule, planning.verdicts = lambda _: schedule, lambda *_: (verdicts, None)
+    planning.replays = lambda *_: None
+    session = Session(planning, Loop(), None, 0, Memory())
     with no_sync() as operations:
         for i in range(len(schedule)):
             start, end = session.enter(i)

@@ -131,7 +131,7 @@ class ScaleSession(Session):
             left = action.kept(tokens) if action.mode == "S" else tokens
             each = (left * (last - first) + tokens * (self.shape.layers - last + first)) / self.shape.layers
             computed = round(each * (self.image.batch if action.single else rows)) if action.runs else 0
-            self._count(rows * tokens, computed, run=int(action.runs), skipped=int(not action.runs))
+            self.count(rows * tokens, computed, run=int(action.runs), skipped=int(not action.runs))
         return made
 
     # --- one block ---
