@@ -118,8 +118,7 @@ class Handle:
     """What `apply` returns. Attributes: run, the record (its `report` is the report of design §6)."""
 
     def __init__(self, run: Run, binding: Binding | None, request: Request | None) -> None:
-        self.run = run
-        self._binding, self._request = binding, request
+        self.run, self._binding, self._request = run, binding, request
 
     @property
     def report(self) -> dict[str, Any]:

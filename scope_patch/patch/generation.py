@@ -222,9 +222,8 @@ class Generation:
             return "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
         if self._planning.span is None:
             return ""
-        compiled = hasattr(self.host.model(self.pipeline), "_orig_mod") or getattr(
-            self.model, "_compiled_call_impl", None
-        )
+        outer = self.host.model(self.pipeline)
+        compiled = hasattr(outer, "_orig_mod") or getattr(self.model, "_compiled_call_impl", None)
         reason = "the model is compiled" if compiled else self.host.bypass(self.pipeline)
         if not reason and self._sharing.tokens:
             reason = f"its tokens may be split among ranks ({self._sharing.why})"
@@ -252,9 +251,6 @@ class Generation:
         Raises NotApplied where the DiT was called, and the loop never seen: nothing was done, and that must be said.
         """
         self.record.finished = error is None
-        sessions = list(self.sections.values())
-        self.sections.clear()
-        self.session = None
         release(self.model, self)
         if error is not None and self._agreement is not None:
             # Else the others would wait here, and not in the host's own collective. All may raise, and do well later.
@@ -265,8 +261,8 @@ class Generation:
             self.record.error = "given up by its caller before the end"
         elif error is not None:
             self.record.error = f"{type(error).__name__}: {error}"
-        for session in sessions:
-            session.close()
+        for key in [*self.sections]:
+            self.end_section(key)
         for remark in self.memory.remarks():
             self.record.remark(remark)
         self.stopwatch.close()
