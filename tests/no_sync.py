@@ -29,9 +29,9 @@ METHODS = {"item", "tolist", "numpy", "cpu", "__array__", "__repr__", "__format_
 """Methods of tensors, some of which dispatch no operation where the tensor is on the CPU."""
 MAY = {
     ("planning.py", "schedule"),  # the table and the plan, made at the first iteration and the first forward
-    ("generation.py", "_plan"),
+    ("planning.py", "verdicts"),
     ("infinity.py", "decide"),
-    ("session.py", "_new_segment"),
+    ("section.py", "_new_segment"),
     ("solver.py", "constants"),  # a solver's tables, at the first step
     ("solver.py", "weights"),  # of tensors that it made itself, on the CPU
     ("generation.py", "end_section"),  # after the loop

@@ -223,7 +223,7 @@ class Patching(RuleBasedStateMachine):
 
     @invariant()
     def seams_are_wrapped_only_while_asked_for(self):
-        if not self.handles and self.foreign is None and not bindings()["skyreels-v2"]._ledger.entries:
+        if not self.handles and self.foreign is None and not bindings()["skyreels-v2"].ledger.entries:
             assert same(self.before, snapshot())
 
     def teardown(self):

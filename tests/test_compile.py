@@ -117,7 +117,7 @@ def test_without_the_limit_the_host_would_fail():
     [(how, dynamic, dynamic is False) for how in HOW for dynamic in (False, None, True)],
 )
 def test_the_limit_is_for_static_shapes_alone(how, dynamic, limited):
-    from scope_patch.patch.compiled import few_enough
+    from scope_patch.patch.planning import few_enough
     from scope_patch.settings import Settings
 
     pipe, _ = compiled(how, dynamic=dynamic)
@@ -128,7 +128,7 @@ def test_the_limit_is_for_static_shapes_alone(how, dynamic, limited):
 def test_the_limit_had_another_name_before_torch_2_7(monkeypatch):
     from types import SimpleNamespace
 
-    from scope_patch.patch.compiled import few_enough
+    from scope_patch.patch.planning import few_enough
     from scope_patch.settings import Settings
 
     pipe, _ = compiled("module.compile()", dynamic=False)

@@ -128,13 +128,13 @@ def test_a_schedule_that_changed_is_refused(break_it, complaint):
 def open_generation(pipe, run):
     """What a call of a pipeline opens: (binding, loop, generation)."""
     from scope_patch.patch.attach import bindings
-    from scope_patch.patch.current import Request
     from scope_patch.patch.generation import Generation
+    from scope_patch.patch.guard import Request
     from scope_patch.report.record import GenerationRecord
 
     binding = bindings()["skyreels-v2"]
     loop = binding.host.loop_of(binding.host.videos[0])
-    request = Request.of(run, pipe)
+    request = Request(run, pipe)
     return binding, loop, Generation(binding.host, loop, request, pipe, GenerationRecord(), binding.agreements, {})
 
 
@@ -207,7 +207,7 @@ def test_a_report_goes_through_a_symlink(tmp_path):
 
 
 def test_a_seam_that_cannot_be_replaced_leaves_none_replaced(monkeypatch):
-    from scope_patch.patch.ledger import Ledger
+    from scope_patch.patch.seams import Ledger
 
     pipe = fake_pipeline()
     replace, calls = Ledger.replace, []

@@ -107,7 +107,7 @@ def test_a_walk_that_was_given_up_leaves_nothing_behind():
 
 def test_a_walk_keeps_its_protocol():
     """send, throw and the returned value of a generator, as without us."""
-    from scope_patch.patch.current import relayed
+    from scope_patch.patch.guard import relayed
 
     def inner():
         got = yield 1

@@ -206,7 +206,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def classes_are_as_they_were(self):
         binding = bindings()[self.name]
-        if not self.handles and not self.armed and not self.foreign and not binding._ledger.entries:
+        if not self.handles and not self.armed and not self.foreign and not binding.ledger.entries:
             assert same(self.before, owners(self.name))
 
     def teardown(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from scope_patch.hosts.wan import progress
 from scope_patch.hosts.window import rows, timesteps, window_table
 from scope_patch.method.decision import Size
 from scope_patch.method.fold import Fold, expected
+from scope_patch.method.memory import Memory
 from scope_patch.method.predictors import BUILT_IN, Auto
 from scope_patch.method.resolved import HostDefaults, method_of
 from scope_patch.method.schedule import Schedule
+from scope_patch.patch.loops import Loop
 from scope_patch.patch.session import Session
 from scope_patch.patch.velocity import ForwardCall
 from scope_patch.registry import magi_1, skyreels_v2
@@ -138,7 +141,10 @@ def test_velocities_without_numbers(job, dtype, name):
     method = method_of(settings, HostDefaults({}, size=Size(chunked=host.moving)))
     verdicts = Fold(method, schedule, lambda i: method.policy, expected(schedule)).verdicts()
     record, branches, partial = Record(), [object(), object()], 0
-    session = Session(host, None, lambda: schedule, lambda *_: verdicts, method.predictor, record)
+    planning = SimpleNamespace(host=host, model=None, record=record, method=method, span=None)
+    planning.schedule, planning.verdicts = lambda _: schedule, lambda *_: (verdicts, None)
+    planning.replays = lambda *_: None
+    session = Session(planning, Loop(), None, 0, Memory())
     with no_sync() as operations:
         for i in range(len(schedule)):
             start, end = session.enter(i)

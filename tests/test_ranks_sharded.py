@@ -22,7 +22,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 import scope_patch
 from scope_patch.errors import NotApplied
 from scope_patch.patch.agreement import Agreements
-from scope_patch.patch.compiled import unwrap
+from scope_patch.patch.guard import unwrap
 from scope_patch.patch.planning import Planning
 from scope_patch.patch.sharing import Sharing, sharing
 

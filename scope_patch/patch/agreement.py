@@ -38,6 +38,7 @@ class RankAgreement:
         name: of the ranks, the same on all of them.
         ranks: how many there are.
         timeout: seconds that the first agreement may take.
+        why: how it shows that they share the DiT.
 
     Attributes:
         over: nothing is left out any more.
@@ -46,8 +47,8 @@ class RankAgreement:
     Raises RuntimeError where the store does not answer.
     """
 
-    def __init__(self, store: Any, name: str, ranks: int, timeout: float) -> None:
-        self._store, self._ranks, self._timeout = store, ranks, timeout
+    def __init__(self, store: Any, name: str, ranks: int, timeout: float, why: str = "") -> None:
+        self._store, self._ranks, self._timeout, self._why = store, ranks, timeout, why
         # Counting generations would not do: a rank may have been patched later than the others.
         self._round_key = f"{name}/round"
         self._round = int(store.compare_set(self._round_key, "", "0"))
@@ -79,9 +80,17 @@ class RankAgreement:
         self._last = keys
         if self._number == 1:
             self._settled()
-            self._timeout *= PATIENCE
         self.over = self.refused = not agreed
         return agreed
+
+    def require(self, what: str) -> None:
+        """Raises NotApplied where the ranks do not `agree`."""
+        if not self.agree(what):
+            raise NotApplied(
+                f"the {self._ranks} ranks that share the model ({self._why}) did not agree to leave anything out, so "
+                "all run unpatched: one of them is not patched, has other settings, has failed, or took longer than "
+                f"{self._timeout:g} s (--rank-timeout)"
+            )
 
     def leave(self, refused: bool = True) -> None:
         """This rank leaves nothing out any more; neither will the others, from their next agreement on.
@@ -103,7 +112,8 @@ class RankAgreement:
 
     def _wait(self, outcome: str) -> bool:
         """The outcome, once there is one; after too long a wait it is NO, unless another was faster."""
-        end, pause = time.monotonic() + self._timeout, SHORTEST
+        timeout = self._timeout * (PATIENCE if self._number > 1 else 1)
+        end, pause = time.monotonic() + timeout, SHORTEST
         while not self._store.check([outcome]):
             if time.monotonic() > end:
                 self._store.compare_set(outcome, "", NO)
@@ -125,20 +135,24 @@ class Agreements:
         self._newest: dict[tuple[int, ...], RankAgreement] = {}
         self._calls: Counter[str] = Counter()
 
-    def of(self, ranks: Sequence[int], timeout: float) -> RankAgreement | None:
+    def of(self, ranks: Sequence[int], timeout: float, why: str = "") -> RankAgreement | None:
         """The agreement of a new generation; None where the DiT is one rank's alone.
+
+        Args:
+            ranks: that share it, in order.
+            timeout, why: see `RankAgreement`.
 
         Raises NotApplied where ranks share it and have no way to agree.
         """
         if len(ranks) < 2:
             return None
-        members = tuple(sorted(ranks))
-        name = f"scope_patch/{self._host}/{'-'.join(map(str, members))}"
+        members = tuple(ranks)
+        name = f"scope_patch/{self._host}/{'-'.join(map(str, ranks))}"
         try:
-            made = RankAgreement(_default_store(), name, len(members), timeout)
+            made = RankAgreement(_default_store(), name, len(ranks), timeout, why)
         except (RuntimeError, ValueError) as error:
             raise NotApplied(
-                f"ranks {', '.join(map(str, members))} share the model, and the store of their process group, through "
+                f"ranks {', '.join(map(str, ranks))} share the model, and the store of their process group, through "
                 f"which they would agree, does not answer ({error}); keep the group until the last video is made"
             ) from error
         if members in self._newest and self._newest[members].refused:
@@ -154,7 +168,7 @@ class Agreements:
         if len(ranks) < 2:
             return ""
         started = "-".join(os.environ.get(name, "") for name in _STARTED)
-        name = f"{self._host}/{'-'.join(map(str, sorted(ranks)))}/{started}"
+        name = f"{self._host}/{'-'.join(map(str, ranks))}/{started}"
         self._calls[name] += 1
         return f"{name}/{self._calls[name]}"
 

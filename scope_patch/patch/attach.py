@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import wrapt
@@ -19,8 +20,7 @@ from ..report import sink
 from ..report.record import Run
 from ..settings import Settings, switched_off
 from .bind import Binding
-from .compiled import unwrap
-from .current import Request
+from .guard import Request, unwrap
 
 logger = logging.getLogger("scope_patch")
 
@@ -63,11 +63,11 @@ def arm(settings: Settings | None = None) -> Run | None:
         policies.create(settings)
         predictors.create(settings.predictor)  # an unknown name must be said now, not in the middle of a generation
         run = Run(settings)
-        _armed = Request.of(run, tell=sink.arm(run).tell)
+        _armed = Request(run, tell=sink.arm(run).tell)
         for binding in bindings(settings.registry).values():
             binding.requests.append(_armed)
             for module in binding.host.modules:
-                wrapt.register_post_import_hook(_when_imported(binding, _armed), module)
+                wrapt.register_post_import_hook(partial(_imported_now, binding, _armed), module)
     return _armed.run
 
 
@@ -94,21 +94,17 @@ def _executed(name: str) -> bool:
     return name in _imported or (name in sys.modules and not getattr(spec, "_initializing", False))
 
 
-def _when_imported(binding: Binding, request: Request) -> Callable[[Any], None]:
+def _imported_now(binding: Binding, request: Request, module: Any) -> None:
     """A post-import hook; whatever goes wrong in it must not break the host's import, unless strict."""
-
-    def imported(module: Any) -> None:
-        strict = request.run.settings.strict
-        try:
-            _imported.add(module.__name__)
-            _say(request, attach_ready(binding, strict))
-        except Exception as error:
-            if strict:
-                raise
-            logger.warning("%s runs unpatched: attaching failed", binding.host.name, exc_info=True)
-            _say(request, [f"{binding.host.name}: attaching failed: {error!r}"])
-
-    return imported
+    strict = request.run.settings.strict
+    try:
+        _imported.add(module.__name__)
+        _say(request, attach_ready(binding, strict))
+    except Exception as error:
+        if strict:
+            raise
+        logger.warning("%s runs unpatched: attaching failed", binding.host.name, exc_info=True)
+        _say(request, [f"{binding.host.name}: attaching failed: {error!r}"])
 
 
 def _say(request: Request, reasons: list[str]) -> None:
@@ -122,8 +118,7 @@ class Handle:
     """What `apply` returns. Attributes: run, the record (its `report` is the report of design §6)."""
 
     def __init__(self, run: Run, binding: Binding | None, request: Request | None) -> None:
-        self.run = run
-        self._binding, self._request = binding, request
+        self.run, self._binding, self._request = run, binding, request
 
     @property
     def report(self) -> dict[str, Any]:
@@ -176,7 +171,7 @@ def apply(target: Any, **settings: Any) -> Handle:
     reporter = sink.sink_of(run)
     if reporter is not None:
         reporter.tell()  # or an earlier job's report would stay until a generation has ended
-    request = Request.of(run, target, None if reporter is None else reporter.tell)
+    request = Request(run, target, None if reporter is None else reporter.tell)
     binding.requests.append(request)
     return Handle(run, binding, request)
 

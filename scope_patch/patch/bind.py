@@ -20,14 +20,11 @@ import wrapt
 from ..errors import NotApplied
 from ..report.record import GenerationRecord
 from .agreement import Agreements
-from .compiled import unwrap
-from .current import Current, Request, relayed
 from .generation import Generation
-from .guard import Guard
+from .guard import Current, Guard, Request, relayed, unwrap
 from .host import Entry, Host
-from .ledger import Ledger
 from .loops import Loop
-from .seams import FORWARD, READ, VIDEO, Seam, Wrapper
+from .seams import FORWARD, READ, VIDEO, Ledger, Seam, Wrapper
 from .session import Session
 from .signature import check_live, failures
 from .velocity import PendingForward, asked_of, forward_call
@@ -47,16 +44,14 @@ class Binding:
         self.requests: list[Request] = []
         self.bound: set[str] = set()
         self.refused: set[str] = set()
-        self._ledger = Ledger()
+        self.ledger = Ledger()
         self._current = Current()
         self.guard = Guard(host.name, self._current, self.requests)
         self.agreements = Agreements(host.name)
         self._parameters: dict[tuple[str, str], list[str]] = {}
 
     def attach(self, entry: Entry) -> None:
-        """Bind every seam of an entry, or none. Raises NotApplied with the failed checks."""
-        if entry.name in self.bound:
-            return
+        """Bind every seam of an entry that is not bound, or none. Raises NotApplied with the failed checks."""
         failed = failures(check_live(self.host, entry))
         if failed:
             self.refused.add(entry.name)
@@ -72,21 +67,17 @@ class Binding:
             self.detach()  # all seams or none; other entries share these
             raise
         self.bound.add(entry.name)
-        logger.info("%s: bound %d seams (%s)", self.host.name, len(self._ledger.entries), entry.name)
+        logger.info("%s: bound %d seams (%s)", self.host.name, len(self.ledger.entries), entry.name)
 
     def wrap(self, owner: type, name: str, wrapper: Wrapper) -> None:
         """Put a wrapper around a method, unless ours is there already: entries share their DiT."""
-        if not self.holds(owner, name):
-            self._ledger.replace(owner, name, lambda raw: wrapt.FunctionWrapper(raw, wrapper))
-
-    def holds(self, owner: type, name: str) -> bool:
-        """Whether there is one."""
-        return self._ledger.holds(owner, name)
+        if not self.ledger.holds(owner, name):
+            self.ledger.replace(owner, name, lambda raw: wrapt.FunctionWrapper(raw, wrapper))
 
     def detach(self) -> None:
         """Put the host's own attributes back; below somebody else's patch ours stays in place, switched off."""
         self.bound.clear()
-        for entry in self._ledger.restore():
+        for entry in self.ledger.restore():
             logger.info("%s.%s was patched on top of us: switched off in place", entry.owner.__name__, entry.name)
 
     def arguments(self, owner: str, method: str, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -154,19 +145,14 @@ class Binding:
             request.run.hosts.append(self.host.name)
         outer = self.host.model(pipeline)
         if outer is not generation.model:
-            self._attach_compiled(type(outer))
+            # `torch.compile(model)` called the model's own `__call__` when it was made: the seam is the wrapper's then,
+            # and the inner one is passed through. Dynamo must not try to compile our frames on the way.
+            self.wrap(type(outer), "__call__", self._forward)
+            trace_rules = getattr(sys.modules.get("torch._dynamo"), "trace_rules", None)
+            if trace_rules is not None:
+                trace_rules.add("scope_patch")
         self.guard(generation, lambda: loop.opened(self, generation))
         return generation
-
-    def _attach_compiled(self, wrapper: type) -> None:
-        """`torch.compile(model)` called the model's own `__call__` when it was made: the seam is the wrapper's then.
-
-        The inner seam is passed through; dynamo must not try to compile our frames on the way.
-        """
-        self.wrap(wrapper, "__call__", self._forward)
-        trace_rules = getattr(sys.modules.get("torch._dynamo"), "trace_rules", None)
-        if trace_rules is not None:
-            trace_rules.add("scope_patch")
 
     def on_loop(self, work: Callable[[Generation], T], of: Any = None) -> T | None:
         """What a loop kind does for the generation under way here, guarded; None where there is none of ours.
@@ -174,32 +160,22 @@ class Binding:
         Args:
             of: the pipeline whose generation it must be; None: whosever.
         """
-        current = self._current
-        found = self.live if of is None else self.guard(None, lambda: self._live(current.of_pipeline(of)))
+        found = self.guard(None, lambda: self._live(of))
         return None if found is None else self.guard(found, lambda: work(found))
 
     @property
     def live(self) -> Generation | None:
         """The generation under way here, if it is still ours."""
-        return self.guard(None, lambda: self._live(self._current.innermost))
+        return self.guard(None, self._live)
+
+    def _live(self, of: Any = None) -> Generation | None:
+        found = self._current.innermost if of is None else self._current.of_pipeline(of)
+        return found if found is not None and self.guard.live(found) else None
 
     @property
     def innermost(self) -> Generation | None:
         """The generation under way here, ours or (since something failed) not any more."""
         return self.guard(None, lambda: self._current.innermost)
-
-    def on_read(self, generation: Generation, session: Session, iteration: int) -> tuple[int, int] | None:
-        """The loop reads an interval; None where it is to have its own."""
-        return self.guard(generation, lambda: self._read(generation, session, iteration))
-
-    def _read(self, generation: Generation, session: Session, iteration: int) -> tuple[int, int] | None:
-        if self._current.innermost is not generation or self._live(generation) is None:
-            return None  # a list that outlived its loop, or is read by another thread
-        if session is generation.session:
-            return session.enter(iteration)
-        # Of a schedule that was made before the newest one. Forwards that follow are no iteration's of that.
-        generation.lost()
-        return None
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
         generation = self.guard(None, lambda: self._current.innermost)
@@ -207,38 +183,31 @@ class Binding:
             return wrapped(*args, **kwargs)
         if self.guard(generation, lambda: self._elsewhere(generation, model)) is not False:
             return wrapped(*args, **kwargs)
-        given, own = partial(self.arguments, self.host.dit.owner, self.host.dit.method, args, kwargs), generation.own
+        given = partial(self.arguments, self.host.dit.owner, self.host.dit.method, args, kwargs)
         session, output, pending = self.guard(generation, lambda: self._serve(generation, given())) or OWN
         if output is not None:
             return output
         forward = partial(wrapped, *args, **kwargs)
         if session is None or pending is None:
-            return self._whole(generation, session, forward, given, own)
+            return self._whole(generation, forward, given)
         if pending.arguments is None and pending.attending is None:
-            return self._run(generation, session, pending, forward)
+            return self._run(generation, forward, session, pending)
         section, ran = session, pending
         other = forward if pending.arguments is None else partial(wrapped, **pending.arguments)
-        made = self._run(generation, section, ran, other)
+        made = self._run(generation, other, section, ran)
         # Where it cannot be completed, only the whole forward will do. These are the only cases of a second forward: on
         # MAGI-1 it writes the same keys and values to the same places, and others behind; on other hosts, kept keys and
         # values were not attended to.
         whole = self.guard(generation, lambda: section.complete(ran, made))
-        return self._whole(generation, None, forward, given, own) if whole is None else whole
+        return self._whole(generation, forward, given) if whole is None else whole
 
-    def _whole(
-        self,
-        generation: Generation,
-        session: Session | None,
-        forward: partial[Any],
-        given: Callable[[], dict[str, Any]],
-        own: Callable[[Mapping[str, Any]], None],
-    ) -> Any:
+    def _whole(self, generation: Generation, forward: partial[Any], given: partial[dict[str, Any]]) -> Any:
         """The host's own forward: of what it asks for, or, where its loop was made to ask for less, with the rest."""
         more = self.guard(generation, lambda: generation.widened(given()))
-        self.guard(generation, lambda: own(more or given()))
+        self.guard(generation, lambda: generation.own(more or given()))
         if more is None:
-            return self._run(generation, session, None, forward)
-        wide = self._run(generation, session, None, partial(forward.func, **more))
+            return self._run(generation, forward)
+        wide = self._run(generation, partial(forward.func, **more))
         asked = self.guard(generation, lambda: asked_of(wide, given()[self.host.dit.latents]))
         return forward() if asked is None else asked
 
@@ -257,7 +226,7 @@ class Binding:
             return OWN
         why, loop = self.host.extra(arguments), generation.loop
         if why:
-            generation.extra(why, arguments)
+            generation.record.force(why, generation.runs(arguments)[0])
             return OWN
         session = None
         if loop.awaits(generation):
@@ -269,10 +238,23 @@ class Binding:
         return (session, *session.serve(call))
 
     def _run(
-        self, generation: Generation, session: Session | None, pending: PendingForward | None, forward: partial[Any]
+        self,
+        generation: Generation,
+        forward: partial[Any],
+        session: Session | None = None,
+        pending: PendingForward | None = None,
     ) -> Any:
         """The host's forward, maybe with a stand-in in the place of its blocks; what it computed is kept."""
         standin, attending = (None, None) if pending is None else (pending.standin, pending.attending)
+
+        def observe() -> None:
+            if stop is not None:
+                stop()
+            if session is not None and pending is not None:
+                session.recount(pending)
+                if not generation.off:
+                    session.observe(pending, output)
+
         with ExitStack() as within:
             if attending is not None:
                 self.guard(generation, lambda: within.enter_context(attending))
@@ -285,27 +267,8 @@ class Binding:
                 output = forward()
             finally:
                 generation.inside = False
-        self.guard(generation, lambda: self._observe(generation, session, stop, pending, output))
+        self.guard(generation, observe)
         return output
-
-    def _observe(
-        self,
-        generation: Generation,
-        session: Session | None,
-        stop: Callable[[], None] | None,
-        pending: PendingForward | None,
-        output: Any,
-    ) -> None:
-        if stop is not None:
-            stop()
-        if session is not None and pending is not None:
-            session.recount(pending)
-            if not generation.off:
-                session.observe(pending, output)
-
-    def _live(self, generation: Generation | None) -> Generation | None:
-        """The generation, unless it is none of ours any more."""
-        return generation if generation is not None and self.guard.live(generation) else None
 
     def _finish(self, generation: Generation | None, error: BaseException | None) -> None:
         """The pipeline returned or raised; the report is written, whatever fails."""

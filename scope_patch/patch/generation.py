@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,27 +15,23 @@ import torch
 from torch import Tensor
 
 from ..errors import NotApplied
-from ..method.decision import Size, StepDecision
+from ..method.decision import Size
 from ..method.history import FRAME_AXIS
 from ..method.memory import Memory
 from ..method.profile import Calibration, assumed
 from ..method.resolved import method_of
-from ..method.schedule import Schedule, Table
+from ..method.schedule import Table
 from ..report.file import put
 from ..report.record import GenerationRecord
-from . import defaults
 from .agreement import Agreements, RankAgreement, rank
-from .bypass import claim, release, whole
-from .compiled import unwrap
-from .current import Request
+from .bypass import claim, release
+from .guard import Request, unwrap
 from .host import NO_WIDTHS, Host
 from .loops import Loop
 from .measured import Stopwatch, Verification
 from .planning import Planning
-from .replay import ChunkReplays, Replays, SolverReplays
 from .session import LOST, Session
 from .sharing import Sharing, sharing
-from .velocity import ForwardCall
 
 logger = logging.getLogger("scope_patch")
 
@@ -91,10 +86,9 @@ class Generation:
         self.method = method_of(self.settings, host.defaults_for(size))
         if self.method.replays and not loop.takes_again(pipeline):  # plans must not count on it
             self.method = replace(self.method, settings=replace(self.settings, replay=False))
-        self.policy, self.traits = self.method.policy, self.method.traits
-        if self.traits.residual_work:
-            share = f"{self.traits.residual_work:.0%}"
-            record.remark(f"a skipped forward still does {share} of its work: it runs the other blocks")
+        share = self.method.traits.residual_work
+        if share:
+            record.remark(f"a skipped forward still does {share:.0%} of its work: it runs the other blocks")
         self.sections: dict[int, Session] = {}
         self.session: Session | None = None
         self._verifications: dict[int, Verification | None] = {}
@@ -121,61 +115,37 @@ class Generation:
         if not self.started:
             self.started, self.record.call = True, self._agreements.call(self._sharing.ranks)
         self.end_section(key)
-        if self._agreement is None and self.policy.active:
+        if self._agreement is None and self.method.policy.active:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
-            self._agreement = self._agreements.of(self._sharing.ranks, self.settings.rank_timeout)
+            shared, timeout = self._sharing, self.settings.rank_timeout
+            self._agreement = self._agreements.of(shared.ranks, timeout, shared.why)
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.host.refuse(self.pipeline, self.model, self.arguments) or self._obstacle()
         if reason:
             raise NotApplied(reason)
+        if key not in self._verifications:
+            self._verifications[key] = self._verification()
         session = (self.loop.session() or Session)(
-            self.host,
-            self.model,
-            lambda: self._planning.schedule(table),
-            lambda call, schedule: self._plan(call, schedule, key),
-            self.method.predictor,
-            self.record,
-            keep=self.policy.active,
+            self._planning,
+            self.loop,
+            table,
+            key,
+            self.memory,
             calibration=self.request.calibration,
-            largest_change=self.method.largest_change,
-            memory=self.memory,
-            span=getattr(self.policy, "span", whole) if self._bypasses else None,
-            agree=self.agree,
-            verification=self.verification(key),
-            freeze=lambda: self._planning.frozen,
-            looks=self.loop.looks,
-            replays=self._replays,
+            agreement=self._agreement,
+            verification=self._verifications[key],
         )
-        self.agree(f"{what} under {self.settings.fingerprint}")
+        if self._agreement is not None:
+            self._agreement.require(f"{what} under {self.settings.fingerprint}")
         session.early, self._early = self._early, 0
         self.sections[key] = self._newest = session
         return session
-
-    @property
-    def takes_again(self) -> bool:
-        """Whether skipped steps of the present section may be taken again."""
-        replays = None if self.session is None else self.session.replays
-        return replays is not None and not replays.off
 
     def end_section(self, key: int = 0) -> None:
         """The loop has left it: let go of its tensors, and read what was counted on the device."""
         session, self.session = self.sections.pop(key, None), None
         if session is not None:
             session.close()
-
-    def _replays(self, schedule: Schedule) -> Replays | None:
-        """What takes skipped steps of a section again; None where nothing shall."""
-        if not self.method.replays:
-            return None
-        if self.host.moving:
-            return ChunkReplays(schedule, self.record.remark)
-        blind = defaults.edits(self.arguments)
-        return SolverReplays(schedule, self.record.remark, joint=self.loop.joint, blind=blind)
-
-    def lost(self) -> None:
-        """The loop is where we do not know: forwards are the host's own until it is seen again."""
-        if self.session is not None:
-            self.session.leave()
 
     def stray(self) -> None:
         """A forward comes that belongs to no iteration. The first one is told of; raises NotApplied under strict."""
@@ -187,17 +157,13 @@ class Generation:
             logger.warning("%s: %s", self.host.name, reason)
         self._strayed = True
 
-    def extra(self, why: str, arguments: Mapping[str, Any]) -> None:
-        """A forward that is none of a denoise step's own."""
-        self.record.force(why, self._size(arguments)[0])
-
     def own(self, arguments: Mapping[str, Any]) -> None:
         """A forward of the host's own runs, and is counted: none of a denoise step's, or after all is over for us."""
-        runs, slots = self._size(arguments)
+        runs, slots = self.runs(arguments)
         self.record.forwards_run += runs
         session = self._newest if self.off else self.session
         if session is not None and len(session):
-            session.count_own(slots)
+            session.count(slots, slots)
         else:
             self._early += slots
 
@@ -206,7 +172,7 @@ class Generation:
         session = self.session or self._newest
         return None if session is None or session.frozen is None else session.frozen.widened(arguments)
 
-    def _size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    def runs(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
         """(runs of the network, slots in them) of a forward, whatever it is called with."""
         latents = arguments.get(self.host.dit.latents)
         frames = latents.shape[FRAME_AXIS] if isinstance(latents, Tensor) and latents.dim() > FRAME_AXIS else 0
@@ -216,16 +182,6 @@ class Generation:
             return self.host.runs(self.model, arguments, frames // (1 if schedule is None else schedule.frames))
         except (AttributeError, LookupError, TypeError, ValueError):
             return 1, 0  # called in a way that nobody knows
-
-    def agree(self, what: str) -> None:
-        """Before anything is left out. Raises NotApplied where the ranks that share the DiT do not all go along."""
-        if self._agreement is None or self._agreement.agree(what):
-            return
-        raise NotApplied(
-            f"the {len(self._sharing.ranks)} ranks that share the model ({self._sharing.why}) did not agree to leave "
-            "anything out, so all run unpatched: one of them is not patched, has other settings, has failed, or took "
-            f"longer than {self.settings.rank_timeout:g} s (--rank-timeout)"
-        )
 
     def switch_off(self, reason: str, *, asked: bool = False) -> None:
         """Run unpatched from now on, and let go of the history; ranks that share the DiT must do so too.
@@ -258,20 +214,15 @@ class Generation:
     def _planning(self) -> Planning:
         return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self.arguments)
 
-    @property
-    def _bypasses(self) -> bool:
-        return self.method.level != "velocity" and self.policy.active
-
     def _obstacle(self) -> str:
         """Why what was asked for cannot be had, or ""."""
         if self.request.calibration is not None and self.host.moving and self._sharing.ranks:
             # a rank that is not the last sees no velocities
             return "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
-        if not self._bypasses:
+        if self._planning.span is None:
             return ""
-        compiled = hasattr(self.host.model(self.pipeline), "_orig_mod") or getattr(
-            self.model, "_compiled_call_impl", None
-        )
+        outer = self.host.model(self.pipeline)
+        compiled = hasattr(outer, "_orig_mod") or getattr(self.model, "_compiled_call_impl", None)
         reason = "the model is compiled" if compiled else self.host.bypass(self.pipeline)
         if not reason and self._sharing.tokens:
             reason = f"its tokens may be split among ranks ({self._sharing.why})"
@@ -279,35 +230,18 @@ class Generation:
             return f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
         return "" if claim(self.model, self) else SHARED
 
-    def _plan(self, call: ForwardCall, schedule: Schedule, key: int) -> Sequence[StepDecision]:
-        """Everything that will be decided."""
-        decided = self._planning.verdicts(call, schedule, key, self.verification(key))
-        if self._agreement is not None:
-            # Alike by construction, unless a rank could not read what another could: then one would wait in a forward.
-            told = [
-                (each.forwarded, each.instead is None, [(slots, one.mode) for slots, one in each.decisions.items()])
-                for each in decided
-            ]
-            self.agree(f"plan {hashlib.sha256(repr(told).encode()).hexdigest()[:8]}")
-        return decided
-
-    def verification(self, key: int = 0) -> Verification | None:
+    def _verification(self) -> Verification | None:
         """What runs some skipped forwards all the same, one a video (an input); None where that is not asked for.
 
         Where it is asked for and cannot be had, the record says why.
         """
-        if key not in self._verifications:
-            self._verifications[key] = self._verification()
-        return self._verifications[key]
-
-    def _verification(self) -> Verification | None:
         if not self.settings.verify:
             return None
-        reason = self.loop.unverifiable or self.method.unverifiable(max(1, len(self._sharing.ranks)))
+        reason = self.loop.unverifiable or self.method.unverifiable(len(self._sharing.ranks))
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None
-        profile = None if self.traits.by_step else self._planning.profile or assumed()
+        profile = None if self.method.traits.by_step else self._planning.profile or assumed()
         return Verification(self.settings.verify, self.settings.verify_bound, profile)
 
     def close(self, error: BaseException | None) -> None:
@@ -316,9 +250,6 @@ class Generation:
         Raises NotApplied where the DiT was called, and the loop never seen: nothing was done, and that must be said.
         """
         self.record.finished = error is None
-        sessions = list(self.sections.values())
-        self.sections.clear()
-        self.session = None
         release(self.model, self)
         if error is not None and self._agreement is not None:
             # Else the others would wait here, and not in the host's own collective. All may raise, and do well later.
@@ -329,8 +260,8 @@ class Generation:
             self.record.error = "given up by its caller before the end"
         elif error is not None:
             self.record.error = f"{type(error).__name__}: {error}"
-        for session in sessions:
-            session.close()
+        for key in [*self.sections]:
+            self.end_section(key)
         for remark in self.memory.remarks():
             self.record.remark(remark)
         self.stopwatch.close()

@@ -1,4 +1,4 @@
-"""The one guard around every entry from the host into us: our failure is never the host's.
+"""Between host and us: who asked for what, which generation is under way here, and the one guard around every entry.
 
 Whatever fails is logged once, and the host goes on with its own forward. A failure switches the host off until
 the next `apply`: a bug fails again. Memory that we could not have switches off one generation, which lets go of its
@@ -9,21 +9,140 @@ Interrupts (KeyboardInterrupt, SystemExit) are the host's and pass. Time spent i
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 import torch
+from torch import nn
 
 from ..errors import NotApplied, ScopePatchError
-from .current import Current, Request
-from .generation import Generation
+from ..method.profile import Calibration
+from ..report.record import Run
+
+if TYPE_CHECKING:
+    from .generation import Generation
 
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
 
 OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
+WRAPPED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
+"""What wrappers call their only child."""
+
+
+def unwrap(model: Any) -> Any:
+    """The module inside wrappers: `torch.compile`'s, FSDP's, DDP's. Anything else is itself."""
+    while isinstance(model, nn.Module) and len(model._modules) == 1:
+        ((name, inner),) = model._modules.items()
+        if name not in WRAPPED:
+            break
+        model = inner
+    return model
+
+
+class Request:
+    """One request.
+
+    Args:
+        target: the pipeline or model it is for; None: every one of the architecture.
+
+    Attributes:
+        run: its settings, and the record it fills.
+        target: a weak reference to that, out of any wrapper.
+        parts: weak references to the networks of that pipeline, by name; empty where it says of none.
+        tell: called with every generation that has ended (the report is written then), or for a word beside them.
+        calibration: what all its generations add to, where a profile was asked for.
+    """
+
+    def __init__(self, run: Run, target: Any = None, tell: Any = None) -> None:
+        self.run, self.tell = run, tell
+        self.target = None if target is None else ref(unwrap(target))
+        self.parts = {name: ref(part) for name, part in _networks(target).items()}
+        self.calibration = None if run.settings.calibrate is None else Calibration()
+
+    def covers(self, pipeline: Any, model: Any) -> bool:
+        """Whether a generation of this pipeline with this DiT falls under it."""
+        return self.target is None or self.target() in (pipeline, model)
+
+    def covers_clone(self, pipeline: Any, model: Any) -> bool:
+        """Whether the pipeline was made out of the one that was named (`from_pipe`), which may be gone."""
+        parts, theirs = {name: part() for name, part in self.parts.items()}, _networks(pipeline)
+        common = parts.keys() & theirs.keys()
+        return model in parts.values() and all(parts[name] is theirs[name] for name in common)
+
+
+def _networks(pipeline: Any) -> dict[str, Any]:
+    """The networks of a diffusers pipeline, by the names of its components."""
+    try:
+        components = getattr(pipeline, "components", None)
+    except Exception:  # a property of the host's, which fails where a subclass takes other arguments
+        components = None
+    known = components if isinstance(components, Mapping) else {}
+    return {name: unwrap(part) for name, part in known.items() if isinstance(part, nn.Module)}
+
+
+@dataclass(eq=False)
+class Stretch:
+    """Work of one pipeline, from when it is entered or resumed until it returns or hands something on.
+
+    Attributes:
+        generation: gives the one that it is part of, by a weak reference; None: a pipeline's that runs without us,
+            maybe inside of one that does not.
+        over: it has ended. It is enough to set this: contexts (and copies of them) may outlive it.
+        thread: where it goes on. A new thread may start with a copy of this one's context, but does other work.
+    """
+
+    generation: Callable[[], Generation | None]
+    over: bool = False
+    thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is what the calling thread does."""
+        return not self.over and self.thread == threading.get_ident()
+
+
+class Current:
+    """What is under way here, innermost last.
+
+    Kept in a context variable: threads never meet, and neither do greenlets or tasks that take turns in one thread.
+    """
+
+    def __init__(self) -> None:
+        self._stretches: ContextVar[tuple[Stretch, ...]] = ContextVar("scope_patch_stretches", default=())
+
+    def enter(self, generation: Generation | None) -> Stretch:
+        """The work that follows is this generation's, until the caller says that the stretch is over."""
+        made = Stretch((lambda: None) if generation is None else ref(generation))
+        self._stretches.set((*self._under_way, made))
+        return made
+
+    @property
+    def generations(self) -> list[Generation]:
+        """Those under way here."""
+        return [found for each in self._under_way if (found := each.generation()) is not None]
+
+    @property
+    def innermost(self) -> Generation | None:
+        """The one whose loop this is; None where the innermost pipeline runs without us."""
+        found = self._under_way
+        return found[-1].generation() if found else None
+
+    def of_pipeline(self, pipeline: Any) -> Generation | None:
+        """The innermost generation, if it is this pipeline's."""
+        found = self.innermost
+        return found if found is not None and found.pipeline is pipeline else None
+
+    @property
+    def _under_way(self) -> tuple[Stretch, ...]:
+        return tuple(each for each in self._stretches.get() if each.under_way)
 
 
 class Guard:
@@ -64,7 +183,9 @@ class Guard:
                     if generation is not None:
                         generation.switch_off(str(reason))
                 raise
-            self._refuse(generation, reason)
+            logger.warning("%s runs unpatched: %s", self.name, reason)
+            if generation is not None:
+                generation.switch_off(str(reason))
         except Exception as error:
             if self._strict(generation, request) and not quiet:
                 if isinstance(error, ScopePatchError):
@@ -89,11 +210,6 @@ class Guard:
         asked = generation.request if generation is not None else request
         return any(each.run.settings.strict for each in ([*self._requests] if asked is None else [asked]))
 
-    def _refuse(self, generation: Generation | None, reason: NotApplied) -> None:
-        logger.warning("%s runs unpatched: %s", self.name, reason)
-        if generation is not None:
-            generation.switch_off(str(reason))
-
     def _fail(self, generation: Generation | None, error: Exception) -> None:
         memory = isinstance(error, OUT_OF_MEMORY)
         if not memory:
@@ -112,3 +228,48 @@ class Guard:
                 "this generation" if memory else "the rest of this process",
                 exc_info=True,
             )
+
+
+def relayed(
+    inner: Generator[Any, Any, Any],
+    resumed: Callable[[], Stretch | None],
+    ended: Callable[[BaseException | None], Any],
+) -> Generator[Any, Any, Any]:
+    """`yield from inner`, with us told when it works and when its consumer does.
+
+    Args:
+        resumed: called before every stretch of its work, which is said to be over when its consumer works again.
+        ended: called once when it has returned (None), raised, or was closed by its consumer.
+    """
+    error: BaseException | None = None
+    resume: Callable[[], Any] = partial(next, inner)
+    try:
+        while True:
+            stretch = resumed()
+            try:
+                made = resume()
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                if stretch is not None:
+                    stretch.over = True
+            try:
+                sent = yield made
+                resume = partial(inner.send, sent)
+            except GeneratorExit:
+                stretch = resumed()
+                try:
+                    inner.close()
+                finally:
+                    if stretch is not None:
+                        stretch.over = True
+                raise
+            except BaseException as thrown:
+                resume = partial(inner.throw, thrown)
+            del made  # it is the consumer's now
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        ended(error)
+        del error, resume  # a traceback that holds this frame must not be held by it

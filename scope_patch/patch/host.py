@@ -120,10 +120,6 @@ class Entry:
     def name(self) -> str:
         return self.title or self.owner
 
-    @property
-    def seams(self) -> tuple[Seam, ...]:
-        return tuple(Seam(VIDEO, self.module, self.owner, method, bases=self.bases) for method in self.methods)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
@@ -223,7 +219,8 @@ class Host:
 
     def seams(self, entry: Entry) -> tuple[Seam, ...]:
         """All places where an entry is entered."""
-        return (*entry.seams, *self.loop_of(entry).seams(entry), self.dit.seam)
+        videos = (Seam(VIDEO, entry.module, entry.owner, method, bases=entry.bases) for method in entry.methods)
+        return (*videos, *self.loop_of(entry).seams(entry), self.dit.seam)
 
     @property
     def all_facts(self) -> tuple[Fact, ...]:

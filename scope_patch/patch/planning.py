@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,11 +23,13 @@ from ..method.resolved import Method
 from ..method.schedule import Interval, Schedule, Table, Widths, by_step
 from ..method.verifying import longest
 from ..report.record import GenerationRecord
+from ..settings import Settings
 from . import defaults
-from .compiled import compiled, few_enough, told
+from .bypass import Span, whole
 from .frozen import FrozenKeys
 from .host import Host
 from .measured import Verification
+from .replay import ChunkReplays, Replays, SolverReplays
 from .sharing import Sharing
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 from .velocity import ForwardCall
@@ -37,6 +41,8 @@ SHORTER_CLIP = (
     "clip (--no-selective keeps them)"
 )
 CONDITION = "timestep embedding"
+SPARE = 2
+"""Compilations that are left to the host: a shorter last segment, another batch."""
 
 _tracing = threading.Lock()
 _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
@@ -63,9 +69,6 @@ class Planning:
         record: is told what was planned, by which signal, and what could not be had.
         sharing: how ranks share the DiT.
         arguments: of the call that makes the video.
-
-    Attributes:
-        frozen: what keeps keys and values in the section that was planned last.
     """
 
     def __init__(
@@ -80,8 +83,16 @@ class Planning:
     ) -> None:
         self.host, self.pipeline, self.model, self.method, self.record = host, pipeline, model, method, record
         self._sharing, self._arguments = sharing, arguments
-        self.frozen: FrozenKeys | None = None
-        self._widths = Widths(few_enough(host.model(pipeline), method.settings))
+
+    @property
+    def span(self) -> Span | None:
+        """Which blocks are bypassed, at the residual level; None: skipped forwards are not called."""
+        bypasses = self.method.level != "velocity" and self.method.policy.active
+        return getattr(self.method.policy, "span", whole) if bypasses else None
+
+    @cached_property
+    def _widths(self) -> Widths:
+        return Widths(few_enough(self.host.model(self.pipeline), self.method.settings))
 
     def schedule(self, table: Callable[[], Table]) -> Schedule:
         """The schedule of a section. Raises NotApplied where its table is not what we know."""
@@ -99,13 +110,16 @@ class Planning:
         if schedule.intervals != schedule.baseline and schedule.selective and not independent:
             self.record.remark(SHORTER_CLIP)
         if self.method.settings.widths is None and self._widths.limited:
-            self.record.remark(told(self._widths.most or 1))
+            self.record.remark(
+                "the DiT is compiled for static shapes, of which torch takes few: latent frames are forwarded in at "
+                f"most {self._widths.most} widths (--widths, for `plan` too; or compile with dynamic=None)"
+            )
         return by_step(schedule) if self.method.traits.by_step else schedule
 
     def verdicts(
         self, call: ForwardCall, schedule: Schedule, key: int, verification: Verification | None
-    ) -> Sequence[StepDecision]:
-        """Everything that is decided in a section, noted in the record.
+    ) -> tuple[Sequence[StepDecision], FrozenKeys | None]:
+        """Everything that is decided in a section, noted in the record; and what keeps keys and values, if they are.
 
         Args:
             call: its first forward.
@@ -125,11 +139,23 @@ class Planning:
         self.record.planned.append(planned)
         if plan.remark:
             self.record.remark(plan.remark)
-        self.frozen = None
-        if freezing is not None:
-            last = max((i for i, verdict in enumerate(shown.verdicts) if verdict.runs), default=0)
-            self.frozen = FrozenKeys(self.host, self.model, freezing, last)
-        return plan.verdicts
+        if freezing is None:
+            return plan.verdicts, None
+        last = max((i for i, verdict in enumerate(shown.verdicts) if verdict.runs), default=0)
+        return plan.verdicts, FrozenKeys(self.host, self.model, freezing, last)
+
+    def replays(self, schedule: Schedule, joint: bool) -> Replays | None:
+        """What takes skipped steps of a section again; None where nothing shall.
+
+        Args:
+            joint: one solver steps all latent frames, else there is one each.
+        """
+        if not self.method.replays:
+            return None
+        if self.host.moving:
+            return ChunkReplays(schedule, self.record.remark)
+        blind = defaults.edits(self._arguments)
+        return SolverReplays(schedule, self.record.remark, joint=joint, blind=blind)
 
     @property
     def _guided(self) -> bool:
@@ -149,8 +175,7 @@ class Planning:
             return None
 
     def _room(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
-        """What there is room for. Raises AttributeError and the like where the model is not what the host's file
-        says."""
+        """What there is room for. Raises AttributeError and the like where the model is not as the host's file says."""
         keys, wanted = self.host.keys, self.method.frozen(self.host.independent(self.model))
         if keys is None or wanted is None:
             return None
@@ -165,7 +190,7 @@ class Planning:
         why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
         if not why and defaults.edits(self._arguments):
             why = EDITED
-        elif not why and compiled(self.host.model(self.pipeline)):
+        elif not why and next(_compiled(self.host.model(self.pipeline)), None) is not None:
             why = "the model is compiled"
         elif not why and self._sharing.tokens:
             why = f"its tokens may be split among ranks ({self._sharing.why})"
@@ -236,3 +261,39 @@ class Planning:
             self.record.remark(f"the profile {settings.profile} was measured on {found.host}; it is not used")
             return None
         return found
+
+
+def few_enough(outer: Any, settings: Settings) -> int | None:
+    """How many widths there may be where the user has not said; None: as many as there are.
+
+    A function that is compiled for static shapes, and for more of them than torch's recompile limit, runs uncompiled
+    from then on, and under `fullgraph` fails: unpatched hosts have one width, so that would be our doing.
+
+    Args:
+        outer: the DiT as the pipeline holds it.
+    """
+    if settings.widths is not None:
+        return settings.widths
+    config = getattr(sys.modules.get("torch._dynamo"), "config", None)
+    if config is None or not any(_static(made, config) for made in _compiled(outer)):
+        return None
+    limit = config.recompile_limit if hasattr(config, "recompile_limit") else config.cache_size_limit  # torch < 2.7
+    return max(1, int(limit) - SPARE)
+
+
+def _compiled(outer: Any) -> Iterator[Any]:
+    """What torch.compile made of a model or of modules in it."""
+    if hasattr(outer, "_orig_mod"):
+        yield outer
+        outer = outer._orig_mod
+    if isinstance(outer, nn.Module):
+        yield from (each for module in outer.modules() if (each := getattr(module, "_compiled_call_impl", None)))
+
+
+def _static(made: Any, config: Any) -> bool:
+    """Whether it is compiled anew for every shape; True where torch does not say."""
+    context = getattr(made, "dynamo_ctx", None)
+    if context is None and inspect.isfunction(made):
+        context = inspect.getclosurevars(made).nonlocals.get("self")
+    dynamic = getattr(context, "_dynamic", False)
+    return dynamic is False or (dynamic is None and not config.automatic_dynamic_shapes)

@@ -3,8 +3,6 @@
 No engine is asked for by name where a property tells: a parameter that lies in parts, a process group that a module
 holds, a forward that somebody replaced. Where there are several ranks and something cannot be read, all ranks of the
 job count as sharing; where all can be read and nothing is shared (data parallel), a rank has its DiT alone.
-
-Imports neither torch nor a host before it is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
+
+import torch.distributed as dist
 
 PRIVATE = {
     *("torch", "accelerate", "bitsandbytes", "diffusers", "gguf", "hqq", "nunchaku", "optimum", "peft", "torchao"),
@@ -81,13 +81,11 @@ def sharing(model: Any, more: Sequence[int] | None = None) -> Sharing:
         more: the ranks that its own code shares it among; None: nobody says, and the groups are looked for that modules
             of this code keep.
     """
-    import torch.distributed as dist
-
     signs = [Sign("by the host's own groups", tuple(more))] if more else []
     everyone: tuple[int, ...] = ()
     if dist.is_available() and dist.is_initialized():
         everyone = tuple(range(dist.get_world_size()))
-        signs += dict.fromkeys([*_signs(model, dist), *(_of_code(model, dist) if more is None else ())])
+        signs += dict.fromkeys([*_signs(model), *(_of_code(model) if more is None else ())])
     parts = frozenset(sign.part for sign in signs if sign.part)
     if any(sign.part and not sign.loose for sign in signs):
         signs = [sign for sign in signs if not sign.loose]
@@ -101,34 +99,34 @@ def sharing(model: Any, more: Sequence[int] | None = None) -> Sharing:
     return Sharing(tuple(sorted(ranks)), next(iter(groups)).why, any(sign.tokens for sign in groups), parts)
 
 
-def _signs(model: Any, dist: Any) -> Iterator[Sign]:
+def _signs(model: Any) -> Iterator[Sign]:
     """All of them, each once or more often."""
-    fsdp2, unnamed = False, _unnamed(dist)
+    fsdp2, unnamed = False, _unnamed()
     for module in model.modules():
         names = {base.__name__ for base in type(module).__mro__}
         if "FullyShardedDataParallel" in names:
             whole = module.sharding_strategy.name == "NO_SHARD"
-            ranks = (dist.get_rank(),) if whole else _members(module.process_group, dist)
+            ranks = (dist.get_rank(),) if whole else _members(module.process_group)
             yield Sign("FSDP shards it", ranks, "FSDP", tokens=False)
         elif "DistributedDataParallel" in names:
             if module.will_sync_module_buffers():
-                yield Sign("DDP broadcasts its buffers in every forward", _members(module.process_group, dist))
+                yield Sign("DDP broadcasts its buffers in every forward", _members(module.process_group))
         else:
             fsdp2 = fsdp2 or "FSDPModule" in names
-            yield from _of_module(module, unnamed, dist)
+            yield from _of_module(module, unnamed)
     if fsdp2:  # between forwards its parameters may be whole
         yield Sign("FSDP shards it", None, "FSDP2", tokens=False, loose=True)
     for parameter in model.parameters():
-        yield from _of_parameter(parameter, fsdp2, dist)
+        yield from _of_parameter(parameter, fsdp2)
 
 
-def _of_module(module: Any, unnamed: tuple[int, ...] | None, dist: Any) -> Iterator[Sign]:
+def _of_module(module: Any, unnamed: tuple[int, ...] | None) -> Iterator[Sign]:
     """Of one module: who wrote its class, its hooks and its forward, and whom it talks to."""
     kind, own = type(module).__name__, {base.__module__ for base in type(module).__mro__}
     for source in own:
         if _engine(source):
             yield Sign(f"{kind} is made by {source}", unnamed, tokens=not _torch(source), loose=_torch(source))
-    yield from (Sign(f"{kind} holds a process group", ranks) for ranks in _groups(vars(module), dist))
+    yield from (Sign(f"{kind} holds a process group", ranks) for ranks in _groups(vars(module)))
     parallel = getattr(module, "_parallel_config", None)
     for name in ("context_parallel_config", "tensor_parallel_config"):
         config = getattr(parallel, name, None)
@@ -146,7 +144,7 @@ def _of_module(module: Any, unnamed: tuple[int, ...] | None, dist: Any) -> Itera
             yield Sign(f"{kind}.forward is replaced by one of {source}", unnamed)
 
 
-def _of_parameter(parameter: Any, fsdp2: bool, dist: Any) -> Iterator[Sign]:
+def _of_parameter(parameter: Any, fsdp2: bool) -> Iterator[Sign]:
     kind = type(parameter)
     if hasattr(parameter, "placements"):
         mesh, placements = parameter.device_mesh, parameter.placements
@@ -160,7 +158,7 @@ def _of_parameter(parameter: Any, fsdp2: bool, dist: Any) -> Iterator[Sign]:
         yield Sign("FSDP shards it" if not tokens else "its parameters are sharded", sharded, "DTensor", tokens)
     elif hasattr(parameter, "ds_id"):
         group = getattr(parameter, "ds_process_group", None)
-        ranks = None if group is None else _members(group, dist)
+        ranks = None if group is None else _members(group)
         yield Sign("DeepSpeed shards its parameters", ranks, "ZeRO", tokens=False)
     elif _torch(kind.__module__):
         yield Sign(f"its parameters are {kind.__name__}s", None, kind.__name__, tokens=False, loose=True)
@@ -178,7 +176,7 @@ def _freed(parameter: Any) -> bool:
     return plain and parameter.untyped_storage().size() == 0
 
 
-def _of_code(model: Any, dist: Any) -> Iterator[Sign]:
+def _of_code(model: Any) -> Iterator[Sign]:
     """Of the modules that its classes are written in, and of those of the same package that these use."""
     sources = {base.__module__ for module in model.modules() for base in type(module).__mro__}
     for source in sorted(sources):
@@ -191,23 +189,23 @@ def _of_code(model: Any, dist: Any) -> Iterator[Sign]:
             if found is not None and str(found.get("__name__")).partition(".")[0] == package:
                 used[id(found)] = found
         for found in used.values():
-            yield from (Sign(f"{found.get('__name__')} keeps a process group", each) for each in _groups(found, dist))
+            yield from (Sign(f"{found.get('__name__')} keeps a process group", each) for each in _groups(found))
 
 
-def _groups(held: Mapping[str, Any], dist: Any) -> Iterator[tuple[int, ...]]:
+def _groups(held: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:
     """The ranks of every process group and device mesh among some values."""
     for value in [*held.values()]:
         if isinstance(value, dist.ProcessGroup):
-            yield _members(value, dist)
+            yield _members(value)
         elif isinstance(value, dist.device_mesh.DeviceMesh):
             yield tuple(value.mesh.flatten().tolist())
 
 
-def _members(group: Any, dist: Any) -> tuple[int, ...]:
+def _members(group: Any) -> tuple[int, ...]:
     return tuple(dist.get_process_group_ranks(group))
 
 
-def _unnamed(dist: Any) -> tuple[int, ...] | None:
+def _unnamed() -> tuple[int, ...] | None:
     """The ranks that share what does not say whom it is shared with: xfuser's sequence parallel group, if there is one
     and nothing but data parallelism beside it. None: all."""
     xfuser = sys.modules.get("xfuser.core.distributed")

@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -38,34 +38,22 @@ def check_static(host: Host, root: Path) -> list[Check]:
                 trees[seam.module], check = _parse(root, seam.module)
                 checks.append(check)
             tree = trees[seam.module]
-            if tree is not None:
-                checks.extend(_check_seam_text(tree, seam))
+            if tree is None:
+                continue
+            owner = source.find_class(tree, seam.owner)
+            bases = None if owner is None else [source.last_name(base) for base in owner.bases]
+            method = source.find_method(owner, seam.attribute)
+            names = None if method is None else (source.parameters(method), source.positional(method))
+            checks.extend(_check_seam(seam, bases, names))
+            if method is not None:
+                checks.extend(_check_method_text(tree, seam, seam.owner))
         tree = trees[entry.module]
         if tree is not None:
             checks.extend(_check_loop(tree, host, entry, entry.owner))
     for fact in host.all_facts:
         tree = trees[fact.module] if fact.module in trees else _parse(root, fact.module)[0]
         checks.append(_check_fact(tree, fact, fact.owner))
-    return _once(checks)
-
-
-def _check_loop(tree: ast.Module, host: Host, entry: Entry, name: str) -> Iterator[Check]:
-    """What the denoise loop must be like, in the text of the class that makes the video."""
-    owner = source.find_class(tree, name)
-    if owner is not None:
-        yield from _loop_checks(host.loop_of(entry), entry, owner)
-
-
-@lru_cache(maxsize=32)
-def _loop_checks(loop: Loop, entry: Entry, owner: ast.ClassDef) -> tuple[Check, ...]:
-    return tuple(loop.checks(entry, owner))
-
-
-def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
-    owner = source.find_class(tree, name) if tree else None
-    made = source.find_method(owner, "__init__") if owner else None
-    found = made is not None and source.assigns_call(made, fact.attribute, fact.made_by)
-    return Check(str(fact), found, "" if found else "no such assignment in __init__")
+    return list(dict.fromkeys(checks))
 
 
 def check_installed(host: Host) -> list[Check]:
@@ -87,23 +75,15 @@ def check_live(host: Host, entry: Entry) -> list[Check]:
     seams = host.seams(entry)
     for seam in seams:
         owner = getattr(sys.modules.get(seam.module), seam.owner, None)
-        known = isinstance(owner, type)
-        checks.append(Check(f"class {seam.owner}", known, f"in {seam.module}"))
-        if not isinstance(owner, type):
-            continue
-        mro = {base.__name__ for base in owner.__mro__}
-        for base in seam.bases:
-            checks.append(Check(f"{seam.owner} is a {base}", base in mro))
-        function = getattr(owner, seam.attribute, None)
-        checks.append(Check(f"method {seam.owner}.{seam.attribute}", callable(function)))
+        mro = [base.__name__ for base in owner.__mro__] if isinstance(owner, type) else None
+        function, names = None if mro is None else getattr(owner, seam.attribute, None), None
         if callable(function):
             found = inspect.signature(inspect.unwrap(function)).parameters
-            checks.append(_check_parameters(seam, list(found)))
-            fixed = [p.name for p in found.values() if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
-            checks.extend(_check_keywords(seam, fixed))
-    texts = {seam.module: _text(seam.module) for seam in seams}
-    for module, tree in texts.items():
+            names = [*found], [p.name for p in found.values() if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
+        checks.extend(_check_seam(seam, mro, names))
+    for module in dict.fromkeys(seam.module for seam in seams):
         # What a loop does with an interval shows in its text alone.
+        tree = _text(module)
         checks.append(Check(f"the text of {module} can be read", tree is not None))
         if tree is None:
             continue
@@ -113,7 +93,18 @@ def check_live(host: Host, entry: Entry) -> list[Check]:
             checks.append(_check_fact(tree, fact, _own_name(module, fact.owner)))
         if module == entry.module:
             checks.extend(_check_loop(tree, host, entry, _own_name(module, entry.owner)))
-    return _once(checks)
+    return list(dict.fromkeys(checks))
+
+
+def _parse(root: Path, module: str) -> tuple[ast.Module | None, Check]:
+    path = root.joinpath(*module.split(".")).with_suffix(".py")
+    name = f"module {module}"
+    try:
+        return ast.parse(path.read_text(encoding="utf-8")), Check(name, True, str(path))
+    except FileNotFoundError:
+        return None, Check(name, False, f"no file {path}")
+    except (OSError, SyntaxError, ValueError) as error:
+        return None, Check(name, False, f"{path} cannot be read: {error}")
 
 
 def _text(module: str) -> ast.Module | None:
@@ -144,36 +135,43 @@ def _check_versions(host: Host) -> Iterator[Check]:
         yield Check(f"{name} {wanted}", SpecifierSet(wanted).contains(found, prereleases=True), f"found {found}")
 
 
-def _parse(root: Path, module: str) -> tuple[ast.Module | None, Check]:
-    path = root.joinpath(*module.split(".")).with_suffix(".py")
-    name = f"module {module}"
-    try:
-        return ast.parse(path.read_text(encoding="utf-8")), Check(name, True, str(path))
-    except FileNotFoundError:
-        return None, Check(name, False, f"no file {path}")
-    except (OSError, SyntaxError, ValueError) as error:
-        return None, Check(name, False, f"{path} cannot be read: {error}")
+def _check_seam(
+    seam: Seam, bases: Collection[str] | None, names: tuple[list[str], list[str]] | None
+) -> Iterator[Check]:
+    """What a seam's class and method must be, whether they were imported or read.
 
-
-def _check_seam_text(tree: ast.Module, seam: Seam) -> Iterator[Check]:
-    owner = source.find_class(tree, seam.owner)
-    yield Check(f"class {seam.owner}", owner is not None, f"in {seam.module}")
-    if owner is None:
+    Args:
+        bases: the class's, by name; None: there is no such class.
+        names: (parameters of the method, those of them that cannot be given by keyword); None: there is none.
+    """
+    yield Check(f"class {seam.owner}", bases is not None, f"in {seam.module}")
+    if bases is None:
         return
     for base in seam.bases:
-        yield Check(f"{seam.owner} is a {base}", base in source.base_names(owner))
-    method = source.find_method(owner, seam.attribute)
-    yield Check(f"method {seam.owner}.{seam.attribute}", method is not None)
-    if method is None:
+        yield Check(f"{seam.owner} is a {base}", base in bases)
+    method = f"{seam.owner}.{seam.attribute}"
+    yield Check(f"method {method}", names is not None)
+    if names is None:
         return
-    yield _check_parameters(seam, source.parameters(method))
-    yield from _check_keywords(seam, source.positional(method))
-    yield from _check_method_text(tree, seam, seam.owner)
+    found, positional = names
+    missing = [wanted for wanted in seam.parameters if wanted not in found]
+    order = [parameter for parameter in found if parameter in seam.parameters]  # others may stand between them
+    detail = ", ".join(seam.parameters)
+    if missing:
+        detail = f"no parameter {', '.join(missing)} among ({', '.join(found)})"
+    elif order != list(seam.parameters):
+        detail = f"expected the order ({detail}), found ({', '.join(order)})"
+    yield Check(f"parameters of {method}", order == list(seam.parameters), detail)
+    # We call the DiT by keyword, where only some slots are forwarded or its signal is traced. Of a method that makes a
+    # video, one that takes whatever comes hides what it is (somebody's wrapper).
+    if seam.role in (FORWARD, VIDEO):
+        wrong = [name for name in positional if name != "self"]
+        detail = f"not {', '.join(wrong)}" if wrong else ""
+        yield Check(f"arguments of {method} can be given by keyword", not wrong, detail)
 
 
 def _check_method_text(tree: ast.Module, seam: Seam, name: str) -> Iterator[Check]:
-    owner = source.find_class(tree, name)
-    method = source.find_method(owner, seam.attribute) if owner else None
+    method = source.find_method(source.find_class(tree, name), seam.attribute)
     if method is None:
         yield Check(f"{seam.owner}.{seam.attribute} stands in the text of {seam.module}", False)
     elif seam.mentions:
@@ -182,28 +180,18 @@ def _check_method_text(tree: ast.Module, seam: Seam, name: str) -> Iterator[Chec
         yield Check(f"{seam.owner}.{seam.attribute} passes on what we read", not missing, detail)
 
 
-def _check_parameters(seam: Seam, found: list[str]) -> Check:
-    """The expected names must all be there in the expected order; others may stand between them."""
-    name = f"parameters of {seam.owner}.{seam.attribute}"
-    missing = [wanted for wanted in seam.parameters if wanted not in found]
-    if missing:
-        return Check(name, False, f"no parameter {', '.join(missing)} among ({', '.join(found)})")
-    order = [parameter for parameter in found if parameter in seam.parameters]
-    if order != list(seam.parameters):
-        return Check(name, False, f"expected the order ({', '.join(seam.parameters)}), found ({', '.join(order)})")
-    return Check(name, True, ", ".join(seam.parameters))
+def _check_loop(tree: ast.Module, host: Host, entry: Entry, name: str) -> tuple[Check, ...]:
+    """What the denoise loop must be like, in the text of the class that makes the video."""
+    owner = source.find_class(tree, name)
+    return () if owner is None else _loop_checks(host.loop_of(entry), entry, owner)
 
 
-def _check_keywords(seam: Seam, positional: list[str]) -> Iterator[Check]:
-    """We call the DiT by keyword, where only some slots are forwarded or its signal is traced.
-
-    Of a method that makes a video, one that takes whatever comes hides what it is (somebody's wrapper).
-    """
-    if seam.role in (FORWARD, VIDEO):
-        wrong = [name for name in positional if name != "self"]
-        detail = f"not {', '.join(wrong)}" if wrong else ""
-        yield Check(f"arguments of {seam.owner}.{seam.attribute} can be given by keyword", not wrong, detail)
+@lru_cache(maxsize=32)
+def _loop_checks(loop: Loop, entry: Entry, owner: ast.ClassDef) -> tuple[Check, ...]:
+    return tuple(loop.checks(entry, owner))
 
 
-def _once(checks: list[Check]) -> list[Check]:
-    return list(dict.fromkeys(checks))
+def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
+    made = source.find_method(source.find_class(tree, name), "__init__") if tree else None
+    found = made is not None and source.assigns_call(made, fact.attribute, fact.made_by)
+    return Check(str(fact), found, "" if found else "no such assignment in __init__")

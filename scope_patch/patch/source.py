@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+
+def parameters(function: Function) -> list[str]:
     """Parameter names in order, positional before keyword-only."""
     spec = function.args
     return [argument.arg for argument in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]]
 
 
-def positional(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+def positional(function: Function) -> list[str]:
     """Parameter names that cannot be given by keyword."""
     spec = function.args
     return [argument.arg for argument in [*spec.posonlyargs, *([spec.vararg] if spec.vararg else [])]]
@@ -23,20 +25,10 @@ def find_class(tree: ast.Module, name: str) -> ast.ClassDef | None:
     return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
 
 
-def find_method(owner: ast.ClassDef, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The method of that name in a class body."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return next((node for node in owner.body if isinstance(node, kinds) and node.name == name), None)
-
-
-def methods(owner: ast.ClassDef) -> list[ast.FunctionDef]:
-    """The methods in a class body."""
-    return [node for node in owner.body if isinstance(node, ast.FunctionDef)]
-
-
-def base_names(owner: ast.ClassDef) -> list[str]:
-    """Last names of the direct bases."""
-    return [last_name(base) for base in owner.bases]
+def find_method(owner: ast.ClassDef | None, name: str) -> Function | None:
+    """The method of that name in a class body; None where there is none, or no class."""
+    body = owner.body if owner else []
+    return next((node for node in body if isinstance(node, Function) and node.name == name), None)
 
 
 def last_name(node: ast.expr) -> str:
@@ -49,11 +41,9 @@ def last_name(node: ast.expr) -> str:
 def assigns_call(function: ast.AST, attribute: str, made_by: str) -> bool:
     """Whether the function has `self.<attribute> = <made_by>(...)`."""
     return any(
-        isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Call)
-        and last_name(node.value.func) == made_by
-        and any(isinstance(target, ast.Attribute) and target.attr == attribute for target in node.targets)
-        for node in ast.walk(function)
+        isinstance(target, ast.Attribute) and target.attr == attribute
+        for node in _assigned_calls(function, made_by)
+        for target in node.targets
     )
 
 
@@ -68,13 +58,7 @@ def returned_lengths(function: ast.AST) -> set[int]:
 
 def indexes_result(node: ast.AST, called: str, position: int) -> bool:
     """Whether the code below a node unpacks what `called(...)` returns and indexes the name at `position`."""
-    names = {
-        last_name(target.elts[position])
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Call) and last_name(inner.value.func) == called
-        for target in inner.targets
-        if isinstance(target, ast.Tuple) and len(target.elts) > position
-    }
+    names = {last_name(target.elts[position]) for target in _unpacked(node, called, position)}
     indexed = {last_name(inner.value) for inner in ast.walk(node) if isinstance(inner, ast.Subscript)}
     return bool(names) and names <= indexed
 
@@ -88,18 +72,13 @@ def words(node: ast.AST) -> set[str]:
     """Names, attributes, keywords and strings below a node."""
     found: set[str] = set()
     for inner in ast.walk(node):
-        if isinstance(inner, ast.Name):
-            found.add(inner.id)
-        elif isinstance(inner, ast.Attribute):
-            found.add(inner.attr)
+        if isinstance(inner, ast.Name | ast.Attribute):
+            found.add(last_name(inner))
         elif isinstance(inner, ast.keyword) and inner.arg:
             found.add(inner.arg)
         elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
             found.add(inner.value)
     return found
-
-
-LATENTS_AND_TIMESTEPS = 2
 
 
 class ScheduleLoop:
@@ -111,7 +90,7 @@ class ScheduleLoop:
 
     def __init__(self, method: ast.FunctionDef, called: str, position: int) -> None:
         self._method = method
-        self._unpacked = [target for target in _unpacked(method, called) if len(target.elts) > position]
+        self._unpacked = list(_unpacked(method, called, position))
         self._tables = {last_name(name) for target in self._unpacked for name in target.elts}
         self._intervals = {last_name(target.elts[position]) for target in self._unpacked}
 
@@ -125,9 +104,9 @@ class ScheduleLoop:
             isinstance(loop, ast.For)
             and isinstance(node.slice, ast.Name)
             and bool(_names(loop.iter) & self._tables)
-            and node.slice.id in _set_in(loop)
+            and node.slice.id in _names(loop, ast.Store)  # its own targets, and what is assigned in its body
             for loop, node in _subscripts(self._method, None)
-            if last_name(node.value) in self._intervals
+            if self._is_interval(node)
         )
 
     @property
@@ -141,33 +120,36 @@ class ScheduleLoop:
             and (node.lower.id, node.upper.id) in ends
             for node in ast.walk(self._method)
         )
-        return cuts >= LATENTS_AND_TIMESTEPS * len(self._unpacked)
+        return cuts >= 2 * len(self._unpacked)
 
     def _ends(self) -> set[tuple[str, str]]:
         """Names (start, end) that an interval is unpacked to, at once or by way of another name."""
-        pairs, found = set(self._intervals), set()
-        for node in ast.walk(self._method):
-            if isinstance(node, ast.Assign) and _is_interval(node.value, self._intervals):
-                pairs.update(target.id for target in node.targets if isinstance(target, ast.Name))
-        for node in ast.walk(self._method):
-            if isinstance(node, ast.Assign) and (
-                _is_interval(node.value, self._intervals) or last_name(node.value) in pairs
-            ):
-                for target in node.targets:
-                    if isinstance(target, ast.Tuple) and len(target.elts) == 2:
-                        found.add((last_name(target.elts[0]), last_name(target.elts[1])))
-        return found
+        assigned = [node for node in ast.walk(self._method) if isinstance(node, ast.Assign)]
+        read = [node for node in assigned if self._is_interval(node.value)]
+        named = {target.id for node in read for target in node.targets if isinstance(target, ast.Name)}
+        return {
+            (last_name(target.elts[0]), last_name(target.elts[1]))
+            for node in assigned
+            if self._is_interval(node.value) or last_name(node.value) in self._intervals | named
+            for target in node.targets
+            if isinstance(target, ast.Tuple) and len(target.elts) == 2
+        }
+
+    def _is_interval(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Subscript) and last_name(node.value) in self._intervals
 
 
-def _is_interval(node: ast.expr, intervals: set[str]) -> bool:
-    return isinstance(node, ast.Subscript) and last_name(node.value) in intervals
+def _assigned_calls(node: ast.AST, called: str) -> Iterator[ast.Assign]:
+    """The assignments below a node of what `called(...)` returns."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Call) and last_name(each.value.func) == called:
+            yield each
 
 
-def _unpacked(method: ast.FunctionDef, called: str) -> Iterator[ast.Tuple]:
-    """The targets that what `called(...)` returns is unpacked to."""
-    for node in ast.walk(method):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and last_name(node.value.func) == called:
-            yield from (target for target in node.targets if isinstance(target, ast.Tuple))
+def _unpacked(node: ast.AST, called: str, position: int) -> Iterator[ast.Tuple]:
+    """The targets, with more than so many names, that it is unpacked to."""
+    targets = (target for assigned in _assigned_calls(node, called) for target in assigned.targets)
+    return (target for target in targets if isinstance(target, ast.Tuple) and len(target.elts) > position)
 
 
 def _subscripts(node: ast.AST, loop: ast.AST | None) -> Iterator[tuple[ast.AST | None, ast.Subscript]]:
@@ -178,10 +160,5 @@ def _subscripts(node: ast.AST, loop: ast.AST | None) -> Iterator[tuple[ast.AST |
         yield from _subscripts(inner, inner if isinstance(inner, ast.For | ast.While) else loop)
 
 
-def _set_in(loop: ast.For) -> set[str]:
-    """Names that a loop sets: its own targets, and what is assigned in its body."""
-    return {node.id for node in ast.walk(loop) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-
-
-def _names(node: ast.AST) -> set[str]:
-    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+def _names(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, context)}

@@ -127,7 +127,7 @@ class ScaleSession(Session):
             inner, layers = self.shape.middle[1] - self.shape.middle[0], self.shape.layers
             each = (action.kept(tokens) * inner + tokens * (layers - inner)) / layers
             computed = round(each * (self.image.batch if action.single else rows)) if action.runs else 0
-            self._count(rows * tokens, computed, run=int(action.runs), skipped=int(not action.runs))
+            self.count(rows * tokens, computed, run=int(action.runs), skipped=int(not action.runs))
         return made
 
     def _run(self, layer: int, block: Any, arguments: Mapping[str, Any], hidden: Tensor) -> BlockCall:
