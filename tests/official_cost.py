@@ -135,19 +135,18 @@ def expected_calls(shape, model, options):
     tokens = shape.chunk_tokens(6, options.size // 8, options.size // 8)
     where = (chunks, options.window, options.steps)
     seen = {"ranges": runtime.noise2clean_kvrange, "clean": runtime.clean_chunk_kvrange}
-    walked = list(schedules.walk(*where, offset))
+    walked = list(schedules.walk(*where, offset, **seen))
     table = schedules.window_table(walked, 6, options.steps, ranges=seen["ranges"])
     calls = []
     if offset:
         given = schedules.prefix_kv_ranges(offset, **seen)
         calls.append(dispatch_flops(shape, tokens, given, NULL_TOKENS, cfg_number=options.cfg))
-    spans = schedules.kv_ranges(*where, offset, **seen)
-    for step, context, ranges in zip(walked, table.contexts, spans, strict=True):
+    for step, context in zip(walked, table.contexts, strict=True):
         calls.append(
             dispatch_flops(
                 shape,
                 tokens,
-                ranges,
+                step.seen,
                 caption,
                 cfg_number=options.cfg,
                 clean_prefix=bool(step.clean_prefix),
@@ -219,18 +218,17 @@ def unequal_walk(made, table_of):
     scales = tuple(zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=True))
     seen = {"ranges": runtime.noise2clean_kvrange, "clean": runtime.clean_chunk_kvrange}
     guidance = scales if runtime.cfg_number == 3 else ()
-    rows = list(schedules.walk(*where, offset, shortcut_mode=mode))
-    spans = schedules.kv_ranges(*where, offset, **seen)
-    if len(rows) != made.total_forward_step(0) or len(rows) != len(spans):
+    rows = list(schedules.walk(*where, offset, shortcut_mode=mode, **seen))
+    if len(rows) != made.total_forward_step(0):
         return True
-    for step, (row, ours) in enumerate(zip(rows, spans, strict=True)):
+    for step, row in enumerate(rows):
         (length, _, k), (_, start, end, first, last) = made.generate_denoise_status_and_sequences(0, step)
         lead = start > offset and k == 0
         t = made.get_timestep(made.ts[0], length, first, last, k)
         indices = made.get_denoise_step_of_each_chunk(0, length, first, last, k, has_clean_t=lead)
         theirs = made.generate_kvrange_for_denoising_video(0, start - lead, end - start + lead, indices)
         told = (row.start, row.end, row.clean_prefix, list(row.timesteps))
-        if told != (start, end, int(lead), t.tolist()) or (theirs // 24).tolist() != list(map(list, ours)):
+        if told != (start, end, int(lead), t.tolist()) or (theirs // 24).tolist() != list(map(list, row.seen)):
             return True
     if offset:
         prefix = made.generate_kvrange_for_prefix_video(0, offset) // 24

@@ -229,14 +229,13 @@ def magi_petaflop(ranges, clean):
     0.17 less and 200 make 0.15 more.
     """
     tokens = MAGI.chunk_tokens(6, 60, 60)
-    walked = list(walk(10, 4, 64))
-    spans = schedules.kv_ranges(10, 4, 64, ranges=ranges, clean=clean)
+    walked = list(walk(10, 4, 64, ranges=ranges, clean=clean))
     assert tokens == 5400 and len(walked) == 208 and sum(step.clean_prefix for step in walked) == 9
     blended = [context[-1] for context in window_table(walked, 6, 64, ranges=ranges).contexts]
     assert sum(blended) == 160, "stages 3 .. 12, from t = float32(0.3) > 0.3 on"
     total = 0
-    for step, span, twice in zip(walked, spans, blended, strict=True):
-        total += dispatch_flops(MAGI, tokens, span, 128, clean_prefix=bool(step.clean_prefix), duplicate=twice)
+    for step, twice in zip(walked, blended, strict=True):
+        total += dispatch_flops(MAGI, tokens, step.seen, 128, clean_prefix=bool(step.clean_prefix), duplicate=twice)
     return total / 1e15
 
 
@@ -273,7 +272,7 @@ def test_errors_teach():
     with pytest.raises(ValueError, match="no window"):
         list(walk(3, 4, 8, offset=3))
     with pytest.raises(ValueError, match="do not divide"):
-        schedules.kv_ranges(3, 4, 8, ranges=[3, 2, 1])
+        list(walk(3, 4, 8, ranges=[3, 2, 1]))
     with pytest.raises(ValueError, match="nothing to denoise"):
         staircase(range(50), 10, pre_ready=10)
 
@@ -288,7 +287,7 @@ def test_steps_of_a_short_video():
         (0, 1, (t[0],), 0), (0, 1, (t[1],), 0), (0, 2, (t[2], t[0]), 0), (0, 2, (t[3], t[1]), 0),
         (1, 2, (t[2],), 1), (1, 2, (t[3],), 0),
     ]  # fmt: skip
-    assert schedules.kv_ranges(2, 2, 4, ranges=[2, 1], clean=1)[2:5] == [
+    assert [step.seen for step in walk(2, 2, 4, ranges=[2, 1], clean=1)][2:5] == [
         [(0, 1), (0, 2)],
         [(0, 1), (0, 2)],
         [(0, 1), (1, 2)],

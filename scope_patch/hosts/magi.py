@@ -162,7 +162,7 @@ def window_flops(
     """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
 
     Args:
-        seen: for every iteration, the chunks that each chunk attends to (`kv_ranges`).
+        seen: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
     """
 
     def flops(iteration: int, slots: Interval) -> int:
@@ -240,17 +240,17 @@ def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
 
 def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """FLOPs of one forward of the window's chunks [.., last) with what leads it."""
-    from .schedules import kv_ranges
+    from .schedules import walk
 
     inputs, runtime = transport.transport_inputs[section], transport.runtime_config
     shape = MagiShape.from_model(find_model(transport))
     *_, height, width = inputs.latent_size
     tokens = shape.chunk_tokens(transport.chunk_width, height, width)
     prefix = 0 if inputs.prefix_video is None else inputs.prefix_video.size(2) // transport.chunk_width
-    walked = inputs.chunk_num, transport.window_size, inputs.num_steps, prefix
-    seen = kv_ranges(*walked, ranges=runtime.noise2clean_kvrange, clean=runtime.clean_chunk_kvrange)
+    where = inputs.chunk_num, transport.window_size, inputs.num_steps, prefix
+    walked = walk(*where, ranges=runtime.noise2clean_kvrange, clean=runtime.clean_chunk_kvrange)
     text = int(inputs.emb_masks[0, -1].sum())
-    return window_flops(schedule, shape, tokens, seen, text, runtime.cfg_number)
+    return window_flops(schedule, shape, tokens, [step.seen for step in walked], text, runtime.cfg_number)
 
 
 def find_model(transport: Any) -> Any:

@@ -60,9 +60,9 @@ def staircase(
         row = following
     if not rows:
         raise ValueError(f"nothing to denoise: {frames} latent frames, {pre_ready} of them given")
-    index = torch.tensor(rows)
-    mask = update_mask(index, steps, ready).repeat_interleave(block, dim=1)
-    times = torch.cat([levels.new_tensor([999]), levels, levels.new_tensor([0])])[index.repeat_interleave(block, dim=1)]
+    found = torch.tensor(rows)
+    mask = update_mask(found, steps, ready).repeat_interleave(block, dim=1)
+    times = torch.cat([levels.new_tensor([999]), levels, levels.new_tensor([0])])[found.repeat_interleave(block, dim=1)]
     return Table(times, times / TRAINED, mask, [(0, blocks * block)] * len(rows))
 
 
@@ -110,6 +110,7 @@ class Step(NamedTuple):
         start, end: the chunks [start, end) are denoised.
         indices, timesteps: of each of them, oldest first: which denoise step it is at, and the host's timestep.
         clean_prefix: clean chunks (0 or 1) right before these that are forwarded along, to cache their keys and values.
+        seen: the chunks [first, last) that each chunk attends to, the clean one's first.
     """
 
     stage: int
@@ -118,9 +119,19 @@ class Step(NamedTuple):
     indices: tuple[int, ...]
     timesteps: tuple[float, ...]
     clean_prefix: int
+    seen: Sequence[Interval] = ()
 
 
-def walk(chunks: int, window: int, steps: int, offset: int = 0, *, shortcut_mode: str = "8,16,16") -> Iterator[Step]:
+def walk(
+    chunks: int,
+    window: int,
+    steps: int,
+    offset: int = 0,
+    *,
+    shortcut_mode: str = "8,16,16",
+    ranges: Sequence[int] = (),
+    clean: int = -1,
+) -> Iterator[Step]:
     """Every step of a generation.
 
     Args:
@@ -129,19 +140,27 @@ def walk(chunks: int, window: int, steps: int, offset: int = 0, *, shortcut_mode
         steps: denoise steps of a chunk (`num_steps`).
         offset: chunks of a prefix that are not denoised.
         shortcut_mode: as of `magi_timesteps`.
+        ranges: `noise2clean_kvrange`: chunks seen, itself included, from the noisiest stage on; all if empty.
+        clean: `clean_chunk_kvrange`, for the clean prefix; -1 stands for the last of `ranges`. It has no say without.
 
-    Raises ValueError for a window wider than the steps, or an offset outside the video.
+    Raises ValueError for a window wider than the steps, an offset outside the video, or steps that are no multiple of
+    the number of `ranges`.
     """
     if not 1 <= window <= steps or not 0 <= offset < chunks:
         raise ValueError(f"no window of {window} chunks and {steps} steps over chunks [{offset}, {chunks})")
+    if ranges and steps % len(ranges):
+        raise ValueError(f"{steps} steps do not divide into {len(ranges)} ranges")
     length, levels = steps // window, magi_timesteps(steps, shortcut_mode)
+    reaches = ranges or [chunks]
+    before = reaches[-1] if clean == -1 or not ranges else clean
     for stage in range(chunks - offset + window - 1):
         newest = offset + stage  # the chunk that enters, were there one
         start, end = max(offset, newest - window + 1), min(chunks, newest + 1)
         for position in range(length):
             indices = tuple((newest - chunk) * length + position for chunk in range(start, end))
-            timesteps = tuple(levels[index] for index in indices)
-            yield Step(stage, start, end, indices, timesteps, int(start > offset and position == 0))
+            timesteps, prefix = tuple(levels[index] for index in indices), int(start > offset and position == 0)
+            reach = [before] * prefix + [reaches[index * len(reaches) // steps] for index in indices]
+            yield Step(stage, start, end, indices, timesteps, prefix, _ranges(start - prefix, reach))
 
 
 def window_table(
@@ -188,34 +207,8 @@ def _scales(guidance: Sequence[tuple[float, float, float]], t: float) -> tuple[f
     return guidance[row][1:]
 
 
-def kv_ranges(
-    chunks: int, window: int, steps: int, offset: int = 0, *, ranges: Sequence[int] = (), clean: int = -1
-) -> list[list[Interval]]:
-    """For every step, the chunks [first, last) that each chunk in [start - clean_prefix, end) attends to.
-
-    The first four arguments are those of `walk`.
-
-    Args:
-        ranges: `noise2clean_kvrange`: chunks seen, itself included, from the noisiest stage on; all if empty.
-        clean: `clean_chunk_kvrange`, for the clean prefix; -1 stands for the last of `ranges`. It has no say without.
-
-    Raises ValueError where `walk` does, and where the steps are no multiple of the number of `ranges`.
-    """
-    if ranges and steps % len(ranges):
-        raise ValueError(f"{steps} steps do not divide into {len(ranges)} ranges")
-    reaches = ranges or [chunks]
-    before = reaches[-1] if clean == -1 or not ranges else clean
-    return [
-        _ranges(
-            step.start - step.clean_prefix,
-            [before] * step.clean_prefix + [reaches[index * len(reaches) // steps] for index in step.indices],
-        )
-        for step in walk(chunks, window, steps, offset)
-    ]
-
-
 def prefix_kv_ranges(offset: int, *, ranges: Sequence[int] = (), clean: int = -1) -> list[Interval]:
-    """What each chunk of a prefix attends to in the forward that caches it; arguments as of `kv_ranges`."""
+    """What each chunk of a prefix attends to in the forward that caches it; arguments as of `walk`."""
     reach = clean if clean != -1 else ranges[-1] if ranges else PREFIX_REACH
     return _ranges(0, [reach] * offset)
 

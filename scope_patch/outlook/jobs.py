@@ -29,11 +29,8 @@ from .plans import Job, Part
 from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
 
 DIFFUSERS = "skyreels-v2-diffusers"
-SMALL = "1.3B"
 VAE_TIME, VAE_SPACE = 4, 8
 """Frames a latent frame, and pixels a latent; the first frame is a latent frame alone. Both hosts' families agree."""
-FLOAT32 = 4
-"""Bytes a number of a velocity."""
 UNIPC_KEEPS, EULER_KEEPS = 5, 2
 """Tensors like the latents that taking steps again needs: latents and velocity, and what a solver of second order
 remembers."""
@@ -82,7 +79,7 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
         work(0, (0, longest))  # where it cannot be counted, that is said here
     except ValueError as error:
         raise UsageError(f"{options.host}: {error}") from error
-    velocity = FLOAT32 * shape.out_channels * height * width
+    velocity = torch.float32.itemsize * shape.out_channels * height * width
     # Residuals: tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
     residual = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
     kept = residual if method.level == "residual" else velocity
@@ -144,7 +141,7 @@ def latent_frames(frames: int) -> int:
 
 def _model(options: argparse.Namespace) -> tuple[wan.WanShape, tuple[Feature, str] | None]:
     """The model's dimensions, and its timestep signal where its weights are at hand."""
-    shape = wan.WanShape.named(options.model or SMALL)
+    shape = wan.WanShape.named(options.model or "1.3B")
     if options.weights is None:
         return shape, None
     checkpoint = Checkpoint.find(options.weights)
@@ -188,13 +185,13 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     down = runtime["temporal_downsample_factor"]
     prefix = max(1, options.prefix_frames // down) if options.prefix_frames else 0
     chunks = math.ceil(((options.num_frames or runtime["num_frames"]) // down + prefix) / width)
-    walk = chunks, window, steps, prefix // width
     ranges = runtime["noise2clean_kvrange"] if options.kv_ranges is None else options.kv_ranges
     seen = {"ranges": ranges, "clean": runtime["clean_chunk_kvrange"]}
-    branches, mode = runtime["cfg_number"], engine["shortcut_mode"]
+    branches, mode, offset = runtime["cfg_number"], engine["shortcut_mode"], prefix // width
     guidance = zip(runtime["cfg_t_range"], runtime["prev_chunk_scales"], runtime["text_scales"], strict=True)
+    walked = list(schedules.walk(chunks, window, steps, offset, shortcut_mode=mode, **seen))
     table = schedules.window_table(
-        schedules.walk(*walk, shortcut_mode=mode),
+        walked,
         width,
         steps,
         ranges=ranges,
@@ -205,15 +202,15 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     sides = options.height or runtime["video_size_h"], options.width or runtime["video_size_w"]
     size = [side // VAE_SPACE for side in sides]
     tokens = shape.chunk_tokens(width, *size)
-    work = magi.window_flops(schedule, shape, tokens, schedules.kv_ranges(*walk, **seen), options.text_tokens, branches)
+    work = magi.window_flops(schedule, shape, tokens, [step.seen for step in walked], options.text_tokens, branches)
     work(0, schedule.baseline[0])  # where it cannot be counted, that is said here
 
     def forwarded(iteration: int, slots: Interval) -> int:
         return magi.runs(branches, *magi.window(schedule, iteration, slots, branches))[1]
 
     extra = 0.0
-    if walk[3]:
-        reach = schedules.prefix_kv_ranges(walk[3], **seen)
+    if offset:
+        reach = schedules.prefix_kv_ranges(offset, **seen)
         extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches)
     method = method_on(options.host, settings, Size(chunked=True))
     signal = "timestep" if method.signal == "embedding" else method.signal  # the condition is the embedding there
@@ -222,7 +219,7 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))
         feature = condition(known_host(options.host), checkpoint, steps, mode, distill=engine["distill"]), CONDITION
-    velocity = FLOAT32 * shape.out_channels * width * math.prod(size) * min(window, chunks)
+    velocity = torch.float32.itemsize * shape.out_channels * width * math.prod(size) * min(window, chunks)
     kept, again = method.predictor.keeps * velocity, method.replays * EULER_KEEPS * velocity
     remarks = [] if settings.widths is None else [NO_WIDTHS]
     return Job([Part(schedule, work, forwarded, branches, extra)], method, signal, kept, again, feature, remarks)

@@ -189,11 +189,13 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
     time, rest = ((dtype, exact), (dtype, exact)) if official else ((exact, exact), (exact, dtype))
     first, second = (layer(part, *time) for part in TIME[:2])
     projection = layer("projection", *rest)
-    channels = read[f"{layout['time in']}.weight"].shape[-1]
+    half = read[f"{layout['time in']}.weight"].shape[-1] // 2
+    frequencies = torch.pow(LONGEST_PERIOD, -torch.arange(half, dtype=torch.float64) / half)
     added: Tensor | None = None
 
     def feature(timesteps: Tensor) -> Tensor:
-        waves = sinusoids(timesteps, channels).to(time[0])
+        angles = torch.outer(timesteps.to(torch.float64), frequencies)  # as `sinusoidal_embedding_1d`
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(time[0])
         embedded = second(silu(first(waves))).to(rest[1])
         projected = projection(silu(embedded))
         return projected if added is None else projected + added
@@ -215,14 +217,6 @@ def _fitting(checkpoint: Checkpoint, part: str) -> Iterator[None]:
         raise UsageError(
             f"--weights {checkpoint.given}: the tensors of the {part} do not fit together: {error}"
         ) from error
-
-
-def sinusoids(timesteps: Tensor, channels: int) -> Tensor:
-    """`sinusoidal_embedding_1d`: cosines and sines, float64 [n, channels]."""
-    half = channels // 2
-    powers = -torch.arange(half, dtype=torch.float64) / half
-    angles = torch.outer(timesteps.to(torch.float64), torch.pow(LONGEST_PERIOD, powers))
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class TimestepEmbedder(nn.Module):
