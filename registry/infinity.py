@@ -5,6 +5,8 @@ from scope_patch.patch.host import Dit, Entry, Host
 from scope_patch.patch.scales import Scales
 
 MODEL = "infinity.models.infinity"
+ASKED = ("vae", "scale_schedule", "label_B_or_BLT", "B", "negative_label_B_or_BLT", "cfg_list", "cfg_insertion_layer",
+         "vae_type", "trunk_scale", "gt_leak")  # fmt: skip
 
 HOST = Host(
     name="infinity",
@@ -15,12 +17,12 @@ HOST = Host(
     loop=Scales(
         block=("infinity.models.basic", "CrossAttnBlock"),
         parameters=("x", "cond_BD", "ca_kv", "rope2d_freqs_grid", "scale_ind"),
-        asked=infinity.ASKED,
+        asked=ASKED,
         blocks="unregistered_blocks",
         logits="get_logits",
         codes=("infinity.models.bsq_vae.multiscale_bsq", "BSQ", "indices_to_codes"),
         codec=lambda arguments: arguments["vae"].quantizer.lfq,
-        read=infinity.read,
+        read=lambda model, arguments: (infinity.InfinityShape.of(model), infinity.Image.of(arguments)),
         decide=infinity.decide,
         table=infinity.table,
     ),
@@ -38,8 +40,8 @@ HOST = Host(
     versions={"torch": ">=2.4"},
     model=lambda model: model,
     refuse=infinity.refuse,
-    work=infinity.work,
-    size=infinity.size,
+    work=lambda model, arguments: (1, arguments["x"].shape[0] * arguments["x"].shape[1]),  # tokens of all rows
+    size=lambda model, blocks: (model.C, len(model.unregistered_blocks)),
     presets={"slow": 2.0, "fast": 3.0},
     bypass=lambda model: "what is skipped of a scale is said by --scales",
 )

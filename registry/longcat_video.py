@@ -6,7 +6,7 @@ from scope_patch.patch import defaults
 from scope_patch.patch.host import Dit, Entry, Host
 from scope_patch.patch.loops import Clock
 
-PARALLEL = "longcat_video.context_parallel.context_parallel_util"
+METHODS = ("generate_t2v", "generate_i2v", "generate_vc", "generate_refine")
 
 
 def refuse(pipeline, model, arguments):
@@ -28,7 +28,7 @@ def extra(arguments):
 
 def ranks(pipeline):
     """The ranks of this one's context parallel group."""
-    parallel = sys.modules.get(PARALLEL)
+    parallel = sys.modules.get("longcat_video.context_parallel.context_parallel_util")
     return parallel.get_cp_rank_list() if parallel is not None and parallel.get_cp_size() > 1 else ()
 
 
@@ -37,13 +37,7 @@ HOST = Host(
     title="LongCat-Video (official repository)",
     source="github.com/meituan-longcat/LongCat-Video @ 6b3f4b8",
     triggers=("longcat_video",),
-    videos=(
-        Entry(
-            "longcat_video.pipeline_longcat_video",
-            "LongCatVideoPipeline",
-            ("generate_t2v", "generate_i2v", "generate_vc", "generate_refine"),
-        ),
-    ),
+    videos=(Entry("longcat_video.pipeline_longcat_video", "LongCatVideoPipeline", METHODS),),
     loop=Clock(),
     dit=Dit(
         "longcat_video.modules.longcat_video_dit",

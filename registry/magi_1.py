@@ -41,9 +41,10 @@ HOST = Host(
     facts=(Fact(TRANSFORMER, "VideoDiTModel", "t_embedder", "TimestepEmbedder"),),
     versions={"torch": ">=2.4"},
     model=magi.find_model,
-    guided=magi.guided,
+    guided=lambda transport, arguments: transport.runtime_config.cfg_number == 3,
     refuse=magi.refuse,
-    extra=magi.extra,
+    # The forward over the prefix of a video, which only fills the cache.
+    extra=lambda arguments: "prefix" if arguments.get("extract_prefix_video_feature") else "",
     narrow=magi.narrow,
     work=magi.work,
     moving=True,

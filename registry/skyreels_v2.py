@@ -1,16 +1,15 @@
 """SkyReels-V2, the official repository: diffusion forcing (short, long, extended), and the synchronous pipelines."""
 
-from scope_patch.hosts import wan_keys
-from scope_patch.hosts.wan import asynchronous_table, official_cost
+from scope_patch.hosts import wan
 from scope_patch.patch.host import Dit, Entry, Host, Keys
 from scope_patch.patch.loops import Clock, Watched
 
 PIPELINES = "skyreels_v2_infer.pipelines"
-FORCING = f"{PIPELINES}.diffusion_forcing_pipeline"
-STAIRCASE = Watched(
+MODULE = f"{PIPELINES}.diffusion_forcing_pipeline"
+STAIRS = Watched(
     "generate_timestep_matrix",
     ("self", "num_frames", "step_template", "base_num_frames", "ar_step", "num_pre_ready", "casual_block_size"),
-    asynchronous_table,
+    wan.asynchronous_table,
 )
 
 
@@ -27,9 +26,7 @@ HOST = Host(
     source="github.com/SkyworkAI/SkyReels-V2 @ abed76f",
     triggers=("skyreels_v2_infer",),
     videos=(
-        Entry(
-            FORCING, "DiffusionForcingPipeline", ("__call__", "extend_video"), title="diffusion forcing", loop=STAIRCASE
-        ),
+        Entry(MODULE, "DiffusionForcingPipeline", ("__call__", "extend_video"), title="diffusion forcing", loop=STAIRS),
         Entry(f"{PIPELINES}.text2video_pipeline", "Text2VideoPipeline", title="text to video", loop=Clock()),
         Entry(f"{PIPELINES}.image2video_pipeline", "Image2VideoPipeline", title="image to video", loop=Clock()),
     ),
@@ -48,15 +45,15 @@ HOST = Host(
     ),
     versions={"torch": ">=2.4"},
     refuse=refuse,
-    cost=official_cost,
+    cost=wan.official_cost,
     keys=Keys(
         "self_attn",
         ("freqs", 2),
-        wan_keys.official_rotary,
-        wan_keys.official_block,
-        wan_keys.official_obstacle,
-        wan_keys.official_bytes,
-        wan_keys.noised,
+        wan.official_rotary,
+        wan.official_block,
+        wan.official_obstacle,
+        wan.official_bytes,
+        wan.noised,
     ),
     bypass=lambda pipeline: "",
     independent=lambda model: bool(model.flag_causal_attention),

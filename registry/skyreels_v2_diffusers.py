@@ -1,19 +1,11 @@
 """SkyReels-V2 in diffusers: the three diffusion-forcing pipelines, and the two synchronous ones beside them."""
 
-from scope_patch.hosts import wan_keys
-from scope_patch.hosts.wan import asynchronous_table, diffusers_cost
+from scope_patch.hosts import wan
 from scope_patch.patch.host import Dit, Entry, Host, Keys
 from scope_patch.patch.loops import Clock, Watched
 
-FRAMES = (
-    "num_latent_frames",
-    "step_template",
-    "base_num_latent_frames",
-    "ar_step",
-    "num_pre_ready",
-    "causal_block_size",
-)
-STAIRCASE = Watched("generate_timestep_matrix", ("self", *FRAMES), asynchronous_table)
+ARGS = ("num_latent_frames", "step_template", "base_num_latent_frames", "ar_step", "num_pre_ready", "causal_block_size")
+STAIRCASE = Watched("generate_timestep_matrix", ("self", *ARGS), wan.asynchronous_table)
 FORCING = "SkyReelsV2DiffusionForcing"
 
 
@@ -47,15 +39,15 @@ HOST = Host(
         embedding="condition_embedder.act_fn",
     ),
     versions={"torch": ">=2.4", "diffusers": ">=0.35"},
-    cost=diffusers_cost,
+    cost=wan.diffusers_cost,
     keys=Keys(
         "attn1",
         ("rotary_emb", 3),
-        wan_keys.diffusers_rotary,
-        wan_keys.diffusers_block,
-        wan_keys.diffusers_obstacle,
-        wan_keys.diffusers_bytes,
-        wan_keys.noised,
+        wan.diffusers_rotary,
+        wan.diffusers_block,
+        wan.diffusers_obstacle,
+        wan.diffusers_bytes,
+        wan.noised,
     ),
     bypass=lambda pipeline: "",
     independent=lambda model: model.config.num_frame_per_block > 1,

@@ -59,29 +59,19 @@ def wan_flops(model_class):
 
 def unequal_progress(pipeline, rng, tries=300):
     """Random options for which ours is not what upstream's `generate_timestep_matrix` returns."""
-    from scope_patch.hosts.wan import progress
+    from scope_patch.hosts.schedules import staircase
 
     for _ in range(tries):
         block, blocks, steps = rng.randint(1, 5), rng.randint(1, 6), rng.randint(2, 20)
         ready, ar_step = rng.randrange(blocks) * block, rng.randint(0, steps)
         frames = block * blocks + rng.randrange(block)
-        base = rng.choice([frames, rng.randint(1, blocks) * block])
         template = torch.linspace(990.9, 10.2, steps)
-        options = {"block": block, "ar_step": ar_step, "pre_ready": ready, "base": base}
-        try:
-            ours = progress(frames, steps, **options)
-        except ValueError as error:
-            ours = error
-        try:
-            theirs = pipeline.generate_timestep_matrix(None, frames, template, base, ar_step, ready, block)
-        except AssertionError as error:
-            theirs = error
-        if isinstance(theirs, AssertionError) or isinstance(ours, ValueError):
-            same = str(theirs).split(" in ")[0] == str(ours).split(" for ")[0]
-        else:
-            mine = (ours.timesteps(template), ours.index, ours.mask)
-            same = all(torch.equal(a, b) for a, b in zip(mine, theirs[:3], strict=True)) and ours.intervals == theirs[3]
-        if not same:
+        options = {"block": block, "ar_step": ar_step, "pre_ready": ready}
+        ours = staircase(template, frames, **options)
+        times, _, mask, intervals = pipeline.generate_timestep_matrix(
+            None, frames, template, frames, ar_step, ready, block
+        )
+        if not torch.equal(ours.timesteps, times) or not torch.equal(ours.mask, mask) or ours.intervals != intervals:
             yield [frames, steps, options]
 
 
@@ -124,7 +114,7 @@ def magi_flops(host, clone):
 
 def expected_calls(shape, model, options):
     """FLOPs of every call of the dispatcher, in order, from options alone."""
-    from scope_patch.hosts import window as chunkwise
+    from scope_patch.hosts import schedules
     from scope_patch.hosts.magi import NULL_TOKENS, dispatch_flops
 
     caption, runtime = 20, model.runtime_config  # of the harness's captions, 20 tokens count
@@ -133,22 +123,22 @@ def expected_calls(shape, model, options):
     tokens = shape.chunk_tokens(6, options.size // 8, options.size // 8)
     where = (chunks, options.window, options.steps)
     seen = {"ranges": runtime.noise2clean_kvrange, "clean": runtime.clean_chunk_kvrange}
-    rows = chunkwise.rows(*where, chunkwise.timesteps(options.steps), offset, ranges=seen["ranges"])
+    walked = list(schedules.walk(*where, offset, **seen))
+    table = schedules.window_table(walked, 6, options.steps, ranges=seen["ranges"])
     calls = []
     if offset:
-        given = chunkwise.prefix_kv_ranges(offset, **seen)
+        given = schedules.prefix_kv_ranges(offset, **seen)
         calls.append(dispatch_flops(shape, tokens, given, NULL_TOKENS, cfg_number=options.cfg))
-    for row, ranges in zip(rows, chunkwise.kv_ranges(*where, offset, **seen), strict=True):
-        blended = row.context[-1]
+    for step, context in zip(walked, table.contexts, strict=True):
         calls.append(
             dispatch_flops(
                 shape,
                 tokens,
-                ranges,
+                step.seen,
                 caption,
                 cfg_number=options.cfg,
-                clean_prefix=bool(row.clean_prefix),
-                duplicate=blended,
+                clean_prefix=bool(step.clean_prefix),
+                duplicate=context[-1],
             )
         )
     return calls
@@ -158,13 +148,13 @@ def walks(rng, tries=150):
     """Random options for which our rows, ranges or timesteps are not upstream's, or contexts change elsewhere."""
     from inference.pipeline.video_generate import init_t
 
-    from scope_patch.hosts import window as chunkwise
     from scope_patch.hosts.magi import transport_table
+    from scope_patch.hosts.schedules import magi_timesteps
 
     bad, modes = [], ("8,16,16", "16,16,8")
     for steps in range(1, 130):
         for mode in modes:
-            if chunkwise.timesteps(steps, mode) != init_t({}, steps, "cpu", mode).tolist():
+            if magi_timesteps(steps, mode) != init_t({}, steps, "cpu", mode).tolist():
                 bad.append(["timesteps", steps, mode])
     for _ in range(tries):
         window, prefix = rng.randint(1, 4), rng.choice([0, rng.randint(1, 40)])
@@ -208,33 +198,32 @@ def transport(frames, prefix, window, steps, ranges, clean, cfg, mode):
 
 def unequal_walk(made, table_of):
     """Whether our rows differ from `forward_velocity`'s arguments, or contexts change elsewhere than the registry's."""
-    from scope_patch.hosts import window as chunkwise
+    from scope_patch.hosts import schedules
 
     runtime, given, mode = made.runtime_config, made.transport_inputs[0], made.engine_config.shortcut_mode
     offset = 0 if given.prefix_video is None else given.prefix_video.size(2) // 6
     where = (given.chunk_num, runtime.window_size, runtime.num_steps)
     scales = tuple(zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=True))
     seen = {"ranges": runtime.noise2clean_kvrange, "clean": runtime.clean_chunk_kvrange}
-    levels = chunkwise.timesteps(runtime.num_steps, mode)
     guidance = scales if runtime.cfg_number == 3 else ()
-    rows = chunkwise.rows(*where, levels, offset, ranges=seen["ranges"], guidance=guidance)
-    spans = chunkwise.kv_ranges(*where, offset, **seen)
-    if len(rows) != made.total_forward_step(0) or len(rows) != len(spans):
+    rows = list(schedules.walk(*where, offset, shortcut_mode=mode, **seen))
+    if len(rows) != made.total_forward_step(0):
         return True
-    for step, (row, ours) in enumerate(zip(rows, spans, strict=True)):
+    for step, row in enumerate(rows):
         (length, _, k), (_, start, end, first, last) = made.generate_denoise_status_and_sequences(0, step)
         lead = start > offset and k == 0
         t = made.get_timestep(made.ts[0], length, first, last, k)
         indices = made.get_denoise_step_of_each_chunk(0, length, first, last, k, has_clean_t=lead)
         theirs = made.generate_kvrange_for_denoising_video(0, start - lead, end - start + lead, indices)
         told = (row.start, row.end, row.clean_prefix, list(row.timesteps))
-        if told != (start, end, int(lead), t.tolist()) or (theirs // 24).tolist() != list(map(list, ours)):
+        if told != (start, end, int(lead), t.tolist()) or (theirs // 24).tolist() != list(map(list, row.seen)):
             return True
     if offset:
         prefix = made.generate_kvrange_for_prefix_video(0, offset) // 24
-        if prefix.tolist() != list(map(list, chunkwise.prefix_kv_ranges(offset, **seen))):
+        if prefix.tolist() != list(map(list, schedules.prefix_kv_ranges(offset, **seen))):
             return True
-    known, ours = table_of(made, 0), chunkwise.window_table(rows, 6)
+    known = table_of(made, 0)
+    ours = schedules.window_table(rows, 6, runtime.num_steps, ranges=seen["ranges"], guidance=guidance)
     same = known.intervals == ours.intervals and list(known.clean_prefixes) == list(ours.clean_prefixes)
     return not same or not torch.equal(known.timesteps, ours.timesteps) or turns(known) != turns(ours)
 

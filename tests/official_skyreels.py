@@ -349,19 +349,19 @@ def frozen(upstream):
     from skyreels_v2_infer.modules import transformer
 
     import scope_patch
-    from scope_patch.hosts import wan_keys
+    from scope_patch.hosts import wan
 
     found = {}
     for name, options in FROZEN.items():
         for wide in (False, True):
             made, told = {}, {}
-            transformer.torch, wan_keys.BF16 = (Wide(), 4) if wide else (torch, 2)
+            transformer.torch, wan.BF16 = (Wide(), 4) if wide else (torch, 2)
             for kept in ("off", "auto"):
                 pipe = build(upstream, causal=True)
                 with scope_patch.patched(pipe, strict=True, **{**PREDICT, "max_skip": 1}, frozen_keys=kept) as run:
                     made[kept] = generate(pipe, **options)
                 told[kept] = run.report["generations"][0]
-            transformer.torch, wan_keys.BF16 = torch, 2
+            transformer.torch, wan.BF16 = torch, 2
             error = (made["auto"] - made["off"]).double().norm() / made["off"].double().norm()
             found[f"{name}, {'float32' if wide else 'bf16'}"] = {
                 "error": float(error),

@@ -122,7 +122,7 @@ def features(official, upstream):
 
 def other_timesteps(upstream):
     """(steps, shift) at which the plan's timesteps are not the scheduler's."""
-    from scope_patch.hosts.wan import official_timesteps
+    from scope_patch.hosts.schedules import official_timesteps
 
     scheduler, bad = upstream[2](), []
     for shift in (1.0, 1.7, 3.0, 5.0, 8.0):

@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scope_patch.hosts import attention
-from scope_patch.hosts import window as chunkwise
+from scope_patch.hosts import attention, schedules
 from scope_patch.hosts.magi import MagiShape, dispatch_flops, forward_flops
-from scope_patch.hosts.wan import WanShape, progress
+from scope_patch.hosts.schedules import staircase, walk, window_table
+from scope_patch.hosts.wan import WanShape
 from scope_patch.hosts.wan import forward_flops as wan_flops
-from scope_patch.hosts.window import Row
 from scope_patch.method import schedule
 
 HD = (68, 120)
 """Rows and columns of latents of 544x960 pixels: an eighth."""
 # example/4.5B/4.5B_distill_config.json of MAGI-1 @ 6ff822e
 MAGI = MagiShape(
-    layers=34, hidden=3072, ffn=12288, heads=24, groups=8, head_dim=128, patch=2, t_patch=1, in_channels=16,
-    out_channels=16, caption_channels=4096, caption_length=800, condition=768, caption_hidden=3072, gates=6144,
-    gated=False, distill=True,
+    num_layers=34, hidden_size=3072, ffn_hidden_size=12288, num_attention_heads=24, num_query_groups=8,
+    kv_channels=128, patch_size=2, t_patch_size=1, in_channels=16, out_channels=16, caption_channels=4096,
+    caption_max_length=800, cond_hidden_ratio=0.25, xattn_cond_hidden_ratio=1.0, cond_gating_ratio=1.0,
+    gated_linear_unit=False, distill=True,
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_no_host_is_imported(run_python):
 
 def segments():
     """(257 - 1) / 4 + 1 = 65 latent frames in segments of 25 that share (17 - 1) / 4 + 1 = 5: three of them."""
-    return [progress(25, 50, ar_step=5, block=5, pre_ready=ready) for ready in (0, 5, 5)]
+    return [staircase(range(981, 0, -20), 25, ar_step=5, block=5, pre_ready=ready) for ready in (0, 5, 5)]
 
 
 def widths(growth_runs, selective=True):
@@ -149,7 +149,7 @@ def test_original():
 def test_slots():
     """Of 200 * 25 slots: 65 % active, 11 % not started, the rest finished; [0, e) is 89 %."""
     active = sum(int(segment.mask.sum()) for segment in segments())
-    waiting = sum(int((segment.index == 0).sum()) for segment in segments())
+    waiting = sum(int((segment.timesteps == 999).sum()) for segment in segments())
     ends = sum(sum(schedule.interval_ends(segment.mask)) for segment in segments())
     assert [round(part / 5000, 2) for part in (active, waiting, ends)] == [0.65, 0.11, 0.89]
 
@@ -186,14 +186,13 @@ def magi_petaflop(ranges, clean):
     0.17 less and 200 make 0.15 more.
     """
     tokens = MAGI.chunk_tokens(6, 60, 60)
-    rows = chunkwise.rows(10, 4, 64, chunkwise.timesteps(64), ranges=ranges)
-    spans = chunkwise.kv_ranges(10, 4, 64, ranges=ranges, clean=clean)
-    assert tokens == 5400 and len(rows) == 208 and sum(row.clean_prefix for row in rows) == 9
-    blended = [row.context[-1] for row in rows]
+    walked = list(walk(10, 4, 64, ranges=ranges, clean=clean))
+    assert tokens == 5400 and len(walked) == 208 and sum(step.clean_prefix for step in walked) == 9
+    blended = [context[-1] for context in window_table(walked, 6, 64, ranges=ranges).contexts]
     assert sum(blended) == 160, "stages 3 .. 12, from t = float32(0.3) > 0.3 on"
     total = 0
-    for row, span, twice in zip(rows, spans, blended, strict=True):
-        total += dispatch_flops(MAGI, tokens, span, 128, clean_prefix=bool(row.clean_prefix), duplicate=twice)
+    for step, twice in zip(walked, blended, strict=True):
+        total += dispatch_flops(MAGI, tokens, step.seen, 128, clean_prefix=bool(step.clean_prefix), duplicate=twice)
     return total / 1e15
 
 
@@ -227,33 +226,25 @@ def test_errors_teach():
         WanShape.of(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="cfg_number 2"):
         dispatch_flops(MAGI, 1, [(0, 1)], 1, cfg_number=2)
-    with pytest.raises(ValueError, match="2 chunks with keys, 1 with captions"):
-        forward_flops(MAGI, 1, [1, 1], [1])
     with pytest.raises(ValueError, match="no window"):
-        chunkwise.rows(3, 4, 8, chunkwise.timesteps(8), offset=3)
-    with pytest.raises(ValueError, match="8 timesteps for 8 steps"):
-        chunkwise.rows(3, 4, 8, chunkwise.timesteps(8)[1:])
+        list(walk(3, 4, 8, offset=3))
     with pytest.raises(ValueError, match="do not divide"):
-        chunkwise.kv_ranges(3, 4, 8, ranges=[3, 2, 1])
-    with pytest.raises(ValueError, match="at least 25"):
-        progress(10, 50, base=2)
+        list(walk(3, 4, 8, ranges=[3, 2, 1]))
     with pytest.raises(ValueError, match="nothing to denoise"):
-        progress(10, 50, pre_ready=10)
+        staircase(range(50), 10, pre_ready=10)
 
 
 # --- schedules, without a clone ---
 
 
-def test_rows_of_a_short_video():
+def test_steps_of_a_short_video():
     """Two chunks, window 2, 4 steps: the second enters after two steps; the first goes along, clean, once."""
-    t = [0.0, 0.25, 0.5, 0.75, 1.0]
-    rows = chunkwise.rows(2, 2, 4, t)
-    assert [(row.start, row.end, row.timesteps, row.clean_prefix) for row in rows] == [
-        (0, 1, (0.0,), 0), (0, 1, (0.25,), 0), (0, 2, (0.5, 0.0), 0), (0, 2, (0.75, 0.25), 0),
-        (1, 2, (0.5,), 1), (1, 2, (0.75,), 0),
+    t = schedules.magi_timesteps(4)
+    assert [(step.start, step.end, step.timesteps, step.clean_prefix) for step in walk(2, 2, 4)] == [
+        (0, 1, (t[0],), 0), (0, 1, (t[1],), 0), (0, 2, (t[2], t[0]), 0), (0, 2, (t[3], t[1]), 0),
+        (1, 2, (t[2],), 1), (1, 2, (t[3],), 0),
     ]  # fmt: skip
-    assert all(isinstance(row, Row) for row in rows)
-    assert chunkwise.kv_ranges(2, 2, 4, ranges=[2, 1], clean=1)[2:5] == [
+    assert [step.seen for step in walk(2, 2, 4, ranges=[2, 1], clean=1)][2:5] == [
         [(0, 1), (0, 2)],
         [(0, 1), (0, 2)],
         [(0, 1), (1, 2)],
@@ -261,15 +252,12 @@ def test_rows_of_a_short_video():
 
 
 @given(st.data())
-def test_progress_is_that_of_diffusers(data):
+def test_the_staircase_is_that_of_diffusers(data):
     block, blocks, steps = (data.draw(st.integers(1, high)) for high in (4, 5, 9))
-    base = data.draw(st.integers(1, blocks))
-    least = -(-steps // base) if base < blocks else 0
-    ar_step, ready = data.draw(st.integers(least, steps)), data.draw(st.integers(0, blocks - 1)) * block
+    ar_step, ready = data.draw(st.integers(0, steps)), data.draw(st.integers(0, blocks - 1)) * block
     template = torch.linspace(990, 10, steps).long()
     theirs = SkyReelsV2DiffusionForcingPipeline.generate_timestep_matrix(
-        None, block * blocks, template, block * base, ar_step, ready, block
+        None, block * blocks, template, block * blocks, ar_step, ready, block
     )
-    ours = progress(block * blocks, steps, base=block * base, ar_step=ar_step, pre_ready=ready, block=block)
-    assert torch.equal(ours.timesteps(template), theirs[0]) and torch.equal(ours.index, theirs[1])
-    assert torch.equal(ours.mask, theirs[2]) and ours.intervals == theirs[3]
+    ours = staircase(template, block * blocks, ar_step=ar_step, pre_ready=ready, block=block)
+    assert torch.equal(ours.timesteps, theirs[0]) and torch.equal(ours.mask, theirs[2]) and ours.intervals == theirs[3]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scope_patch
-from scope_patch.hosts.wan import progress
+from scope_patch.hosts.schedules import staircase
 from scope_patch.method.placement import FUTILE, TOLERANCE
 from scope_patch.method.plan import Planner
 from scope_patch.method.resolved import HostDefaults, method_of
@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 def schedule(steps, shift, ar_step, frames=10):
     share = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1]
     timesteps = 1000 * shift * share / (1 + (shift - 1) * share)
-    return Schedule.of(progress(frames, steps, ar_step=ar_step, block=5).table(timesteps), selective=True)
+    return Schedule.of(staircase(timesteps, frames, ar_step=ar_step, block=5), selective=True)
 
 
 def planned(target, steps, shift, ar_step, **settings):

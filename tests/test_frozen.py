@@ -7,6 +7,7 @@ import gc
 import planned
 import pytest
 import torch
+from diffusers import SkyReelsV2DiffusionForcingPipeline
 from faults import BLOCKS, Calls, Failure, InjectedError, Warned, place
 from hosting.skyreels import IMAGE, LONG, VIDEO, generate_forcing, make_forcing
 from hosts import CountForwards, embeddings, generate, tiny_pipeline
@@ -19,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import scope_patch
 from scope_patch.errors import UsageError
-from scope_patch.hosts import wan, wan_keys
-from scope_patch.hosts.wan import progress
+from scope_patch.hosts import wan
+from scope_patch.hosts.schedules import staircase
 from scope_patch.method.decision import Decision, Mode, StepDecision
 from scope_patch.method.frozen import Freezing, narrowed, refusal
 from scope_patch.method.memory import Anchor
@@ -173,7 +174,7 @@ def test_who_keeps_the_hosts_exception_keeps_no_keys_and_no_velocities():
 @pytest.mark.parametrize("frames", [0, 4, 5, 12, 100])
 def test_no_more_is_kept_than_there_is_room_for(frames):
     pipe = tiny_pipeline()
-    one = wan_keys.diffusers_bytes(pipe.transformer, torch.empty(1, 4, 1, 4, 4), 2)
+    one = wan.diffusers_bytes(pipe.transformer, torch.empty(1, 4, 1, 4, 4), 2)
     like, _ = run(pipe, {}, lambda pipe, seed: generate(pipe), frozen_keys="off", **EVERY_OTHER)
     size = str(one * frames + one // 2)
     made, report = run(pipe, {}, lambda pipe, seed: generate(pipe), frozen_keys=size, **EVERY_OTHER)
@@ -197,8 +198,9 @@ tables = st.fixed_dictionaries(
 
 
 def schedule_of(blocks, block, steps, ar_step, ready):
-    made = progress((blocks + ready) * block, steps, ar_step=ar_step, block=block, pre_ready=ready * block)
-    return Schedule.of(made.table(torch.linspace(999, 1, steps)), selective=True)
+    frames, ready = (blocks + ready) * block, ready * block
+    made = staircase(torch.linspace(999, 1, steps), frames, ar_step=ar_step, block=block, pre_ready=ready)
+    return Schedule.of(made, selective=True)
 
 
 def slow_starts(schedule, recomputed, causal, most):
@@ -252,8 +254,9 @@ def test_what_cannot_be_kept():
     assert refusal(schedule, False, None) == ""
     assert "noise" in refusal(schedule, True, None) and "widths" in refusal(schedule, False, 3)
     assert refusal(schedule_of(2, 2, 4, 2, 0), True, None) == "", "there is nothing that noise is added to"
-    moving = progress(8, 4, base=4, ar_step=2, block=2).table(torch.linspace(999, 1, 4))
-    assert "window" in refusal(Schedule.of(moving, selective=True), False, None)
+    template = torch.linspace(999, 1, 4).long()
+    made = SkyReelsV2DiffusionForcingPipeline.generate_timestep_matrix(None, 8, template, 4, 2, 0, 2)
+    assert "window" in refusal(Schedule.of(wan.asynchronous_table(made), selective=True), False, None)
 
 
 @pytest.mark.parametrize("text", ["", "on", "4XB", "auto:", "off:full", "1GB:drop", "-1"])

@@ -74,8 +74,8 @@ def test_what_has_no_say_is_told_and_what_a_run_refuses_is_refused(plan):
     ):
         code, _, err = plan("--pn=0.06M", *words)
         assert code == 2 and complaint in err
-    assert decided(target_speedup=1.3, placement="error").modes == (
-        decided(target_speedup=1.3, placement="error", replay=False).modes
+    assert decided(target_speedup=1.3, placement="error").actions == (
+        decided(target_speedup=1.3, placement="error", replay=False).actions
     ), "nothing can be taken again"
 
 
@@ -141,7 +141,7 @@ def test_what_is_decided(count, cfg, target, rule, placement):
         assert not any(each.single for k, each in enumerate(made.actions) if k not in waste)
     assert sum(made.work) <= sum(made.baseline) <= sum(made.host)
     assert all(work <= whole for work, whole in zip(made.work, made.baseline, strict=True))
-    assert made.modes.count("R") == sum(each.runs for each in made.actions)
+    assert made.summary["modes"].count("R") == sum(each.runs for each in made.actions)
     never = decided(of=asked, policy="never", scales=rule)
     assert all(each == infinity.Action() for each in never.actions) and never.work == never.host
 

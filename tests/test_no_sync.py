@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT
+from diffusers import SkyReelsV2DiffusionForcingPipeline
 from hosts import ALWAYS_PREDICT, fake_magi, fake_pipeline, generate, tiny_pipeline
 from no_sync import no_sync
 
 import scope_patch
 from scope_patch.errors import ScopePatchError
-from scope_patch.hosts.wan import progress
-from scope_patch.hosts.window import rows, timesteps, window_table
+from scope_patch.hosts.schedules import walk, window_table
+from scope_patch.hosts.wan import asynchronous_table
 from scope_patch.method.decision import Size
 from scope_patch.method.fold import Fold, expected
 from scope_patch.method.memory import Memory
@@ -116,13 +117,14 @@ def test_the_mode_can_fail(look, monkeypatch):
 
 def segment():
     """Latent frames, more than the window has."""
-    made = progress(25, 12, base=20, ar_step=3, block=5)
-    return Schedule.of(made.table(torch.linspace(990, 80, 12)), selective=True), skyreels_v2.HOST, (0.1, 0.6)
+    template = torch.linspace(990, 80, 12).long()
+    made = SkyReelsV2DiffusionForcingPipeline.generate_timestep_matrix(None, 25, template, 20, 3, 0, 5)
+    return Schedule.of(asynchronous_table(made), selective=True), skyreels_v2.HOST, (0.1, 0.6)
 
 
 def window():
     """Chunks, each decided upon by itself, so that some forwards are of some of them only."""
-    schedule = Schedule.of(window_table(rows(5, 4, 32, timesteps(32)), 6))
+    schedule = Schedule.of(window_table(walk(5, 4, 32), 6, 32))
     return schedule, replace(magi_1.HOST, narrow=narrow, work=None), (0.02, 0.2)
 
 

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_patch.hosts.wan import progress
-from scope_patch.hosts.window import rows, timesteps, window_table
+from scope_patch.hosts.schedules import staircase, walk, window_table
 from scope_patch.method import placement
 from scope_patch.method.frozen import Freezing
 from scope_patch.method.placement import AMPLIFICATION, FURTHEST, SHARE_FLOOR, skip_errors
@@ -29,12 +28,12 @@ def place(schedule, work, budget, max_skip, profile, replay=True):
 
 
 def skyreels(frames=25, steps=50, ar_step=5, block=5, pre_ready=0):
-    made = progress(frames, steps, ar_step=ar_step, block=block, pre_ready=pre_ready)
-    return Schedule.of(made.table(torch.linspace(999, 1, steps)), selective=True)
+    made = staircase(torch.linspace(999, 1, steps), frames, ar_step=ar_step, block=block, pre_ready=pre_ready)
+    return Schedule.of(made, selective=True)
 
 
 def magi(steps, chunks, window):
-    return Schedule.of(window_table(rows(chunks, window, steps, timesteps(steps)), 6))
+    return Schedule.of(window_table(walk(chunks, window, steps), 6, steps))
 
 
 def way(profile, of, low, high):

@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scope_patch
-from scope_patch.hosts.wan import progress
-from scope_patch.hosts.window import rows, timesteps, window_table
+from scope_patch.hosts.schedules import staircase, walk, window_table
 from scope_patch.method.decision import Size
 from scope_patch.method.placement import AMPLIFICATION
 from scope_patch.method.plan import Planner
@@ -116,12 +115,12 @@ def planner(schedule, each=False, guided=True, **more):
 
 
 def skyreels(ar_step=5, steps=50, frames=25, block=5):
-    made = progress(frames, steps, ar_step=ar_step, block=block)
-    return Schedule.of(made.table(torch.linspace(999, 1, steps)), selective=True)
+    made = staircase(torch.linspace(999, 1, steps), frames, ar_step=ar_step, block=block)
+    return Schedule.of(made, selective=True)
 
 
 def magi(steps=64, chunks=10, **options):
-    return Schedule.of(window_table(rows(chunks, 4, steps, timesteps(steps), **options), 6))
+    return Schedule.of(window_table(walk(chunks, 4, steps), 6, steps, **options))
 
 
 @pytest.mark.parametrize("target", [1.5, 2, 3, 4, 4.55])
@@ -170,8 +169,8 @@ def test_a_limit_holds_and_a_target_below_one_is_refused():
 
 def test_the_papers_fast_setting_comes_out():
     """257 frames, base 97, overlap 17: 70 + 65 + 65 iterations; two recomputes at growth, one after five skips."""
-    first, later = skyreels(), progress(25, 50, ar_step=5, pre_ready=5, block=5)
-    second = Schedule.of(later.table(torch.linspace(999, 1, 50)), selective=True)
+    first, later = skyreels(), staircase(torch.linspace(999, 1, 50), 25, ar_step=5, pre_ready=5, block=5)
+    second = Schedule.of(later, selective=True)
     plans = [planner(schedule).at((0.0, EVERYTHING)) for schedule in (first, second, second)]
     assert [len(plan.verdicts) for plan in plans] == [70, 65, 65]
     assert [plan.modes.count("R") for plan in plans] == [18, 16, 16]

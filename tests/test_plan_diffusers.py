@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scope_patch
-from scope_patch.hosts import wan
+from scope_patch.hosts import schedules
 from scope_patch.outlook.signal import Checkpoint, modulation
 from scope_patch.patch.attach import bindings
 from scope_patch.patch.signal import slice_signal
@@ -86,11 +86,11 @@ def test_timesteps_are_the_schedulers(shift):
     scheduler.register_to_config(flow_shift=shift)
     for steps in range(1, 101):
         scheduler.set_timesteps(steps)
-        assert scheduler.timesteps.tolist() == wan.diffusers_timesteps(steps, shift)
+        assert scheduler.timesteps.tolist() == schedules.diffusers_timesteps(steps, shift)
         levels = 1.0 - np.linspace(1, 1 / 1000, steps + 1)
         levels = np.flip(shift * levels / (1 + (shift - 1) * levels))[:-1]
         older = (levels * 1000).astype(np.int64).tolist()
-        assert older == wan.diffusers_timesteps(steps, shift, "0.36.0"), "as diffusers had it up to there"
+        assert older == schedules.diffusers_timesteps(steps, shift, "0.36.0"), "as diffusers had it up to there"
 
 
 def test_the_comparison_can_fail(host):

@@ -1,7 +1,7 @@
 """Infinity: its scales as a table, what is done at each of them, and the FLOPs of that; one decision for plan and run.
 
 A scale is one pass of all blocks over the h x w tokens of a grid; they see the keys and values of all scales before,
- as far as those were computed.
+as far as those were computed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,9 @@ SKIPS = {
 }
 """What a skipped scale is given, by rule."""
 DEFAULT_RULE = "Z"
+"""What erred least on the small trained model (examples/studies/scales.py)."""
 IDLE = ("profile", "per_chunk", "replay", "selective", "widths", "history_limit", "frozen_keys")
 """Settings that have no say here, which is told where one is given."""
-"""What erred least on the small trained model (examples/studies/scales.py)."""
-PARTLY = 2
-"""Scales at the end that run in part, at the most; one, before scales that are skipped."""
-LOW, HIGH = 0.1, 0.9
-"""Of the depth: blocks between them see the chosen tokens alone, where tokens are chosen."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,8 @@ class InfinityShape:
 
     @property
     def middle(self) -> tuple[int, int]:
-        """Blocks [first, last) that see the chosen tokens alone."""
-        return max(1, round(LOW * self.layers)), min(self.layers - 1, round(HIGH * self.layers))
+        """Blocks [first, last) that see the chosen tokens alone: those from a tenth to nine tenths of the depth."""
+        return max(1, round(0.1 * self.layers)), min(self.layers - 1, round(0.9 * self.layers))
 
 
 NAMED = {"2B": InfinityShape(2048, 32, 8192, 2 * 32), "8B": InfinityShape(3584, 40, 14336, 2 * 4 * 14)}
@@ -83,15 +79,14 @@ class Image:
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Image:
         """Of the arguments of `autoregressive_infer_cfg`. Raises what they raise where they are others."""
-        count = min(len(arguments["scale_schedule"]), arguments.get("trunk_scale", 1000))
-        guidance = arguments["cfg_list"]
-        batch, lengths = arguments.get("B", 1), arguments["label_B_or_BLT"][1]
-        negative = arguments.get("negative_label_B_or_BLT")
+        scales = arguments["scale_schedule"][: arguments.get("trunk_scale", 1000)]
+        caption, guidance = arguments["label_B_or_BLT"], arguments["cfg_list"]
+        negative = arguments.get("negative_label_B_or_BLT") or caption
         return cls(
-            grids=tuple((int(h), int(w)) for _, h, w in arguments["scale_schedule"][:count]),
-            cfg=tuple(float(each) for each in guidance[:count]),
-            batch=batch,
-            text=(int(sum(lengths)), int(sum(negative[1] if negative else lengths))),
+            grids=tuple((int(h), int(w)) for _, h, w in scales),
+            cfg=tuple(float(each) for each in guidance[: len(scales)]),
+            batch=arguments.get("B", 1),
+            text=(int(sum(caption[1])), int(sum(negative[1]))),
             doubled=any(float(each) != 1 for each in guidance),
             layers=tuple(arguments.get("cfg_insertion_layer", (-5,))),
         )
@@ -107,9 +102,8 @@ class Image:
 
     def unguided_from(self) -> int:
         """The first scale from which on guidance is off for good, and unconditional rows are waste."""
-        if not self.doubled:
-            return len(self.grids)
-        return next((k for k in range(len(self.cfg)) if all(each == 1 for each in self.cfg[k:])), len(self.grids))
+        guided = [k for k, each in enumerate(self.cfg) if each != 1]
+        return max(guided, default=-1) + 1 if self.doubled else len(self.grids)
 
 
 @dataclass(frozen=True)
@@ -128,15 +122,15 @@ class Action:
     def runs(self) -> bool:
         return self.mode in "RS"
 
+    @property
+    def verdict(self) -> StepDecision:
+        """The same in words of the report."""
+        mode = Mode.RECOMPUTE if self.runs else Mode.PREDICT if self.mode == "P" else Mode.CACHE
+        return StepDecision({(0, 1): Decision(mode, "plan")}, (0, int(self.runs)), mode, "plan")
+
     def kept(self, tokens: int) -> int:
         """Tokens that enter the middle blocks."""
         return max(1, round(self.share * tokens))
-
-    @classmethod
-    def parse(cls, word: str) -> Action:
-        """R, Ru, S0.5, S0.5u, or a letter of SKIPS; `Settings` has looked."""
-        single = word.endswith("u")
-        return cls(word[0], float(word[1:].removesuffix("u")) if word[0] == "S" else 1.0, single)
 
 
 def asked(text: str | None) -> tuple[str, list[Action]]:
@@ -144,25 +138,19 @@ def asked(text: str | None) -> tuple[str, list[Action]]:
     words = [word.strip() for word in (text or DEFAULT_RULE).split(",")]
     if len(words) == 1 and words[0] in SKIPS:
         return words[0], []
-    return DEFAULT_RULE, [Action.parse(word) for word in words]
+    # R, Ru, S0.5, S0.5u, or a letter of SKIPS; `Settings` has looked.
+    return DEFAULT_RULE, [Action(word[0], float(word[1:].rstrip("u") or 1), word.endswith("u")) for word in words]
 
 
 def table(image: Image) -> Table:
-    """One slot; the noise level falls by the same amount an octave, from 1 at a side of one token to 0 an octave behind
-    the last scale."""
+    """One slot; its noise level falls alike from octave to octave, from 1 at one token to 0 one behind the last."""
     import torch
 
     from ..method.schedule import Table
 
-    octaves = torch.tensor(image.octaves(), dtype=torch.float64)
-    levels = 1 - octaves / (max(octaves.tolist()) + 1)
-    count = len(octaves)
-    return Table(
-        timesteps=torch.arange(count)[:, None],
-        noise_levels=levels[:, None],
-        mask=torch.ones(count, 1, dtype=torch.bool),
-        intervals=[(0, 1)] * count,
-    )
+    octaves = torch.tensor(image.octaves(), dtype=torch.float64)[:, None]
+    levels, mask = 1 - octaves / (octaves.max() + 1), torch.ones(octaves.shape, dtype=torch.bool)
+    return Table(torch.arange(len(octaves))[:, None], levels, mask, [(0, 1)] * len(octaves))
 
 
 def flops(shape: InfinityShape, image: Image, actions: Sequence[Action]) -> list[float]:
@@ -173,8 +161,8 @@ def flops(shape: InfinityShape, image: Image, actions: Sequence[Action]) -> list
         whole = 2 * image.batch if image.doubled else image.batch
         rows = image.batch if action.single else whole
         text = image.text[0] + (image.text[1] if rows > image.batch else 0)
-        head = 2 * (whole if cfg != 1 and 0 in image.layers else image.batch) * tokens * c * shape.out
-        total = 0.0 if action.mode == "L" else float(head)
+        heads = 0 if action.mode == "L" else whole if cfg != 1 and 0 in image.layers else image.batch
+        total = 2.0 * heads * tokens * c * shape.out
         for layer in range(shape.layers) if action.runs else ():
             count = action.kept(tokens) if action.mode == "S" and first <= layer < last else tokens
             seen[layer] += count
@@ -189,32 +177,28 @@ class Decided:
     """All that is done in a generation.
 
     Attributes:
-        actions, verdicts: one a scale.
+        actions: one a scale.
         work, baseline, host: FLOPs of every scale: as decided; of all scales, but for rows that are waste; of the host.
         target: the speed-up that was aimed at, from `baseline`; None where none was.
+        bound: it cannot be had, and this is the most there is.
         remarks: what the user should know.
     """
 
     actions: tuple[Action, ...]
-    verdicts: tuple[StepDecision, ...]
-    work: tuple[float, ...]
-    baseline: tuple[float, ...]
-    host: tuple[float, ...]
+    work: Sequence[float]
+    baseline: Sequence[float]
+    host: Sequence[float]
     target: float | None
     bound: bool
-    remarks: tuple[str, ...]
-
-    @property
-    def modes(self) -> str:
-        """One letter a scale."""
-        return "".join(verdict.mode.value for verdict in self.verdicts)
+    remarks: Sequence[str]
 
     @property
     def summary(self) -> dict[str, Any]:
         """For reports, as `Plan.summary`."""
         work, baseline = sum(self.work), sum(self.baseline)
+        modes = "".join(action.verdict.mode.value for action in self.actions)
         return {
-            "target": self.target, "unit": "flops", "modes": self.modes, "work": work, "baseline": baseline,
+            "target": self.target, "unit": "flops", "modes": modes, "work": work, "baseline": baseline,
             "speedup": round(baseline / work, 4), "bound": self.bound, "thresholds": None, "host": sum(self.host),
         }  # fmt: skip
 
@@ -224,50 +208,50 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
 
     Raises UsageError for a `--scales` that cannot be carried out on such a generation.
     """
-    count, active = len(image.grids), method.policy.active
-    host = [Action()] * count
+    count, active, settings, unsaid = len(image.grids), method.policy.active, method.settings, Settings()
     waste = image.unguided_from() if active else count
-    full = [replace(each, single=k >= waste) for k, each in enumerate(host)]
-    baseline = flops(shape, image, full)
+    full = [Action(single=k >= waste) for k in range(count)]
+    host, baseline = flops(shape, image, [Action()] * count), flops(shape, image, full)
     target, bound, remarks = None, False, []
-    rule, said = asked(method.settings.scales) if active else (DEFAULT_RULE, [])
+    if waste < count:
+        remarks.append(
+            f"guidance is off at the last {count - waste} scales: their unconditional rows, on which nothing depends, "
+            f"are left out ({sum(host) / sum(baseline):.2f} times less work); speed-ups count from there"
+        )
+    rule, said = asked(settings.scales) if active else (DEFAULT_RULE, [])
     if said:
         actions = [*full[: max(0, count - len(said))], *said[-count:]]
         actions = [replace(each, single=each.runs and (each.single or k >= waste)) for k, each in enumerate(actions)]
-        _check(image, actions)
-    elif active and method.placed and method.settings.placement is None:
-        target = method.settings.target(method.defaults.presets)
-        actions, bound = from_the_end(shape, image, full, rule, target, method.settings.max_skip)
-        times = sum(baseline) / sum(flops(shape, image, actions))
-        remarks += [f"a speed-up of {target:g} was aimed at; {times:.2f} is the most there is"] if bound else []
+        if not actions[0].runs:
+            raise UsageError("--scales skips the first scale, from which everything follows; let it run (R)")
+        apart = [k for k, each in enumerate(actions) if each.single and image.doubled and image.cfg[k] != 1]
+        if apart and any(layer < 0 for layer in image.layers):
+            raise UsageError(
+                f"--scales leaves out the unconditional rows of scale {apart[0] + 1}, but guidance is put in at block "
+                f"{min(image.layers)}, where both are needed; guide the logits (cfg_insertion_layer=[0]), or write no u"
+            )
+    elif method.placed and settings.placement is None:
+        target = settings.target(method.defaults.presets)
+        actions, bound = from_the_end(shape, image, full, rule, target, settings.max_skip)
+        if bound:
+            times = sum(baseline) / sum(flops(shape, image, actions))
+            remarks.append(f"a speed-up of {target:g} was aimed at; {times:.2f} is the most there is")
     else:
         from ..method.plan import Planner
         from ..method.schedule import Schedule
 
         # Nothing is taken again here: an image has no step that could be.
-        once = replace(method, settings=replace(method.settings, replay=False))
+        once = replace(method, settings=replace(settings, replay=False))
         plans = Planner(once, Schedule.of(table(image)), lambda scale, slots: baseline[scale], guided=image.doubled)
         plan = plans.resolved()
         target, bound = plan.target, plan.bound
         remarks += [plan.remark] if plan.remark else []
         actions = [each if verdict.runs else Action(rule) for each, verdict in zip(full, plan.verdicts, strict=True)]
-    settings, unsaid = method.settings, Settings()
     idle = [flag(name) for name in IDLE if getattr(settings, name) != getattr(unsaid, name)]
     remarks += [f"{', '.join(idle)}: without effect on an image that is made scale by scale"] if idle else []
-    work, everything = flops(shape, image, actions), flops(shape, image, host)
-    if waste < count:
-        times = sum(everything) / sum(baseline)
-        remarks.insert(
-            0,
-            f"guidance is off at the last {count - waste} scales: their unconditional rows, on which nothing depends, "
-            f"are left out ({times:.2f} times less work); speed-ups count from there",
-        )
-    for letter in dict.fromkeys(each.mode for each in actions if not each.runs):
-        remarks.append(f"skipped scales are given {SKIPS[letter]} ({letter})")
-    verdicts = tuple(map(_verdict, actions))
-    return Decided(
-        tuple(actions), verdicts, tuple(work), tuple(baseline), tuple(everything), target, bound, tuple(remarks)
-    )
+    skipped = dict.fromkeys(each.mode for each in actions if not each.runs)
+    remarks += [f"skipped scales are given {SKIPS[letter]} ({letter})" for letter in skipped]
+    return Decided(tuple(actions), flops(shape, image, actions), baseline, host, target, bound, remarks)
 
 
 def from_the_end(
@@ -275,55 +259,25 @@ def from_the_end(
 ) -> tuple[list[Action], bool]:
     """What is done at every scale so that 1/target of the work is left, at the most; whether that cannot be had.
 
-    The last scales are skipped, and the one right before them runs in part, or none is skipped and the last two run in
-    part: of such choices, the one that leaves most.
-
-    Args:
-        most: scales to skip at the most; None: all but the first.
+    The last scales are skipped (`most` at the most; None: all but the first) and the one before them runs in part, or
+    none is skipped and the last two run in part: of such choices, the one that leaves most.
     """
     count, budget = len(full), sum(flops(shape, image, full)) / target
-    part = [in_part(image, k, each) for k, each in enumerate(full)]
+    within = any(layer < 0 for layer in image.layers)
+    # In part is without unconditional rows; where these are out already, or needed, with half of the tokens.
+    part = [
+        replace(each, mode="S", share=0.5) if cfg == 1 or within else replace(each, single=True)
+        for each, cfg in zip(full, image.cfg, strict=True)
+    ]
     most = count - 1 if most is None else min(most, count - 1)
     choices = [
         [*full[: end - partly], *part[end - partly : end], *[Action(rule)] * (count - end)]
         for end in range(count - most, count + 1)
-        for partly in range(min((PARTLY if end == count else 1) if most else 0, end - 1) + 1)
+        for partly in range(min((2 if end == count else 1) if most else 0, end - 1) + 1)
     ]
-    work = {k: sum(flops(shape, image, choice)) for k, choice in enumerate(choices)}
-    fitting = [k for k in work if work[k] <= budget]
-    if fitting:
-        return choices[max(fitting, key=work.__getitem__)], False
-    return choices[min(work, key=work.__getitem__)], True
-
-
-def in_part(image: Image, scale: int, whole: Action) -> Action:
-    """A scale without its unconditional rows; where these are out already, or needed, with half of its tokens."""
-    rows = image.doubled and image.cfg[scale] != 1 and min(image.layers) >= 0
-    return replace(whole, single=True) if rows else replace(whole, mode="S", share=0.5)
-
-
-def _check(image: Image, actions: Sequence[Action]) -> None:
-    """Raises UsageError for what would not survive."""
-    if not actions[0].runs:
-        raise UsageError("--scales skips the first scale, from which everything follows; let it run (R)")
-    guided = [k for k, each in enumerate(actions) if each.single and image.doubled and image.cfg[k] != 1]
-    if guided and any(layer < 0 for layer in image.layers):
-        raise UsageError(
-            f"--scales leaves out the unconditional rows of scale {guided[0] + 1}, but guidance is put in at block "
-            f"{min(image.layers)}, where both are needed; guide the logits (cfg_insertion_layer=[0]), or write no u"
-        )
-
-
-def _verdict(action: Action) -> StepDecision:
-    mode = Mode.RECOMPUTE if action.runs else Mode.PREDICT if action.mode == "P" else Mode.CACHE
-    return StepDecision({(0, 1): Decision(mode, "plan")}, (0, 1) if action.runs else (0, 0), mode, "plan")
-
-
-# --- answers for the registry ---
-
-ASKED = ("vae", "scale_schedule", "label_B_or_BLT", "B", "negative_label_B_or_BLT", "cfg_list", "cfg_insertion_layer",
-         "vae_type", "trunk_scale", "gt_leak")  # fmt: skip
-"""Parameters of `autoregressive_infer_cfg` that are read here."""
+    work = [sum(flops(shape, image, choice)) for choice in choices]
+    fitting = [each for each in work if each <= budget]
+    return choices[work.index(max(fitting) if fitting else min(work))], not fitting
 
 
 def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
@@ -342,18 +296,3 @@ def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     if arguments.get("gt_leak", 0):
         return "gt_leak gives scales that are not drawn; set it to 0"
     return ""
-
-
-def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """(passes of the stack, tokens of all rows) of a scale, by the hidden states that go in."""
-    return 1, arguments["x"].shape[0] * arguments["x"].shape[1]
-
-
-def size(model: Any, blocks: str) -> tuple[int, int]:
-    """(width, layers)."""
-    return model.C, len(model.unregistered_blocks)
-
-
-def read(model: Any, arguments: Mapping[str, Any]) -> tuple[InfinityShape, Image]:
-    """What a call of `autoregressive_infer_cfg` is going to do."""
-    return InfinityShape.of(model), Image.of(arguments)

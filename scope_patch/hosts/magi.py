@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from . import attention, linear
@@ -34,64 +34,41 @@ READS = (
 
 @dataclass(frozen=True)
 class MagiShape:
-    """The dimensions of one model; attributes are those of upstream's `model_config`.
+    """The dimensions of a model, as upstream's `model_config` names them; `distill`: the step size is embedded too."""
 
-    `condition`, `caption_hidden` and `gates` are channels of the time condition, of an embedded caption and of the two
-    gates of a layer; `distill` says that the step size is embedded as well.
-    """
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    groups: int
-    head_dim: int
-    patch: int
-    t_patch: int
+    hidden_size: int
+    num_layers: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    kv_channels: int
+    patch_size: int
+    t_patch_size: int
     in_channels: int
     out_channels: int
     caption_channels: int
-    caption_length: int
-    condition: int
-    caption_hidden: int
-    gates: int
-    gated: bool
+    caption_max_length: int
+    cond_hidden_ratio: float
+    xattn_cond_hidden_ratio: float
+    cond_gating_ratio: float
+    gated_linear_unit: bool
     distill: bool = False
 
     @classmethod
     def from_model(cls, model: Any) -> MagiShape:
         """From a `VideoDiTModel` (its `model_config`, `engine_config`). Raises KeyError where a field is missing."""
-        engine = {"distill": model.engine_config.distill}
-        return cls.from_config({"model_config": vars(model.model_config), "engine_config": engine})
+        return cls.from_config({"model_config": vars(model.model_config), "engine_config": vars(model.engine_config)})
 
     @classmethod
     def from_config(cls, contents: Mapping[str, Any]) -> MagiShape:
         """From the contents of one of upstream's JSON files. Raises KeyError where a field is missing."""
-        config = contents["model_config"]
-        hidden = config["hidden_size"]
-        return cls(
-            layers=config["num_layers"],
-            hidden=hidden,
-            ffn=config["ffn_hidden_size"],
-            heads=config["num_attention_heads"],
-            groups=config["num_query_groups"],
-            head_dim=config["kv_channels"],
-            patch=config["patch_size"],
-            t_patch=config["t_patch_size"],
-            in_channels=config["in_channels"],
-            out_channels=config["out_channels"],
-            caption_channels=config["caption_channels"],
-            caption_length=config["caption_max_length"],
-            condition=int(hidden * config["cond_hidden_ratio"]),
-            caption_hidden=int(hidden * config["xattn_cond_hidden_ratio"]),
-            gates=int(hidden * config["cond_gating_ratio"] * 2),
-            gated=config["gated_linear_unit"],
-            distill=bool(contents.get("engine_config", {}).get("distill")),
-        )
+        names = [each.name for each in fields(cls) if each.name != "distill"]
+        distill = bool(contents.get("engine_config", {}).get("distill"))
+        return cls(**{name: contents["model_config"][name] for name in names}, distill=distill)
 
     def chunk_tokens(self, frames: int, height: int, width: int) -> int:
         """Tokens of a chunk of latents [C, frames, height, width]; upstream's `chunk_token_nums`."""
-        return (frames // self.t_patch) * (height // self.patch) * (width // self.patch)
+        return (frames // self.t_patch_size) * (height // self.patch_size) * (width // self.patch_size)
 
 
 def forward_flops(shape: MagiShape, tokens: int, kv_tokens: Sequence[int], text_tokens: Sequence[int]) -> int:
@@ -101,25 +78,24 @@ def forward_flops(shape: MagiShape, tokens: int, kv_tokens: Sequence[int], text_
         tokens: of a chunk (`MagiShape.chunk_tokens`).
         kv_tokens: for every chunk, how many tokens it attends to, itself and cached ones included.
         text_tokens: for every chunk, caption tokens that are let through its mask.
-
-    Raises ValueError where the two are not of one length.
     """
-    if len(kv_tokens) != len(text_tokens):
-        raise ValueError(f"{len(kv_tokens)} chunks with keys, {len(text_tokens)} with captions")
-    queries, keys, hidden = shape.heads * shape.head_dim, shape.groups * shape.head_dim, shape.hidden
-    chunks, count, texts = len(kv_tokens), len(kv_tokens) * tokens, sum(text_tokens)
+    hidden, chunks, count, texts = shape.hidden_size, len(kv_tokens), len(kv_tokens) * tokens, sum(text_tokens)
+    queries, keys = (heads * shape.kv_channels for heads in (shape.num_attention_heads, shape.num_query_groups))
+    # Channels of the time condition and of an embedded caption.
+    condition, caption = int(hidden * shape.cond_hidden_ratio), int(hidden * shape.xattn_cond_hidden_ratio)
     # Queries are made twice, for self- and for cross-attention.
     layer = linear(count, hidden, 2 * queries + 2 * keys) + linear(count, 2 * queries, hidden)
-    layer += linear(count, hidden, shape.ffn * (2 if shape.gated else 1)) + linear(count, shape.ffn, hidden)
+    inner = shape.ffn_hidden_size
+    layer += linear(count, hidden, inner * (2 if shape.gated_linear_unit else 1)) + linear(count, inner, hidden)
     layer += attention(1, tokens * (sum(kv_tokens) + texts), queries)
-    layer += linear(texts, shape.caption_hidden, 2 * keys) + linear(chunks, shape.condition, shape.gates)
-    pixels = shape.patch**2 * shape.t_patch
+    layer += linear(texts, caption, 2 * keys) + linear(chunks, condition, int(hidden * shape.cond_gating_ratio * 2))
+    pixels = shape.patch_size**2 * shape.t_patch_size
     ends = linear(count, shape.in_channels * pixels, hidden) + linear(count, hidden, shape.out_channels * pixels)
     # Timesteps (and the step size) and captions, which are embedded at their full length.
-    time = linear(chunks, FREQUENCIES, shape.condition) + linear(chunks, shape.condition, shape.condition)
-    captions = linear(chunks * shape.caption_length, shape.caption_channels, shape.caption_hidden)
-    conditions = time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, shape.condition)
-    return shape.layers * layer + ends + conditions
+    time = linear(chunks, FREQUENCIES, condition) + linear(chunks, condition, condition)
+    captions = linear(chunks * shape.caption_max_length, shape.caption_channels, caption)
+    conditions = time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, condition)
+    return shape.num_layers * layer + ends + conditions
 
 
 def dispatch_flops(
@@ -186,7 +162,7 @@ def window_flops(
     """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
 
     Args:
-        seen: for every iteration, the chunks that each chunk attends to (`kv_ranges`).
+        seen: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
     """
 
     def flops(iteration: int, slots: Interval) -> int:
@@ -200,40 +176,33 @@ def window_flops(
 
 
 def transport_table(transport: Any, section: int) -> Table:
-    """`SampleTransport.forward_velocity`, step by step, in upstream's own words; contexts are `window.context`'s."""
-    from .window import Row, context, window_table
+    """`SampleTransport.forward_velocity`, step by step, in upstream's own words."""
+    from .schedules import Step, window_table
 
-    rows, levels = [], transport.ts[section].cpu()
-    runtime, steps = transport.runtime_config, transport.transport_inputs[section].num_steps
-    ranges, nearly_clean = runtime.noise2clean_kvrange, transport.engine_config.distill_nearly_clean_chunk_threshold
-    scales = zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=False)
-    guidance = list(scales) if runtime.cfg_number == 3 else []
+    walked, levels, runtime = [], transport.ts[section].cpu(), transport.runtime_config
     for step in range(transport.total_forward_step(section)):
         (per_stage, stage, position), (offset, start, end, first, last) = (
             transport.generate_denoise_status_and_sequences(section, step)
         )
         timesteps = tuple(transport.get_timestep(levels, per_stage, first, last, position).tolist())
-        indices = [k * per_stage + position for k in reversed(range(first, last))]
-        seen = context(stage, timesteps, indices, steps, len(ranges), guidance, nearly_clean)
+        indices = tuple(k * per_stage + position for k in reversed(range(first, last)))
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
-        rows.append(Row(start, end, timesteps, seen, int(start > offset and position == 0)))
-    return window_table(rows, transport.chunk_width)
-
-
-def guided(transport: Any, arguments: Mapping[str, Any]) -> bool:
-    """Three ways, or by a single forward."""
-    return bool(transport.runtime_config.cfg_number == 3)
+        walked.append(Step(stage, start, end, indices, timesteps, int(start > offset and position == 0)))
+    scales = zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=False)
+    return window_table(
+        walked,
+        transport.chunk_width,
+        transport.transport_inputs[section].num_steps,
+        ranges=runtime.noise2clean_kvrange,
+        guidance=list(scales) if runtime.cfg_number == 3 else [],
+        nearly_clean=transport.engine_config.distill_nearly_clean_chunk_threshold,
+    )
 
 
 def refuse(transport: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     """Only the forms of guidance whose forwards we have read."""
     number = model.runtime_config.cfg_number
     return "" if number in (1, 3) else f"cfg_number {number} is unknown to us (1 and 3 are known)"
-
-
-def extra(arguments: Mapping[str, Any]) -> str:
-    """The forward over the prefix of a video, which only fills the cache."""
-    return "prefix" if arguments.get("extract_prefix_video_feature") else ""
 
 
 def narrow(arguments: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
@@ -265,24 +234,23 @@ def integrated(transport: Any, section: int) -> tuple[Any, Any, int]:
 
 def work(model: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """`runs` of one forward, from what it is called with."""
-    duplicate = bool(arguments.get("distill_nearly_clean_chunk", False))
-    prefix = bool(arguments["fwd_extra_1st_chunk"])
+    prefix, duplicate = bool(arguments["fwd_extra_1st_chunk"]), bool(arguments.get("distill_nearly_clean_chunk"))
     return runs(model.runtime_config.cfg_number, arguments["denoising_range_num"], prefix, duplicate)
 
 
 def transport_cost(transport: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """FLOPs of one forward of the window's chunks [.., last) with what leads it."""
-    from .window import kv_ranges
+    from .schedules import walk
 
     inputs, runtime = transport.transport_inputs[section], transport.runtime_config
     shape = MagiShape.from_model(find_model(transport))
     *_, height, width = inputs.latent_size
     tokens = shape.chunk_tokens(transport.chunk_width, height, width)
     prefix = 0 if inputs.prefix_video is None else inputs.prefix_video.size(2) // transport.chunk_width
-    walked = inputs.chunk_num, transport.window_size, inputs.num_steps, prefix
-    seen = kv_ranges(*walked, ranges=runtime.noise2clean_kvrange, clean=runtime.clean_chunk_kvrange)
+    where = inputs.chunk_num, transport.window_size, inputs.num_steps, prefix
+    walked = walk(*where, ranges=runtime.noise2clean_kvrange, clean=runtime.clean_chunk_kvrange)
     text = int(inputs.emb_masks[0, -1].sum())
-    return window_flops(schedule, shape, tokens, seen, text, runtime.cfg_number)
+    return window_flops(schedule, shape, tokens, [step.seen for step in walked], text, runtime.cfg_number)
 
 
 def find_model(transport: Any) -> Any:

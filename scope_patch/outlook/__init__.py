@@ -2,7 +2,7 @@
 
 Without GPU or host; without weights too, where the signal does not need them. One way through: options (those of the
 hosts' own commands, as far as a plan hangs on them) make a job (`jobs`, with the `signal` from the weights), a job is
-planned and told (`show`). Imports no torch before a plan is made: `run` builds the options too.
+planned and told (`plans`). Imports no torch before a plan is made: `run` builds the options too.
 """
 
 from __future__ import annotations
@@ -25,68 +25,60 @@ _LEAST = {
 
 def skyreels(parser: argparse.ArgumentParser) -> None:
     """Names and defaults of upstream's own script."""
-    parser.add_argument("--num-frames", type=int, default=97)
-    parser.add_argument("--base-num-frames", type=int, default=97)
-    parser.add_argument(
-        "--overlap-history", type=int, help="frames that a segment of a long video has from the last one"
-    )
-    parser.add_argument("--ar-step", type=int, default=0)
-    parser.add_argument("--causal-block-size", type=int, default=1)
-    parser.add_argument("--causal-attention", action="store_true", help="upstream's (diffusers: blocks above 1 are)")
-    parser.add_argument("--addnoise-condition", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=30, help="--inference_steps")
-    parser.add_argument("--shift", type=float, default=8.0)
-    parser.add_argument("--guidance-scale", type=float, default=6.0)
-    parser.add_argument("--height", type=int, default=544)
-    parser.add_argument("--width", type=int, default=960)
-    parser.add_argument("--text-tokens", type=int, help="diffusers' max_sequence_length (default: 512, for FLOPs)")
-    parser.add_argument("--fps", type=int, default=24, help="counts with --weights, where the model embeds it")
-    parser.add_argument("--model", help="1.3B or 14B (default: as --weights has it, or else 1.3B)")
+    add = parser.add_argument
+    add("--num-frames", type=int, default=97)
+    add("--base-num-frames", type=int, default=97)
+    add("--overlap-history", type=int, help="frames that a segment of a long video has from the last one")
+    add("--ar-step", type=int, default=0)
+    add("--causal-block-size", type=int, default=1)
+    add("--causal-attention", action="store_true", help="upstream's (diffusers: blocks above 1 are)")
+    add("--addnoise-condition", type=int, default=0)
+    add("--steps", type=int, default=30, help="--inference_steps")
+    add("--shift", type=float, default=8.0)
+    add("--guidance-scale", type=float, default=6.0)
+    add("--height", type=int, default=544)
+    add("--width", type=int, default=960)
+    add("--text-tokens", type=int, help="diffusers' max_sequence_length (default: 512, for FLOPs)")
+    add("--fps", type=int, default=24, help="counts with --weights, where the model embeds it")
+    add("--model", help="1.3B or 14B (default: as --weights has it, or else 1.3B)")
     weights(parser)
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default=DTYPES[0], help="that the host loads the weights in (default: %(default)s)"
-    )
+    add("--dtype", choices=DTYPES, default=DTYPES[0], help="that the host loads the weights in (default: %(default)s)")
 
 
 def magi(parser: argparse.ArgumentParser) -> None:
     """What stands in the configuration file may be given anew."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="upstream's JSON, as given to --config_file")
-    parser.add_argument("--num-frames", type=int)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument(
-        "--kv-ranges", type=int, nargs="*", help="noise2clean_kvrange; none: every chunk sees all before it"
-    )
-    parser.add_argument("--prefix-frames", type=int, default=0, help="1: image to video, more: video to video")
-    parser.add_argument(
-        "--text-tokens", type=int, default=128, help="of the prompt, special tokens included (for FLOPs)"
-    )
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="upstream's JSON, as given to --config_file")
+    add("--num-frames", type=int)
+    add("--steps", type=int)
+    add("--height", type=int)
+    add("--width", type=int)
+    add("--kv-ranges", type=int, nargs="*", help="noise2clean_kvrange; none: every chunk sees all before it")
+    add("--prefix-frames", type=int, default=0, help="1: image to video, more: video to video")
+    add("--text-tokens", type=int, default=128, help="of the prompt, special tokens included (for FLOPs)")
     weights(parser)
 
 
 def infinity(parser: argparse.ArgumentParser) -> None:
     """An image: its size, its guidance, its prompt's length."""
-    parser.add_argument("--pn", choices=("0.06M", "0.25M", "0.60M", "1M"), default="1M", help="default: %(default)s")
-    parser.add_argument("--grids", metavar="1x1,2x2,...", help="tokens of every scale, where it is no square picture")
-    parser.add_argument("--model", choices=("2B", "8B"), default="2B", help="default: %(default)s")
-    parser.add_argument("--cfg", default="4", help="guidance, one number or one a scale (default: 4)")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--text-tokens", type=int, default=64, help="of a prompt, for FLOPs (default: %(default)s)")
+    add = parser.add_argument
+    add("--pn", choices=("0.06M", "0.25M", "0.60M", "1M"), default="1M", help="default: %(default)s")
+    add("--grids", metavar="1x1,2x2,...", help="tokens of every scale, where it is no square picture")
+    add("--model", choices=("2B", "8B"), default="2B", help="default: %(default)s")
+    add("--cfg", default="4", help="guidance, one number or one a scale (default: 4)")
+    add("--batch", type=int, default=1)
+    add("--text-tokens", type=int, default=64, help="of a prompt, for FLOPs (default: %(default)s)")
 
 
 def weights(parser: argparse.ArgumentParser) -> None:
     """What a signal that the model makes needs."""
-    parser.add_argument(
-        "--weights",
-        metavar="DIR",
-        help="the model's safetensors files: the timestep signal is made with the time embedding in them",
-    )
+    words = "the model's safetensors files: the timestep signal is made with the time embedding in them"
+    parser.add_argument("--weights", metavar="DIR", help=words)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan of a host. Raises UsageError for options that cannot be used."""
-    from . import jobs, scales, show
+    from . import jobs, plans
 
     for name, least in _LEAST.items():
         value = getattr(options, name, None)
@@ -96,9 +88,13 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--shift is {options.shift}; give more than 0")
     flags = {name: getattr(options, name, None) for name in NAMES}
     environ = {name: value for name, value in os.environ.items() if name != "SCOPE_PATCH_REPORT"}
+    settings = Settings.resolve(flags, environ)
     if options.host == "infinity":
-        return scales.run(options, Settings.resolve(flags, environ))
-    make = jobs.magi_1 if options.host == "magi-1" else jobs.skyreels
-    outlook = show.look(make(options, Settings.resolve(flags, environ)))
-    print(json.dumps(show.as_dict(outlook)) if options.json else "\n".join(show.lines(outlook)))
+        figures = plans.scales(*jobs.image(options, settings))
+        lines = plans.scale_lines(figures)
+    else:
+        job = (jobs.magi_1 if options.host == "magi-1" else jobs.skyreels)(options, settings)
+        figures = plans.look(job)
+        lines = plans.lines(job, figures)
+    print(json.dumps(figures) if options.json else "\n".join(lines))
     return 0

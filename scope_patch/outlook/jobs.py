@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,83 +15,28 @@ import torch
 
 from ..catalogue import usable_hosts
 from ..errors import UsageError
-from ..hosts import magi, wan, wan_keys
-from ..hosts import window as moving_window
+from ..hosts import infinity, magi, schedules, wan
+from ..method import profile
 from ..method.decision import Size
 from ..method.fold import Feature
 from ..method.frozen import Freezing, allowed, refusal
-from ..method.plan import Work
 from ..method.resolved import Method, method_of
 from ..method.schedule import Interval, Schedule, Widths
 from ..patch.host import NO_WIDTHS, Host
+from ..patch.scales import Scales
 from ..settings import Settings
+from .plans import Job, Part
 from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
 
 DIFFUSERS = "skyreels-v2-diffusers"
-SMALL = "1.3B"
 VAE_TIME, VAE_SPACE = 4, 8
 """Frames a latent frame, and pixels a latent; the first frame is a latent frame alone. Both hosts' families agree."""
-FLOAT32 = 4
-"""Bytes a number of a velocity."""
 UNIPC_KEEPS, EULER_KEEPS = 5, 2
 """Tensors like the latents that taking steps again needs: latents and velocity, and what a solver of second order
 remembers."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One segment of a long video, or the walk along one.
-
-    Attributes:
-        schedule: what is denoised when.
-        work: FLOPs of forwarding slots at an iteration, all runs of the network together.
-        size: slots in such a forward, all runs of the network together.
-        runs: of the network in one such forward (guidance branches).
-        freezing: which finished latent frames keep their keys and values; None: none does.
-        extra: FLOPs of forwards that are none of a denoise step's own, and run in any case.
-    """
-
-    schedule: Schedule
-    work: Work
-    size: Callable[[int, Interval], int]
-    runs: int
-    extra: float = 0.0
-    freezing: Freezing | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A whole run.
-
-    Attributes:
-        parts: in order.
-        method: that decides.
-        signal: what it decides from: timestep, embedding, expected or none.
-        history_bytes: of what is kept, where nothing limits it.
-        replay_bytes: of what it takes to take skipped steps again, at the most.
-        feature: the timestep signal and its name for people, where the model's weights are at hand.
-        remarks: what the user should know of the settings.
-        guided: velocities are made of several guidance branches.
-    """
-
-    parts: tuple[Part, ...]
-    method: Method
-    signal: str
-    history_bytes: int
-    replay_bytes: int = 0
-    feature: tuple[Feature, str] | None = None
-    remarks: tuple[str, ...] = ()
-    guided: bool = True
-
-    @property
-    def held(self) -> tuple[int, int]:
-        """Bytes that are kept on the model's device, and elsewhere, at the most (see `method.memory`)."""
-        limit = self.method.settings.limit
-        if limit is None:
-            return self.history_bytes, 0
-        least = self.history_bytes // self.method.predictor.keeps if limit.drop else 0
-        here = min(self.history_bytes, max(limit.size, least))
-        return here, 0 if limit.drop else self.history_bytes - here
+SIDES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+SCALES = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
+"""Infinity's square pictures, by --pn: so many of these scales."""
 
 
 def known_host(name: str) -> Host:
@@ -99,10 +44,13 @@ def known_host(name: str) -> Host:
     return next(host for host, _ in usable_hosts() if host.name == name)
 
 
-def without_residual(host: Host, method: Method) -> None:
-    """Raises UsageError where the residual level is asked for, on a host that has none."""
-    if method.level == "residual":
-        raise UsageError(f"{host.name}: the residual level is not to be had: {host.bypass(None)}")
+def method_on(name: str, settings: Settings, size: Size) -> Method:
+    """Settings on a host; raises UsageError where the residual level is asked for and it has none."""
+    host = known_host(name)
+    method = method_of(settings, host.defaults_for(size))
+    if method.level == "residual" and host.bypass(None):
+        raise UsageError(f"{name}: the residual level is not to be had: {host.bypass(None)}")
+    return method
 
 
 # --- SkyReels-V2, both hosts: segments from the options of generate_video_df.py ---
@@ -112,44 +60,33 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     """Raises UsageError for options with which the host would fail, or weights that cannot be used."""
     height, width = options.height // VAE_SPACE, options.width // VAE_SPACE
     branches = 2 if options.guidance_scale > 1 else 1
-    make = wan.diffusers_timesteps if options.host == DIFFUSERS else wan.official_timesteps
+    timesteps = schedules.diffusers_timesteps if options.host == DIFFUSERS else schedules.official_timesteps
+    template, block = timesteps(options.steps, options.shift), options.causal_block_size
     try:
         shape, feature = _model(options)
-        method = method_of(settings, known_host(options.host).defaults_for(Size(shape.dim, shape.layers)))
+        method = method_on(options.host, settings, Size(shape.dim, shape.layers))
         if options.text_tokens is not None:
             shape = replace(shape, text_tokens=options.text_tokens)
-
-        @cache
-        def flops(slots: int, frozen: int = 0) -> int:
-            return branches * wan.forward_flops(shape, slots, height, width, frozen=frozen)
-
-        def work(iteration: int, slots: Interval, frozen: int = 0, /) -> float:
-            return flops(slots[1] - slots[0], frozen)
-
+        work = cache(wan.cost(shape, height, width, branches))
         widths, parts, remarks = Widths(settings.widths), [], []
         for frames, ready in segments(options):
-            progress = wan.progress(
-                frames, options.steps, ar_step=options.ar_step, pre_ready=ready, block=options.causal_block_size
-            )
-            schedule = Schedule.of(
-                progress.table(make(options.steps, options.shift)),
-                selective=method.selective(_block(options) > 0),
-                widths=widths,
-            )
+            table = schedules.staircase(template, frames, ar_step=options.ar_step, pre_ready=ready, block=block)
+            schedule = Schedule.of(table, selective=method.selective(_block(options) > 0), widths=widths)
             freezing, remark = _freezing(options, method, shape, schedule, branches)
             remarks += [remark] * bool(remark)
             parts.append(Part(schedule, work, lambda i, s: branches * (s[1] - s[0]), branches, freezing=freezing))
-        flops(max(part.schedule.mask.shape[1] for part in parts))  # where it cannot be counted, that is said here
+        longest = max(part.schedule.mask.shape[1] for part in parts)
+        work(0, (0, longest))  # where it cannot be counted, that is said here
     except ValueError as error:
         raise UsageError(f"{options.host}: {error}") from error
-    kept = FLOAT32 * shape.out_channels * height * width
-    if method.level == "residual":
-        # Tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
-        kept = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
-    kept *= method.predictor.keeps * branches * max(part.schedule.mask.shape[1] for part in parts)
+    velocity = torch.float32.itemsize * shape.out_channels * height * width
+    # Residuals: tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
+    residual = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
+    kept = residual if method.level == "residual" else velocity
+    kept *= method.predictor.keeps * branches * longest
     under_way = max(int(part.schedule.mask.sum(dim=1).max()) for part in parts)
-    again = method.replays * UNIPC_KEEPS * FLOAT32 * shape.out_channels * height * width * under_way
-    return Job(tuple(parts), method, method.signal, kept, again, feature, tuple(remarks), branches > 1)
+    again = method.replays * UNIPC_KEEPS * velocity * under_way
+    return Job(parts, method, method.signal, kept, again, feature, remarks)
 
 
 def _block(options: argparse.Namespace) -> int:
@@ -166,21 +103,15 @@ def _freezing(
     wanted = method.frozen(block > 0)
     if wanted is None or not (block or wanted.full):
         return None, ""
-    itemsize = getattr(torch, options.dtype).itemsize
-    size = wan_keys.frame_bytes(
-        shape,
-        options.height // VAE_SPACE,
-        options.width // VAE_SPACE,
-        itemsize if own else wan_keys.BF16,
-        itemsize,
-        branches,
-    )
+    dtype = getattr(torch, options.dtype)
+    latents = torch.empty(1, 1, 1, options.height // VAE_SPACE, options.width // VAE_SPACE, dtype=dtype, device="meta")
+    size = wan.frame_bytes(shape, latents, dtype.itemsize if own else wan.BF16, branches)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     freezing = Freezing.of(schedule, block, size, allowed(wanted, device))
     if not freezing.any:
         return None, ""
     why = refusal(schedule, options.addnoise_condition > 0, method.settings.widths)
-    why = why or ("" if own or block else wan_keys.FLASH)
+    why = why or ("" if own or block else wan.FLASH)
     return None if why else freezing, freezing.remark(why, block)
 
 
@@ -199,11 +130,8 @@ def segments(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
     if not 0 < overlap < base:
         raise ValueError(f"--overlap-history {options.overlap_history} is not below --base-num-frames")
     yield base, 0
-    done = base
-    while done < total:
-        frames = min(total - done + overlap, base)
-        yield frames, overlap
-        done += frames - overlap
+    for done in range(base, total, base - overlap):
+        yield min(total - done + overlap, base), overlap
 
 
 def latent_frames(frames: int) -> int:
@@ -213,19 +141,20 @@ def latent_frames(frames: int) -> int:
 
 def _model(options: argparse.Namespace) -> tuple[wan.WanShape, tuple[Feature, str] | None]:
     """The model's dimensions, and its timestep signal where its weights are at hand."""
+    shape = wan.WanShape.named(options.model or "1.3B")
     if options.weights is None:
-        return wan.WanShape.named(options.model or SMALL), None
+        return shape, None
     checkpoint = Checkpoint.find(options.weights)
     feature, dim = modulation(checkpoint, options.host, options.fps, getattr(torch, options.dtype))
-    config = checkpoint.config
-    if options.model is not None:
-        shape = wan.WanShape.named(options.model)
-    elif config is not None:
-        shape = wan.WanShape.from_config(config)
-    else:
-        shape = next((shape for shape in wan.NAMED.values() if shape.dim == dim), wan.NAMED[SMALL])
+    says = f"--model {options.model} has"
+    if options.model is None:
+        config = checkpoint.config
+        says = "config.json says" if config else "--model needs"
+        if config is not None:
+            shape = wan.WanShape.from_config(config)
+        else:
+            shape = next((each for each in wan.NAMED.values() if each.dim == dim), shape)
     if shape.dim != dim:
-        says = f"--model {options.model} has" if options.model else "config.json says" if config else "--model needs"
         raise ValueError(f"the weights in {options.weights} are of {dim} channels, {says} {shape.dim}")
     return shape, (feature, TIME_MODULATION)
 
@@ -255,53 +184,78 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
         raise ValueError(f"{steps} steps are no multiple of window_size {window}: the host would finish no chunk")
     down = runtime["temporal_downsample_factor"]
     prefix = max(1, options.prefix_frames // down) if options.prefix_frames else 0
-    offset = prefix // width
-    walk = math.ceil(((options.num_frames or runtime["num_frames"]) // down + prefix) / width), window, steps, offset
-    seen = {
-        "ranges": runtime["noise2clean_kvrange"] if options.kv_ranges is None else options.kv_ranges,
-        "clean": runtime["clean_chunk_kvrange"],
-    }
-    branches, mode = runtime["cfg_number"], engine["shortcut_mode"]
+    chunks = math.ceil(((options.num_frames or runtime["num_frames"]) // down + prefix) / width)
+    ranges = runtime["noise2clean_kvrange"] if options.kv_ranges is None else options.kv_ranges
+    seen = {"ranges": ranges, "clean": runtime["clean_chunk_kvrange"]}
+    branches, mode, offset = runtime["cfg_number"], engine["shortcut_mode"], prefix // width
     guidance = zip(runtime["cfg_t_range"], runtime["prev_chunk_scales"], runtime["text_scales"], strict=True)
-    rows = moving_window.rows(
-        *walk[:3],
-        moving_window.timesteps(steps, mode),
-        offset,
-        ranges=seen["ranges"],
+    walked = list(schedules.walk(chunks, window, steps, offset, shortcut_mode=mode, **seen))
+    table = schedules.window_table(
+        walked,
+        width,
+        steps,
+        ranges=ranges,
         guidance=list(guidance) if branches == 3 else [],
         nearly_clean=engine["distill_nearly_clean_chunk_threshold"],
     )
-    table = moving_window.window_table(rows, width)
-    table.check()
     schedule = Schedule.of(table)
-    size = [
-        side // VAE_SPACE
-        for side in (options.height or runtime["video_size_h"], options.width or runtime["video_size_w"])
-    ]
+    sides = options.height or runtime["video_size_h"], options.width or runtime["video_size_w"]
+    size = [side // VAE_SPACE for side in sides]
     tokens = shape.chunk_tokens(width, *size)
-    work = magi.window_flops(
-        schedule, shape, tokens, moving_window.kv_ranges(*walk, **seen), options.text_tokens, branches
-    )
+    work = magi.window_flops(schedule, shape, tokens, [step.seen for step in walked], options.text_tokens, branches)
+    work(0, schedule.baseline[0])  # where it cannot be counted, that is said here
 
     def forwarded(iteration: int, slots: Interval) -> int:
         return magi.runs(branches, *magi.window(schedule, iteration, slots, branches))[1]
 
     extra = 0.0
     if offset:
-        reach = moving_window.prefix_kv_ranges(offset, **seen)
+        reach = schedules.prefix_kv_ranges(offset, **seen)
         extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches)
-    host = known_host(options.host)
-    method = method_of(settings, host.defaults_for(Size(chunked=True)))
-    without_residual(host, method)
+    method = method_on(options.host, settings, Size(chunked=True))
     signal = "timestep" if method.signal == "embedding" else method.signal  # the condition is the embedding there
     feature = None
     if signal == "timestep" and options.weights is not None and not method.placed:
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))
-        feature = condition(host, checkpoint, steps, mode, distill=engine["distill"]), CONDITION
-    kept = method.predictor.keeps * FLOAT32 * shape.out_channels * width * math.prod(size) * min(window, walk[0])
-    remarks = () if settings.widths is None else (NO_WIDTHS,)
-    again = method.replays * EULER_KEEPS * kept // method.predictor.keeps
-    return Job(
-        (Part(schedule, work, forwarded, branches, extra),), method, signal, kept, again, feature, remarks, branches > 1
-    )
+        feature = condition(known_host(options.host), checkpoint, steps, mode, distill=engine["distill"]), CONDITION
+    velocity = torch.float32.itemsize * shape.out_channels * width * math.prod(size) * min(window, chunks)
+    kept, again = method.predictor.keeps * velocity, method.replays * EULER_KEEPS * velocity
+    remarks = [] if settings.widths is None else [NO_WIDTHS]
+    return Job([Part(schedule, work, forwarded, branches, extra)], method, signal, kept, again, feature, remarks)
+
+
+# --- Infinity: one image ---
+
+
+def image(options: argparse.Namespace, settings: Settings) -> tuple[infinity.Image, infinity.Decided]:
+    """What is asked for, and what is done at every scale. Raises UsageError for options that cannot be used."""
+    shape, asked = infinity.NAMED[options.model], _asked(options)
+    method = method_on(options.host, settings, Size(shape.width, shape.layers))
+    if settings.profile is not None:
+        profile.read(settings.profile)  # a run says what is wrong with it, and so does a plan
+    decided = infinity.decide(method, shape, asked)
+    if settings.verify:
+        unverified = f"no skipped step is verified: {Scales.unverifiable}"
+        decided = replace(decided, remarks=[*decided.remarks, unverified])
+    return asked, decided
+
+
+def _asked(options: argparse.Namespace) -> infinity.Image:
+    try:
+        grids = [(side, side) for side in SIDES[: SCALES[options.pn]]]
+        if options.grids:
+            pairs = [pair.split("x") for pair in options.grids.split(",")]
+            grids = [(int(height), int(width)) for height, width in pairs]
+        cfg = [float(each) for each in options.cfg.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--grids and --cfg are lists such as 1x1,2x2,3x4 and 4,4,1: {error}") from error
+    cfg = cfg * len(grids) if len(cfg) == 1 else cfg
+    if min(min(grid) for grid in grids) < 1 or not all(map(math.isfinite, cfg)):
+        raise UsageError(
+            f"--grids {options.grids} or --cfg {options.cfg}: sides are 1 or more, and guidance is a number"
+        )
+    if len(cfg) != len(grids):
+        raise UsageError(f"--cfg has {len(cfg)} numbers for {len(grids)} scales; give one, or one a scale")
+    tokens = options.text_tokens * options.batch
+    return infinity.Image(tuple(grids), tuple(cfg), options.batch, (tokens, tokens), any(each != 1 for each in cfg))

@@ -33,12 +33,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ..errors import UsageError
-from ..hosts.window import timesteps
+from ..hosts.schedules import magi_timesteps
 from ..method.fold import Feature
 from ..patch.host import Host
 
-DIFFUSERS_FOLDER = "transformer"
-"""Where a diffusers pipeline keeps its DiT."""
 TIME_MODULATION = "time modulation (from the weights)"
 TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
 OFFICIAL = {
@@ -60,11 +58,9 @@ SLOW_FPS = 16
 """Both hosts embed whether the frame rate is this one."""
 LONGEST_PERIOD = 10000
 CONDITION = "timestep embedding (from the weights)"
-LAYERS = ("t_embedder.mlp.0", "t_embedder.mlp.2")
+LAYERS = [f"t_embedder.mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
 FULL = 1000
 """Timesteps run from 0 to 1; sinusoids are taken of thousandths."""
-
-Layer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,9 @@ class Checkpoint:
     files: dict[str, Path]
 
     @classmethod
-    def find(cls, given: str, folders: Sequence[str] = (DIFFUSERS_FOLDER,)) -> Checkpoint:
-        """The checkpoint in a folder, in the first of these folders below it that has one, or in one file.
+    def find(cls, given: str, folders: Sequence[str] = ("transformer",)) -> Checkpoint:
+        """The checkpoint in a folder, in the first of these folders below it that has one (where a diffusers pipeline
+        keeps its DiT, by default), or in one file.
 
         Raises UsageError where there is none, or a file is not whole.
         """
@@ -184,7 +181,7 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
     names = [f"{layout[part]}.{kind}" for part in parts for kind in ("weight", "bias")]
     read = checkpoint.read([*names, FPS_TABLE] if embeds_fps else names, "the time modulation")
 
-    def layer(part: str, stored: torch.dtype, computed: torch.dtype) -> Layer:
+    def layer(part: str, stored: torch.dtype, computed: torch.dtype) -> Callable[[Tensor], Tensor]:
         weight, bias = (read[f"{layout[part]}.{kind}"].to(stored).to(computed) for kind in ("weight", "bias"))
         return lambda x: linear(x.to(computed), weight, bias)
 
@@ -192,11 +189,13 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
     time, rest = ((dtype, exact), (dtype, exact)) if official else ((exact, exact), (exact, dtype))
     first, second = (layer(part, *time) for part in TIME[:2])
     projection = layer("projection", *rest)
-    channels = read[f"{layout['time in']}.weight"].shape[-1]
+    half = read[f"{layout['time in']}.weight"].shape[-1] // 2
+    frequencies = torch.pow(LONGEST_PERIOD, -torch.arange(half, dtype=torch.float64) / half)
     added: Tensor | None = None
 
     def feature(timesteps: Tensor) -> Tensor:
-        waves = sinusoids(timesteps, channels).to(time[0])
+        angles = torch.outer(timesteps.to(torch.float64), frequencies)  # as `sinusoidal_embedding_1d`
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(time[0])
         embedded = second(silu(first(waves))).to(rest[1])
         projected = projection(silu(embedded))
         return projected if added is None else projected + added
@@ -220,27 +219,20 @@ def _fitting(checkpoint: Checkpoint, part: str) -> Iterator[None]:
         ) from error
 
 
-def sinusoids(timesteps: Tensor, channels: int) -> Tensor:
-    """`sinusoidal_embedding_1d`: cosines and sines, float64 [n, channels]."""
-    half = channels // 2
-    powers = -torch.arange(half, dtype=torch.float64) / half
-    angles = torch.outer(timesteps.to(torch.float64), torch.pow(LONGEST_PERIOD, powers))
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
 class TimestepEmbedder(nn.Module):
-    """Timesteps [n] in 0 (noise) .. 1 (clean) -> [n, condition channels]."""
+    """Timesteps [n] in 0 (noise) .. 1 (clean) -> [n, condition channels]. Args: layers, weights and biases of both."""
 
-    def __init__(self, first: nn.Linear, second: nn.Linear) -> None:
+    def __init__(self, layers: Sequence[Tensor]) -> None:
         super().__init__()
-        self.waves = first.in_features // 2
-        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+        self.layers = nn.ParameterList(tensor.float() for tensor in layers)
 
     def forward(self, timesteps: Tensor) -> Tensor:
-        periods = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(self.waves, dtype=torch.float32) / self.waves)
+        first, first_bias, second, second_bias = self.layers
+        half = first.shape[1] // 2
+        periods = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, dtype=torch.float32) / half)
         angles = timesteps[:, None].float() * periods * FULL
-        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
-        return embedded
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return linear(silu(linear(waves, first, first_bias)), second, second_bias)
 
 
 def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool) -> Feature:
@@ -253,14 +245,13 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
 
     Raises UsageError where a tensor is missing, or they do not fit together.
     """
-    read = checkpoint.read(
-        [f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")], "the timestep embedding"
-    )
-    embedder = TimestepEmbedder(*(_linear(read[f"{layer}.weight"], read[f"{layer}.bias"]) for layer in LAYERS))
+    read = checkpoint.read(LAYERS, "the timestep embedding")
+    embedder = TimestepEmbedder([read[name] for name in LAYERS])
     model = SimpleNamespace(t_embedder=embedder, engine_config=SimpleNamespace(distill=distill))
     transport = SimpleNamespace(
-        ts=[torch.tensor(timesteps(steps, shortcut_mode))],
-        time_interval=[torch.tensor(_sizes(steps, shortcut_mode))],
+        ts=[torch.tensor(magi_timesteps(steps, shortcut_mode))],
+        # `init_intervel`: sizes of the steps, which are looked at where there are 12 of them.
+        time_interval=[torch.tensor([1, 1, 2] if shortcut_mode == "16,16,8" else [2, 1, 1]).repeat(4)],
         transport_inputs=[SimpleNamespace(num_steps=steps)],
     )
     assert host.feature is not None
@@ -268,16 +259,3 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
     with _fitting(checkpoint, "timestep embedding"):
         feature(torch.zeros(1))
     return feature
-
-
-def _sizes(steps: int, shortcut_mode: str) -> list[int]:
-    """`init_intervel`: sizes of the steps."""
-    if steps % 3:
-        return [1] * steps
-    return ([1, 1, 2] if shortcut_mode == "16,16,8" else [2, 1, 1]) * (steps // 3)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight, layer.bias = nn.Parameter(weight.float(), False), nn.Parameter(bias.float(), False)
-    return layer

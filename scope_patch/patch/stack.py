@@ -97,7 +97,7 @@ class ScaleSession(Session):
                 self.decided = self._settle()
             except UsageError as problem:
                 raise NotApplied(str(problem)) from problem
-            self.plan = self.decided.verdicts
+            self.plan = [action.verdict for action in self.decided.actions]
             self.record.planned.append(self.decided.summary)
             if self.decided.target is not None:
                 self.record.signal = "sides of the scales"
