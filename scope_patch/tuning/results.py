@@ -60,9 +60,7 @@ def write(
 ) -> str:  # fmt: skip
     """Write the table and the page of a folder; what is to be printed. Raises UsageError without jinja2.
 
-    Args:
-        command: how the folder was made.
-        words, line, target: an answer, and the line to copy; empty for a bench.
+    `command`: how the folder was made; `words`, `line`, `target`: an answer, and the line to copy; none for a bench.
     """
     _, found, left = known(harness, points)
     (folder / TABLE).write_text(text(command, harness, points, words, line), encoding="utf-8")
@@ -165,11 +163,7 @@ def distinct(found: Iterable[Group]) -> list[Group]:
 
 
 def difference(ours: list[Group], other: Group, metric: str) -> Mean | None:
-    """Ours minus the other's at its FLOPs; None where we have no points to both sides, or no video in common.
-
-    Args:
-        ours: by ascending ratio.
-    """
+    """Ours (by ascending ratio) minus the other's at its FLOPs; None without points to both sides or common videos."""
     weights = _weights([_ratio(group) for group in ours], _ratio(other))
     videos = shared([*ours, other])
     if weights is None or not videos:

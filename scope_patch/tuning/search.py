@@ -46,11 +46,7 @@ class Search:
     _decisions: dict[str, float] = field(default_factory=dict)
 
     def note(self, target: float, slack: float, decisions: str = "") -> None:
-        """A run has ended.
-
-        Args:
-            decisions: what it decided, by any name; the same name twice means that the targets are one and the same.
-        """
+        """A run has ended. `decisions`: what it decided, by any name: two targets with one name are the same."""
         self.slacks[target] = slack
         if decisions:
             before = self._decisions.setdefault(decisions, target)

@@ -185,11 +185,7 @@ def made(command: str, found: Sequence[Group], rows: Sequence[Row]) -> str:
 
 
 def troubles(rows: Sequence[Row], found: Sequence[Group], broken: int = 0) -> str:
-    """What is not in the tables, and why; "" where nothing is missing.
-
-    Args:
-        broken: lines of the log that cannot be read.
-    """
+    """What is not in the tables, and why; "" where nothing is missing. `broken`: lines of the log that are none."""
     lines = []
     had = {_name(row) for row in rows if row["status"] == OK}
     strange = [row for row in rows if row["status"] == UNAVAILABLE and _name(row) not in had]
