@@ -49,25 +49,18 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"the suite {args.suite} has no method {name!r}; it has: {', '.join(map(repr, methods))}")
 
     from benchmark.demo import Demo
-    from scope_patch.compare import lpips
-    from scope_patch.tuning.harness import Harness, jobs
-    from scope_patch.tuning.log import opened
-    from scope_patch.tuning.progress import Progress
+    from scope_patch.tuning.harness import at_work
 
     names = frozenset(point.host for point in suite.points)
     filmed = HOSTS[suite.points[0].host or DEMO].filmed
-    with opened(args.out) as log, Progress() as progress:
-        maker = Demo(args.out, names, args.threads)
-        harness = Harness(maker, log, args.out, previews=False, told=progress.told, distance=lpips.load())
+    maker = Demo(args.out, names, args.threads)
+    with at_work(maker, args.out, previews=False) as harness:
         if args.carry:
-            carry(args.carry, log, [p for p in suite.points if p.method not in args.anew], maker.fingerprint)
+            carry(args.carry, harness.log, [p for p in suite.points if p.method not in args.anew], maker.fingerprint)
         points = [point for point in suite.points if not args.only or point.method in args.only]
         try:
             cases = videos(args.prompts or suite.prompts, args.seeds or suite.seeds, filmed)
-            wanted = jobs(points, cases)
-            for number, job in enumerate(wanted if not args.tables_only else []):
-                progress.left = harness.pace(len(wanted) - number)
-                harness.run(job)
+            harness.run_all(points, cases if not args.tables_only else [])
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             return 130
@@ -78,8 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def carry(path: Path, log, points, fingerprint: str) -> None:
     """Add the rows of a log that are of these points, or of their originals, and that are not known yet."""
-    from scope_patch.tuning.log import KEY, Log
-    from scope_patch.tuning.points import Job
+    from scope_patch.tuning.points import KEY, Job, Log
 
     known = {(each.host, each.method, each.name, str(each.video)): each for p in points for each in (p, p.original)}
     for row in Log(path).rows.values():
@@ -100,7 +92,7 @@ def write(name: str, harness, folder: Path) -> None:
     told = "\n\n".join([f"# {name}: {suite.about}", told.strip(), *([suite.notes] if suite.notes else [])]) + "\n"
     (folder / f"{name}.md").write_text(told, encoding="utf-8")
     print(told)
-    drawn = figure(suite.about, suite.axis, results.found_in(harness, suite.points)) if suite.figure else None
+    drawn = figure(suite.about, suite.axis, results.known(harness, suite.points)[1]) if suite.figure else None
     if drawn is not None:
         (folder / f"{name}.png").write_bytes(drawn)
 

@@ -173,8 +173,7 @@ def beside(folder: Path, host: str, more: Path | None = None) -> str:
             or a quantity that is not one of QUANTITIES.
     """
     from scope_patch.tuning.points import ORIGINAL, parse
-    from scope_patch.tuning.sums import groups
-    from scope_patch.tuning.tables import markdown
+    from scope_patch.tuning.tables import groups, markdown
 
     rows = rows_of(folder)
     found = {group.name[1:]: group for group in groups(rows)}
@@ -238,11 +237,11 @@ def measured(rows: list[dict]) -> dict[str, float | None]:
 
 def rows_of(folder: Path) -> list[dict]:
     """The runs of a folder that went well."""
-    from scope_patch.tuning.log import NAME, OK, Log
+    from scope_patch.tuning.points import LOG, OK, Log
 
-    if not (folder / NAME).is_file():
-        raise SystemExit(f"{folder} has no {NAME}: give the folder of a bench")
-    return [row for row in Log(folder / NAME).rows.values() if row["status"] == OK]
+    if not (folder / LOG).is_file():
+        raise SystemExit(f"{folder} has no {LOG}: give the folder of a bench")
+    return [row for row in Log(folder / LOG).rows.values() if row["status"] == OK]
 
 
 def laid_out(folder: Path) -> str:

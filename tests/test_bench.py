@@ -24,8 +24,9 @@ from benchmark.watch import Timed, no_waiting
 from benchmark.work import Work
 from demo_model import text
 from scope_patch.settings import Settings
-from scope_patch.tuning import check, sums
+from scope_patch.tuning import results
 from scope_patch.tuning.points import Point, parse
+from scope_patch.tuning.tables import Group, Mean
 
 VIDEO = {"num_frames": 17, "num_inference_steps": 8}
 PREDICT = {"cache_threshold": 0.0, "predict_threshold": 1e9}
@@ -164,22 +165,22 @@ def test_points_have_names_of_their_own(suite):
 def group(method, ratio, values):
     rows = {("a prompt", seed): {"psnr": value, "flops": 1.0} for seed, value in enumerate(values)}
     originals = {video: {"flops": ratio} for video in rows}
-    return sums.Group(("demo", method, "any"), rows, originals, [])
+    return Group(("demo", method, "any"), rows, originals, [])
 
 
 def test_ours_is_interpolated_in_the_logarithm_video_by_video():
     ours = [group("scope", 2, [40, 50]), group("scope", 8, [20, 30])]
-    found = check.difference(ours, group("b", 4, [29, 41]), "psnr")  # ours at 4: 30, 40
+    found = results.difference(ours, group("b", 4, [29, 41]), "psnr")  # ours at 4: 30, 40
     assert (found.mean, found.error) == (pytest.approx(0), pytest.approx(1))
-    assert check.difference(ours, group("b", 1.9, [1, 1]), "psnr") is None
-    assert check.difference(ours, group("b", 1.99, [40, 50]), "psnr").mean == 0
-    assert check.verdict(sums.Mean(-1.234, 0.4), 2, " dB") == "below by 1.23 ± 0.40 dB"
-    assert check.verdict(sums.Mean(1.234, math.nan), 2, " dB") == "above by 1.23 dB (one video)"
+    assert results.difference(ours, group("b", 1.9, [1, 1]), "psnr") is None
+    assert results.difference(ours, group("b", 1.99, [40, 50]), "psnr").mean == 0
+    assert results.verdict(Mean(-1.234, 0.4), 2, " dB") == "below by 1.23 ± 0.40 dB"
+    assert results.verdict(Mean(1.234, math.nan), 2, " dB") == "above by 1.23 dB (one video)"
 
 
 def test_an_aim_beyond_a_methods_range_counts_once():
     same = [group("b", 4, [29, 41]), group("b", 4, [29, 41]), group("c", 4, [29, 41]), group("b", 4, [29, 40])]
-    assert check.distinct(same) == [same[0], same[2], same[3]]
+    assert results.distinct(same) == [same[0], same[2], same[3]]
 
 
 def test_every_method_is_drawn_its_own_way():

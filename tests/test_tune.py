@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -23,15 +22,12 @@ from hypothesis import strategies as st
 import scope_patch
 from scope_patch.cli import main
 from scope_patch.errors import UsageError
-from scope_patch.tuning import _given, outputs, page, results
-from scope_patch.tuning.answer import Bounds, find
-from scope_patch.tuning.commands import Command, Made, flags
+from scope_patch.tuning import _given, outputs, results
+from scope_patch.tuning.commands import Command, flags
 from scope_patch.tuning.functions import as_videos
-from scope_patch.tuning.harness import Harness, jobs
-from scope_patch.tuning.log import opened
+from scope_patch.tuning.harness import Made, Maker, Progress, at_work
 from scope_patch.tuning.points import Job, parse, target
-from scope_patch.tuning.progress import Progress
-from scope_patch.tuning.search import CLOSE, LEAST, MOST, Search, rung
+from scope_patch.tuning.search import CLOSE, LEAST, MOST, Bounds, Search, find, rung
 
 SCRIPT = [sys.executable, str(ROOT / "tests" / "filming.py")]
 
@@ -163,10 +159,10 @@ def test_bounds(monkeypatch):
 # The harness
 
 
-class Counted:
+class Counted(Maker):
     """A maker whose error grows with the target; fails where it is told to."""
 
-    name, measured, clock, fingerprint = "counted", "by nothing", "by the clock", "1"
+    name, measured, fingerprint = "counted", "by nothing", "1"
 
     def __init__(self, edge=1e-3, broken=()):
         self.made, self.edge, self.broken = [], edge, broken
@@ -187,12 +183,11 @@ class Counted:
 
 def test_a_run_is_made_once_and_a_cut_line_again(tmp_path):
     maker, folder = Counted(broken=("target 4",)), tmp_path / "x"
-    wanted = jobs([target(2), target(3), target(4)], [("a", 0), ("b", 0)])
+    wanted = [Job(target(aim), prompt) for prompt in "ab" for aim in (2, 3, 4)]
 
     def go():
         maker.made.clear()
-        with opened(folder) as log:
-            harness = Harness(maker, log, folder)
+        with at_work(maker, folder) as harness:
             return harness, [harness.run(job)["status"] for job in wanted]
 
     harness, statuses = go()
@@ -205,13 +200,11 @@ def test_a_run_is_made_once_and_a_cut_line_again(tmp_path):
     go()
     # What failed is tried again, what was cut is made again; the last line had failed.
     assert sorted(maker.made) == [("target 2", "a", 0), ("target 4", "a", 0), ("target 4", "b", 0)]
-    with opened(folder) as log:
-        harness = Harness(maker, log, folder)
+    with at_work(maker, folder) as harness:
         assert "3 lines of the log could not be read" in results.text("a command", harness, [target(2)])
     for path in (folder / "runs").rglob("*.pt"):
         path.unlink()
-    with opened(folder) as log:  # what is there needs no original; a new target does
-        harness = Harness(maker, log, folder)
+    with at_work(maker, folder) as harness:  # what is there needs no original; a new target does
         maker.made.clear()
         assert harness.run(wanted[0])["status"] == "ok" and maker.made == []
         assert harness.run(Job(target(5), "a", 0))["status"] == "ok" and len(maker.made) == 2
@@ -234,9 +227,8 @@ def test_a_run_is_made_once_and_a_cut_line_again(tmp_path):
 )
 def test_what_is_found(bounds, broken, expected, words, tmp_path):
     maker = Counted(broken=broken)
-    with opened(tmp_path) as log, Progress() as progress:
-        harness = Harness(maker, log, tmp_path)
-        answer = find(harness, [("a", 0), ("b", 1)], bounds, {}, math.inf, progress)
+    with at_work(maker, tmp_path) as harness:
+        answer = find(harness, [("a", 0), ("b", 1)], bounds, {}, math.inf)
     assert words in answer.words, answer.words
     assert (answer.target is None) == (expected is None)
     if expected is not None:
@@ -248,18 +240,21 @@ def test_what_is_found(bounds, broken, expected, words, tmp_path):
 
 
 def test_two_writers_are_one_too_many(tmp_path):
-    with opened(tmp_path), pytest.raises(UsageError, match="another process is writing"), opened(tmp_path):
+    maker = Counted()
+    refused = pytest.raises(UsageError, match="another process is writing")
+    with at_work(maker, tmp_path), refused, at_work(maker, tmp_path):
+        pass
+    with at_work(maker, tmp_path):
         pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"), opened(tmp_path / "file"):
+    with pytest.raises(UsageError, match="cannot be written"), at_work(maker, tmp_path / "file"):
         pass
 
 
 def test_a_stranger_is_left_out_by_name(tmp_path):
     from scope_patch.tuning.points import Point
 
-    with opened(tmp_path) as log:
-        harness = Harness(Counted(), log, tmp_path)
+    with at_work(Counted(), tmp_path) as harness:
         stranger = Point("a stranger", "x", {})
         harness.run(Job(stranger)), harness.run(Job(target(2)))
         assert "left out: a stranger, x: never heard of it" in results.text("x", harness, [target(2), stranger])
@@ -272,7 +267,6 @@ def test_placeholders_are_filled_in_one_pass():
     command = Command([sys.executable, "--p={prompt}/{seed}", "{out}/{steps}{other}"], steps="7")
     words = ["--p=a {seed}\\1/3", "out/7{other}"]
     assert command.filled("out", "a {seed}\\1", 3, "7")[1:] == words
-    assert shlex.split(command.example("a {seed}\\1", 3))[1:] == words
 
 
 def test_files_are_paired_by_name_or_by_time(tmp_path):
@@ -319,8 +313,7 @@ def test_a_profile_that_was_measured_anew_makes_new_runs(tmp_path):
 
 def test_progress_without_stderr(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
-    with Progress() as progress:
-        progress.told("a run")
+    Progress().told("a run")
     assert capsys.readouterr().out == ""
 
 
@@ -354,12 +347,12 @@ def test_a_preview_is_three_pictures(tmp_path):
     from scope_patch.compare.read import read
 
     video = torch.randint(0, 255, (4, 32, 40, 3), dtype=torch.uint8)
-    made = page.draw(video, video, tmp_path / "preview")
-    assert list(read(made).shape) == [4, 128, 3 * 160 + 2 * page.GAP, 3]
-    assert page.draw(video[:1], video[:1], tmp_path / "preview").suffix == ".png"
-    assert page.draw(torch.zeros(1, 4, 1, 2, 2), torch.zeros(1, 4, 1, 2, 2), tmp_path / "x") is None
+    made = outputs.draw(video, video, tmp_path / "preview")
+    assert list(read(made).shape) == [4, 128, 3 * 160 + 2 * outputs.GAP, 3]
+    assert outputs.draw(video[:1], video[:1], tmp_path / "preview").suffix == ".png"
+    assert outputs.draw(torch.zeros(1, 4, 1, 2, 2), torch.zeros(1, 4, 1, 2, 2), tmp_path / "x") is None
     wide = torch.zeros(2, 544, 960, 3, dtype=torch.uint8)
-    assert list(read(page.draw(wide, wide, tmp_path / "wide")).shape[1:3]) == [180, 3 * 320 + 2 * page.GAP]
+    assert list(read(outputs.draw(wide, wide, tmp_path / "wide")).shape[1:3]) == [180, 3 * 320 + 2 * outputs.GAP]
 
 
 # The commands

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 import scope_patch
-from scope_patch.report.summary import Totals
-from scope_patch.tuning.commands import Made, told
-from scope_patch.tuning.machine import code
-from scope_patch.tuning.points import ORIGINAL, Job, Point, digest
+from scope_patch.tuning.commands import told
+from scope_patch.tuning.harness import Made, Maker
+from scope_patch.tuning.points import Job, Point, code, digest
 
 from . import hosts
 from .prompts import CALIBRATION, CALIBRATION_SEED
@@ -23,7 +22,7 @@ CALIBRATED = "(calibrated here)"
 """Stands for the path of the profile that the bench makes, in a point's settings."""
 
 
-class Demo:
+class Demo(Maker):
     """Makes a job's video with the model that its point's host is.
 
     Args:
@@ -65,10 +64,9 @@ class Demo:
             begin, cpu = time.perf_counter(), time.process_time()
             latents = film.sample(job.prompt, seed=job.seed, **{**point.video, **point.instead})
             cost = {"wall": time.perf_counter() - begin, "seconds": time.process_time() - cpu}
-        numbers = told(run, Totals.of(run.generations), job.point.method == ORIGINAL)
         counted = {"flops": work.flops, "forwards": work.forwards, "latent_frames": work.frames}
         finite = {} if latents.isfinite().all() else {"non-finite": "in the latents"}
-        return Made([film.decode(latents.nan_to_num())], {**numbers, **cost, **counted}, finite)
+        return Made([film.decode(latents.nan_to_num())], {**told(run, job), **cost, **counted}, finite)
 
     def calibrated(self, point: Point) -> Path:
         """The profile for this point's host and video, made where there is none; on prompts of its own."""
@@ -83,7 +81,7 @@ class Demo:
         return path
 
     def _settings(self, point: Point, make: bool = True) -> dict[str, Any]:
-        settings = dict(point.settings or {})
+        settings = dict(point.settings)
         if settings.get("profile") == CALIBRATED:
             settings["profile"] = str(self.calibrated(point)) if make else None
         return settings

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from io import BytesIO
 from itertools import count
 
-from scope_patch.tuning.sums import Group
+from scope_patch.tuning.tables import Group
 
 TICKS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 14, 20)
 QUALITY = (("psnr", "PSNR, dB"), ("ssim", "SSIM"))
@@ -33,7 +33,7 @@ def figure(about: str, axis: str, found: list[Group]) -> bytes | None:
     Args:
         axis: what each point's `x` is; "" for the plane of speed and quality.
     """
-    found = [group for group in found if (group.ratio if not axis else group.x) is not None]
+    found = [group for group in found if (_x(group) if axis else group.ratio) is not None]
     if not found:
         return None
     panels = [(label, key) for key, label in QUALITY]
@@ -44,12 +44,17 @@ def figure(about: str, axis: str, found: list[Group]) -> bytes | None:
     return _png(about, axis, panels, found)
 
 
+def _x(group: Group) -> float | None:
+    """Where it stands on an axis over a setting."""
+    return next(iter(group.rows.values()))["x"]
+
+
 def _png(about: str, axis: str, panels: list[tuple[str, str]], found: list[Group]) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    place: Callable[[Group], float] = (lambda group: group.x) if axis else (lambda group: group.ratio)
+    place: Callable[[Group], float] = _x if axis else (lambda group: group.ratio)
     looks = _looks(list(dict.fromkeys(group.name[1] for group in found)))
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

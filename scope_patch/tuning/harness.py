@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import os
+import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +20,16 @@ from torch import Tensor
 from ..compare import lpips
 from ..compare.read import extra
 from ..errors import ScopePatchError, UsageError
-from .commands import Made, RunFailed, last_lines
-from .log import FAILED, KEY, OK, UNAVAILABLE, Log, Row
-from .machine import where
-from .outputs import load, nearness, paired
-from .page import PREVIEW, draw
-from .points import ORIGINAL, Job, Point, digest
+from .outputs import PREVIEW, draw, load, nearness, paired
+from .points import FAILED, KEY, LOG, OK, UNAVAILABLE, Case, Job, Log, Point, Row, code, digest
 
 NEEDS = {
     "skimage.metrics": "scikit-image", "PIL.Image": "pillow", "imageio_ffmpeg": "imageio-ffmpeg",
     "filelock": "filelock", "matplotlib": "matplotlib", "jinja2": "jinja2", "tqdm": "tqdm",
 }  # fmt: skip
 """Modules, and the packages they come from: what is missing is said before the first run, not after it."""
+SAID = "output.txt"  # of a run's folder: what a command said
+_TAIL = 12  # lines of it that are shown where it failed
 
 
 def check_packages() -> None:
@@ -34,7 +38,22 @@ def check_packages() -> None:
         extra(module, package)
 
 
-class Maker(Protocol):
+@dataclass
+class Made:
+    """What a run left, and what it cost.
+
+    Attributes:
+        outputs: its files, or videos where they are in memory: frames uint8 [F, H, W, 3], or latents.
+        numbers: of the row, by name; None: not known here.
+        failures: what is wrong with it that its pictures do not show.
+    """
+
+    outputs: Sequence[Path | Tensor]
+    numbers: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class Maker:
     """What makes videos: the user's command, or a function.
 
     Attributes:
@@ -43,20 +62,61 @@ class Maker(Protocol):
         measured, clock: how `flops` and `seconds` of a row were counted.
     """
 
-    measured: str
-    clock: str
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
+    name: str
+    fingerprint: str
+    measured, clock = "by the cost model of its plans", "by the clock"
 
     def available(self, job: Job) -> str:
         """Why this run cannot be made; "" where it can."""
+        return ""
 
     def make(self, job: Job, folder: Path) -> Made:
         """Make it. Raises ScopePatchError, or whatever a host raises."""
+        raise NotImplementedError
+
+
+class Progress:
+    """One line on stderr: what is under way, and about how long it will still take; without a terminal a line a run.
+
+    Attributes: left, seconds that all remaining runs will take, the present one with them; None where nobody knows.
+    """
+
+    def __init__(self) -> None:
+        self.left: float | None = None
+        self._begin, self._words = time.monotonic(), ""
+        self._bar: Any = None
+        if sys.stderr is not None and sys.stderr.isatty():
+            tqdm = extra("tqdm", "tqdm").tqdm
+            self._bar = tqdm(bar_format="{desc}", dynamic_ncols=True, file=sys.stderr, leave=False)
+
+    def close(self) -> None:
+        """Leave nothing of it on the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def told(self, words: str) -> None:
+        """A run begins."""
+        self._begin, self._words = time.monotonic(), words
+        if self._bar is None and sys.stderr is not None:
+            print(self._line(), file=sys.stderr, flush=True)
+        self.tick()
+
+    def tick(self) -> None:
+        """Time goes by."""
+        if self._bar is not None:
+            self._bar.set_description_str(self._line())
+
+    def _line(self) -> str:
+        spent = time.monotonic() - self._begin
+        words = f"scope_patch: {self._words}" + (f", {_clock(spent)}" if spent >= 1 else "")
+        return words if self.left is None else f"{words}; about {_clock(max(self.left - spent, 1))} left"
+
+
+def _clock(seconds: float) -> str:
+    """`12 s`, `3 min`, `1.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass
@@ -65,65 +125,66 @@ class Harness:
 
     Attributes:
         folder: where everything is kept: the log, `runs/` with a folder a run.
+        progress: told of what is under way.
         previews: draw what the page shows.
-        told: called with the words of what is under way, before a run is made.
+        made: runs that were begun.
     """
 
     maker: Maker
     log: Log
     folder: Path
+    progress: Progress = field(default_factory=Progress)
     previews: bool = True
-    told: Callable[[str], None] = lambda words: None
-    distance: lpips.Lpips | None = None
     made: int = 0
+    _distance: lpips.Lpips | None = field(default_factory=lpips.load)
     _begin: float = field(default_factory=time.monotonic)
-    _here: dict[str, str] = field(default_factory=where)
-    _original: tuple[Path, list[Tensor]] | None = None
+    _original: tuple[Path | None, list[Tensor]] = (None, [])
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()  # a command may join {out} to a folder of its own, or work elsewhere
+        self._here = _here()
+
+    def run_all(self, points: Sequence[Point], cases: Sequence[Case]) -> None:
+        """All points on a video before the next video: its original is read once. The pace tells what is left."""
+        jobs = [Job(point, *case) for case in cases for point in points]
+        for number, job in enumerate(jobs):
+            if self.made:
+                self.progress.left = (time.monotonic() - self._begin) / self.made * (len(jobs) - number)
+            self.run(job)
 
     def run(self, job: Job) -> Row:
-        """Its row, from the log or of a run that is made now. Raises RunFailed where the original cannot be made."""
+        """Its row, from the log or of a run that is made now. Raises UsageError where the original cannot be made."""
         known = self.log.found(job, self.maker.fingerprint)
         if known is not None:
             return known
         if why := self.maker.available(job):
             return self._noted(job, UNAVAILABLE, reason=why)
-        self.original(job)
-        folder = self.place(job)
-        self.told(f"{job.point.method}, {job.point.name}")
+        original, folder = self.original(job), self.place(job)
+        self.progress.told(f"{job.point.method}, {job.point.name}")
         self.made += 1
         try:
             made = self.maker.make(job, folder)
-            near = self._compared(job, made, folder)
-        except UsageError as error:  # its own words, or the command's last lines
-            said = folder / "output.txt"
-            more = last_lines(said) if not isinstance(error, RunFailed) and said.is_file() else ""
-            return self._noted(job, FAILED, reason=f"{error}{more}")
+            near = self._compared(job, original, made, folder)
         except ScopePatchError as error:
-            return self._noted(job, FAILED, reason=str(error))
+            return self._noted(job, FAILED, reason=f"{error}{_last_lines(folder)}")
         except Exception as error:  # whatever a method breaks in the host, the rest of the bench is worth having
             return self._noted(job, FAILED, reason=f"{type(error).__name__}: {error}")
         return self._noted(job, OK, **made.numbers, **near)
 
-    def pace(self, remaining: int) -> Callable[[], float | None]:
-        """Seconds for so many more runs, by those that were made."""
-        each = (time.monotonic() - self._begin) / self.made if self.made else None
-        return lambda: None if each is None else each * remaining
-
     def original(self, job: Job) -> Row:
-        """The row of the original, whose files are there. Raises RunFailed, or what the host raises."""
+        """The row of the original, whose files are there. Raises UsageError, or what the host raises."""
         job = job.original
         known, folder = self.log.found(job, self.maker.fingerprint), self.place(job)
         if known is not None and all((folder / name).exists() for name in known["outputs"]):
             return known
-        self.told("the original")
+        self.progress.told("the original")
         self.made += 1
         try:
             made = self.maker.make(job, folder)
-        except RunFailed as error:
-            raise RunFailed(f"the original could not be made: {error}") from None
+        except UsageError as error:
+            if said := _last_lines(folder):
+                raise UsageError(f"the original could not be made: {error}{said}") from None
+            raise
         folder.mkdir(parents=True, exist_ok=True)
         paths = [_kept(each, folder, k) for k, each in enumerate(made.outputs)]
         for path in paths:
@@ -136,11 +197,14 @@ class Harness:
         """The folder of a run."""
         return self.folder / "runs" / digest(*job.key(self.maker.fingerprint))
 
-    def _compared(self, job: Job, made: Made, folder: Path) -> dict[str, Any]:
-        top, originals = self.place(job.original), self._tensors(job)
+    def _compared(self, job: Job, original: Row, made: Made, folder: Path) -> dict[str, Any]:
+        top = self.place(job.original)
+        names = [top / name for name in original["outputs"]]
+        if self._original[0] != top:  # kept in memory, since a video's runs follow one another
+            self._original = top, [load(name) for name in names]
+        originals = self._original[1]
         paths = [path for path in made.outputs if isinstance(path, Path)]
         if paths:
-            names = [top / name for name in self.original(job)["outputs"]]
             held = dict(zip(names, originals, strict=True))
             pairs = [(held[mine], load(path)) for mine, path in paired(names, paths, top, folder)]
         else:
@@ -148,20 +212,12 @@ class Harness:
             if len(tensors) != len(originals):
                 raise UsageError(f"it made {len(tensors)} videos, and the original {len(originals)}")
             pairs = list(zip(originals, tensors, strict=True))
-        near = nearness(pairs, self.distance)
+        near = nearness(pairs, self._distance)
         if self.previews:
             folder.mkdir(parents=True, exist_ok=True)
             draw(*pairs[0], folder / PREVIEW)
-        outputs = [str(path.relative_to(folder)) for path in paths]
         near["failures"] |= made.failures
-        return {**near, "outputs": outputs}
-
-    def _tensors(self, job: Job) -> list[Tensor]:
-        """The original's videos; kept in memory, since a video's runs follow one another."""
-        top = self.place(job.original)
-        if self._original is None or self._original[0] != top:
-            self._original = top, [load(top / name) for name in self.original(job)["outputs"]]
-        return self._original[1]
+        return {**near, "outputs": [str(path.relative_to(folder)) for path in paths]}
 
     def _noted(self, job: Job, status: str, **values: Any) -> Row:
         point = job.point
@@ -170,6 +226,23 @@ class Harness:
         row |= {"status": status, **values, "folder": str(self.place(job).relative_to(self.folder))}
         self.log.add(row)
         return row
+
+
+@contextmanager
+def at_work(maker: Maker, folder: Path, previews: bool = True) -> Iterator[Harness]:
+    """A harness on a folder that is nobody else's meanwhile. Raises UsageError where it is, or cannot be written."""
+    filelock = extra("filelock", "filelock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0).acquire()
+    except filelock.Timeout:
+        raise UsageError(
+            f"another process is writing to {folder}; wait for its end, or give another place by --folder"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"--folder {folder} cannot be written ({error.strerror}); give another one") from error
+    with lock, closing(Progress()) as progress:
+        yield Harness(maker, Log(folder / LOG), folder, progress, previews)
 
 
 def _kept(video: Path | Tensor, folder: Path, k: int) -> Path:
@@ -183,6 +256,33 @@ def _kept(video: Path | Tensor, folder: Path, k: int) -> Path:
     return path
 
 
-def jobs(points: list[Point], cases: list[tuple[str, int]]) -> list[Job]:
-    """All points on a video before the next video: its original is read once."""
-    return [Job(point, prompt, seed) for prompt, seed in cases for point in points if point.method != ORIGINAL]
+def _last_lines(folder: Path) -> str:
+    """What a command said last, for the end of a message; "" where there was no command."""
+    said = folder / SAID
+    if not said.is_file():
+        return ""
+    text = said.read_bytes()[-20_000:].decode(errors="replace").replace("\r", "\n")
+    lines = [line for line in text.splitlines() if line.strip()][-_TAIL:]
+    return "; its last lines:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; it said nothing"
+
+
+def _here() -> dict[str, str]:
+    """What a row says of where it was made: `machine`, `code` and `date`."""
+    if torch.cuda.is_available():
+        machine = str(torch.cuda.get_device_name())
+    else:
+        machine = f"{_processor()} ({platform.machine()}, {os.cpu_count()} cores)"
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return {
+        "machine": f"{machine}, torch {metadata.version('torch')}" + (f", {threads} threads" if threads else ""),
+        "code": code(),
+        "date": str(datetime.date.today()),
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "CPU"
