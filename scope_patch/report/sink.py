@@ -106,10 +106,17 @@ def arm(run: Run) -> Sink:
 
 
 def begin(run: Run, job: str) -> None:
-    """Leave the report of a job of which nothing is known yet, in the place of whatever was there. Raises OSError."""
-    if run.settings.report is not None:
-        with turn(Path(run.settings.report)) as mine:
-            mine.write(_text(run.report, job))
+    """Leave the report of a job of which nothing is known yet. Raises UsageError when it cannot be written after all.
+
+    That of an earlier run, if it stayed where it was, would be taken for this one's when nothing gets patched.
+    """
+    path = run.settings.report
+    if path is not None:
+        try:
+            with turn(Path(path)) as mine:
+                mine.write(_text(run.report, job))
+        except OSError as error:
+            raise UsageError(f"--report {path} cannot be written ({error.strerror}); give another path") from None
 
 
 def add(path: Path, job: Job, part: Values) -> None:
