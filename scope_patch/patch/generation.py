@@ -23,7 +23,7 @@ from ..method.policies.traits import Size
 from ..method.profile import Calibration, assumed
 from ..method.resolved import method_of
 from ..method.schedule import Schedule, Table
-from ..report.file import put
+from ..report.job import put
 from ..report.record import GenerationRecord
 from . import defaults
 from .agreement import Agreements, RankAgreement, rank

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..compare.read import extra, is_video
 from ..errors import UsageError
-from ..report.figure import png
-from ..report.page import template
+from ..report.page import png, template
 from ..report.read import read
 from .log import Row
 from .sums import Group
