@@ -76,11 +76,6 @@ def usable_hosts(named: str | None = None) -> list[tuple[Host, str]]:
     return found
 
 
-def triggers(named: str | None = None) -> list[str]:
-    """The top-level packages whose import arms us, over all hosts. Raises UsageError as `read_hosts` does."""
-    return list(dict.fromkeys(name for host, _ in usable_hosts(named) for name in host.triggers))
-
-
 def check_names(settings: Settings) -> None:
     """Raises UsageError for a policy or predictor that nobody provides.
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from . import catalogue, launch, outlook, report, tuning
 from .errors import UsageError
+from .report.record import Run
+from .report.sink import begin
 from .settings import JOB, NAMES, OPTIONS, Settings, flag, resolve_with_origins, switched_off, variable
 from .values import reader, switch
-
-USAGE_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parsing.parse_known_args(words[:cut])
     command = words[cut + 1 :]
     try:
-        if rest and not command and options.action in ("run", "calibrate", "tune", "bench"):
-            raise UsageError(f"{' '.join(rest)}: is that the command? Then {_form(options.action)}")
+        if not command and options.action in ("run", "calibrate", "tune", "bench"):
+            form = f"write it behind `--`: python -m scope_patch {options.action} [OPTIONS] -- COMMAND"
+            if rest:
+                raise UsageError(f"{' '.join(rest)}: is that the command? Then {form}")
+            if options.action in ("run", "calibrate"):
+                raise UsageError(f"no command to run; {form}")
         if rest:
             parsing.error(f"unrecognized arguments: {' '.join(rest)}")
         if options.action in ("run", "calibrate"):
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_doctor(options.repo, registry)
     except UsageError as error:
         print(f"scope_patch: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return 2
     except BrokenPipeError:  # `doctor | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -147,8 +151,8 @@ def _add_settings(parser: argparse.ArgumentParser, command: str, without: Sequen
         option, default = OPTIONS[setting.name], setting.default
         if command not in option.commands or setting.name in without:
             continue
-        more: dict[str, Any] = {"metavar": option.metavar}
-        words = option.help
+        takes, words = option.takes, option.help
+        more: dict[str, Any] = {"metavar": takes if isinstance(takes, str) else "{" + ",".join(takes) + "}"}
         if reader(setting.type) is switch:
             more = {"action": "store_true" if default is False else argparse.BooleanOptionalAction, "default": None}
         elif default is not None:
@@ -163,24 +167,17 @@ def _version() -> str:
         return "scope-patch (a checkout that is not installed)"
 
 
-def _form(action: str) -> str:
-    """How a command that takes the user's is written."""
-    return f"write it behind `--`: python -m scope_patch {action} [OPTIONS] -- COMMAND"
-
-
 def _run(options: argparse.Namespace, command: list[str]) -> int:
-    if not command:
-        raise UsageError(f"no command to run; {_form(options.action)}")
     off = switched_off(os.environ)
     settings, origins = resolve_with_origins({name: getattr(options, name, None) for name in NAMES}, os.environ)
     launch.check(settings)
     interpreter = launch.interpreter_of(command, os.environ)
     obstacle = "SCOPE_PATCH=0 switches everything off" if off else interpreter.obstacle()
-    environ = (
-        dict(os.environ)
-        if off
-        else launch.child_environment(settings, os.environ, catalogue.triggers(settings.registry))
-    )
+    environ = dict(os.environ)
+    if not off:
+        hosts = catalogue.usable_hosts(settings.registry)
+        triggers = dict.fromkeys(name for host, _ in hosts for name in host.triggers)
+        environ = launch.child_environment(settings, os.environ, triggers)
     if options.dry_run or switch(os.environ.get("SCOPE_PATCH_DRY_RUN") or False, "SCOPE_PATCH_DRY_RUN"):
         print(launch.describe(settings, origins, command, environ, interpreter, obstacle))
         return 0
@@ -189,5 +186,5 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
             raise UsageError(f"nothing can be patched: {obstacle}; leave the flag out, or import scope_patch.auto")
         print(f"scope_patch: nothing will be patched: {obstacle}", file=sys.stderr)
     if launch.startable(command[0], environ) and not launch.joins(settings, os.environ):
-        launch.write_first_report(settings, obstacle, environ.get(JOB, "").partition(":")[0])
+        begin(Run(settings, reasons=[obstacle] if obstacle else []), environ.get(JOB, "").partition(":")[0])
     return launch.execute(command, environ)

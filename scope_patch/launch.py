@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
@@ -19,9 +20,6 @@ from pathlib import Path
 from . import catalogue
 from .errors import UsageError
 from .method import profile
-from .report.job import new_id
-from .report.record import Run
-from .report.sink import begin
 from .settings import JOB, LAUNCHER, NAMES, Settings, flag, variable
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
@@ -31,27 +29,22 @@ TRIGGERS = "_SCOPE_PATCH_TRIGGERS"
 
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*$")
 _BLOCKING = {"I": "isolated mode", "E": "ignores PYTHON* variables", "S": "skips the site module"}
-_WITH_VALUE = "WX"  # -W arg, -X arg; -c and -m end the options
-
-
-def pythonpath(inherited: str | None) -> str:
-    """Our directory in front, the rest byte for byte: an empty element in it means the working directory and stays."""
-    if not inherited:  # to Python, an empty PYTHONPATH is none at all; a trailing separator would add the directory
-        return BOOTSTRAP
-    if inherited.split(os.pathsep)[0] == BOOTSTRAP:  # a run within a run
-        return inherited
-    return BOOTSTRAP + os.pathsep + inherited
+_OPTION = re.compile(r"-(?=[^-])([^cmWX]*)([cmWX]?)(.*)", re.DOTALL)
+"""Letters of an interpreter's options; -W and -X have a value, -c and -m end them."""
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str], triggers: Iterable[str]) -> dict[str, str]:
     """The command's environment: `environ` with the resolved settings and what bootstrap/sitecustomize.py needs."""
-    child = {**environ, **settings.to_environ()}
-    child["PYTHONPATH"] = pythonpath(environ.get("PYTHONPATH"))
-    child[TRIGGERS] = ",".join(triggers)
+    child = {**environ, **settings.to_environ(), TRIGGERS: ",".join(triggers)}
+    # Ours in front, the rest byte for byte: an empty element in it means the working directory. To Python, an empty
+    # PYTHONPATH is none at all; a trailing separator would add the directory.
+    inherited = environ.get("PYTHONPATH", "")
+    if inherited.split(os.pathsep)[0] != BOOTSTRAP:  # else it is a run within a run
+        child["PYTHONPATH"] = f"{BOOTSTRAP}{os.pathsep}{inherited}" if inherited else BOOTSTRAP
     # exec keeps the process id: the Python that has it is the command itself, not one of its helpers.
     name, _, speaker = environ.get(JOB, "").partition(":")
     if not joins(settings, environ):
-        child[JOB] = f"{new_id()}:"
+        child[JOB] = f"{time.time_ns()}-{os.getpid()}:"
     elif speaker == str(os.getpid()):  # this very process, which will be gone; a Python after it takes its place
         child[JOB] = f"{name}:"
     child[LAUNCHER] = f"{os.getpid()}:{sys.version_info[0]}.{sys.version_info[1]}:{sys.executable}"
@@ -64,39 +57,23 @@ def joins(settings: Settings, environ: Mapping[str, str]) -> bool:
     return within and (environ.get(variable("report")) or None) == settings.report
 
 
-def check_path(option: str, path: str) -> None:
-    """Raises UsageError when the option's file could not be written at the end of a long generation."""
-    folder = os.path.dirname(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isfile(path):  # it is written in one step, by replacing what is there
-        raise UsageError(f"{option} {path} is a directory or a device; give the name of a file")
-    if not os.path.isdir(folder):
-        raise UsageError(f"{option} {path} cannot be written, because there is no directory {folder}; create it first")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
-
-
 def check(settings: Settings) -> None:
     """Raises UsageError for what would else be told in the midst of a run: names, and files that cannot be used."""
     catalogue.check_names(settings)
     if settings.profile is not None and settings.calibrate is None:
         profile.read(settings.profile)
     for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
-        if path is not None:
-            check_path(flag(name), path)
-
-
-def write_first_report(settings: Settings, obstacle: str | None, job: str) -> None:
-    """Leave a `not-applied` report, to which the processes of the job add.
-
-    A report of an earlier run that stayed where it was would be taken for this one's when nothing gets patched.
-    Raises UsageError when the file cannot be written after all.
-    """
-    try:
-        begin(Run(settings, reasons=[] if obstacle is None else [obstacle]), job)
-    except OSError as error:
-        raise UsageError(
-            f"--report {settings.report} cannot be written ({error.strerror}); give another path"
-        ) from None
+        if path is None:
+            continue
+        option, folder = flag(name), os.path.dirname(os.path.realpath(path))
+        if os.path.exists(path) and not os.path.isfile(path):  # it is written in one step, by replacing what is there
+            raise UsageError(f"{option} {path} is a directory or a device; give the name of a file")
+        if not os.path.isdir(folder):
+            raise UsageError(
+                f"{option} {path} cannot be written, because there is no directory {folder}; create it first"
+            )
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
 
 
 def startable(name: str, environ: Mapping[str, str]) -> bool:
@@ -145,15 +122,11 @@ class Interpreter:
 
 def interpreter_of(command: Sequence[str], environ: Mapping[str, str]) -> Interpreter:
     """Look at `python …`, `env A=b python …` and at scripts with a `#!` line that names a Python."""
-    words = _without_env(list(command))
-    if not words:
-        return Interpreter(None)
-    path = shutil.which(words[0], path=environ.get("PATH"))
-    if _PYTHON.match(os.path.basename(words[0])):
-        return Interpreter(path, blocking_flags(words[1:]))
-    shebang = _without_env(_shebang(path)) if path else []
-    if shebang and _PYTHON.match(os.path.basename(shebang[0])):
-        return Interpreter(shutil.which(shebang[0], path=environ.get("PATH")), blocking_flags(shebang[1:]))
+    words, search = _without_env(list(command)), environ.get("PATH")
+    script = shutil.which(words[0], path=search) if words else None
+    for program in (words, _without_env(_shebang(script)) if script else []):
+        if program and _PYTHON.match(os.path.basename(program[0])):
+            return Interpreter(shutil.which(program[0], path=search), blocking_flags(program[1:]))
     return Interpreter(None)
 
 
@@ -162,20 +135,18 @@ def blocking_flags(arguments: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     rest = iter(arguments)
     for word in rest:
-        if not word.startswith("-") or word in ("-", "--"):
-            break
-        if word.startswith("--"):
+        if word.startswith("--") and word != "--":
             continue
-        for position, letter in enumerate(word[1:], start=1):
-            if letter in "cm":
-                return tuple(found)
-            if letter in _WITH_VALUE:
-                if position == len(word) - 1:
-                    next(rest, None)
-                break
-            if letter in _BLOCKING and letter not in found:
-                found.append(letter)
-    return tuple(found)
+        option = _OPTION.fullmatch(word)
+        if option is None:
+            break
+        letters, last, value = option.groups()
+        found += letters
+        if last in ("c", "m"):
+            break
+        if last and not value:
+            next(rest, None)
+    return tuple(dict.fromkeys(letter for letter in found if letter in _BLOCKING))
 
 
 def _without_env(words: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 from .errors import UsageError, nearest, unknown
@@ -64,10 +65,6 @@ class Option:
     commands: tuple[str, ...] = _DECIDES
     flag: str = ""
 
-    @property
-    def metavar(self) -> str:
-        return self.takes if isinstance(self.takes, str) else "{" + ",".join(self.takes) + "}"
-
 
 def _setting(default: Any, *option: Any, **more: Any) -> Any:
     """A field of `Settings` with its `Option`."""
@@ -118,9 +115,7 @@ class Settings:
         None, "", "take skipped steps again once the next velocity is known (default: where a speed-up is aimed at)"
     )
     selective: bool | None = _setting(
-        None,
-        "",
-        "leave out slots that have not started (default: where attention is block-causal)",
+        None, "", "leave out slots that have not started (default: where attention is block-causal)"
     )
     widths: int | None = _setting(
         None,
@@ -141,9 +136,7 @@ class Settings:
         "the device's); with :full also under full attention, where that is approximate",
     )
     policy: str = _setting(
-        DEFAULT_POLICY,
-        "NAME[:KEY=VALUE,...]",
-        "scope, never (patched, but all is recomputed), or a rival; see `list`",
+        DEFAULT_POLICY, "NAME[:KEY=VALUE,...]", "scope, never (patched, but all is recomputed), or a rival; see `list`"
     )
     level: str | None = _setting(
         None, ("velocity", "residual"), "skip the whole forward, or only its blocks (default: the policy's own)"
@@ -221,8 +214,8 @@ class Settings:
     @property
     def fingerprint(self) -> str:
         """Eight letters of all that decisions are made from: the same on ranks that decide alike."""
-        decisive = [(name, getattr(self, name)) for name, option in OPTIONS.items() if "plan" in option.commands]
-        return hashlib.sha256(repr([pair for pair in decisive if pair[0] not in FILES]).encode()).hexdigest()[:8]
+        names = [name for name, option in OPTIONS.items() if "plan" in option.commands and name not in FILES]
+        return hashlib.sha256(repr([(name, getattr(self, name)) for name in names]).encode()).hexdigest()[:8]
 
     @property
     def policy_name(self) -> str:
@@ -251,9 +244,9 @@ class Settings:
     @property
     def thresholds(self) -> Thresholds | None:
         """(cache, predict) where at least one of them was given."""
-        if self.cache_threshold is None and self.predict_threshold is None:
-            return None
         cache, predict = self.cache_threshold, self.predict_threshold
+        if cache is None and predict is None:
+            return None
         return NO_LIMIT[0] if cache is None else cache, NO_LIMIT[1] if predict is None else predict
 
     def target(self, presets: Mapping[str, float]) -> float:
@@ -261,11 +254,7 @@ class Settings:
         return presets[self.preset] if self.target_speedup is None else self.target_speedup
 
     @classmethod
-    def resolve(
-        cls,
-        flags: Mapping[str, object],
-        environ: Mapping[str, str],
-    ) -> Settings:
+    def resolve(cls, flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
         """Settings from `flags` (keyword arguments or options; None means not given), then `environ`, then defaults.
 
         `--preset slow` wins over SCOPE_PATCH_CACHE_THRESHOLD: a stronger source says alone how much is skipped.
@@ -313,28 +302,21 @@ def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]
             logging.getLogger("scope_patch").warning(
                 "environment variable %s is not known and is ignored%s", name, nearest(name, known)
             )
+    in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
+    in_flags = {name: value for name, value in flags.items() if value is not None}
+    types = {setting.name: setting.type for setting in fields(Settings)}
     values: dict[str, Any] = {}
     origins = dict.fromkeys(NAMES, "default")
     # Weakest source first, so that what stands at the end is the strongest.
-    in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
-    _fill(values, origins, in_environment, lambda name: f"environment {variable(name)}")
-    given = {name: value for name, value in flags.items() if value is not None}
-    _fill(values, origins, given, lambda name: f"flag {flag(name)}")
-    for name in FILES:
-        if name in values:
-            values[name] = os.path.abspath(values[name])  # the host may change directory before it is opened
+    for given, kind, named in ((in_environment, "environment", variable), (in_flags, "flag", flag)):
+        others = [way for way in _WAYS if given.keys().isdisjoint(way)]
+        if len(others) < len(_WAYS):  # what it says of how much to skip stands in place of what weaker ones said
+            for name in chain.from_iterable(others):
+                values.pop(name, None)
+                origins[name] = "default"
+        for name, raw in given.items():
+            origins[name] = f"{kind} {named(name)}"
+            values[name] = reader(types[name])(raw, origins[name])
+            if name in FILES:
+                values[name] = os.path.abspath(values[name])  # the host may change directory before it is opened
     return Settings(**values), origins
-
-
-def _fill(
-    values: dict[str, Any], origins: dict[str, str], given: Mapping[str, object], origin: Callable[[str], str]
-) -> None:
-    """Lay one source over what is there. What it says of how much to skip stands in place of what weaker ones said."""
-    if any(name in given for way in _WAYS for name in way):
-        for name in (name for way in _WAYS if not any(name in given for name in way) for name in way):
-            values.pop(name, None)
-            origins[name] = "default"
-    types = {setting.name: setting.type for setting in fields(Settings)}
-    for name, raw in given.items():
-        values[name] = reader(types[name])(raw, origin(name))
-        origins[name] = origin(name)

@@ -17,7 +17,8 @@ from reports import report as handmade
 
 from scope_patch import cli
 from scope_patch.errors import UsageError
-from scope_patch.report import file, merge, sink, summary
+from scope_patch.report import job as jobs
+from scope_patch.report import sink, summary
 from scope_patch.report.job import Job
 from scope_patch.report.read import parse, read
 from scope_patch.report.record import FIRST_KEPT, LAST_KEPT, NOTHING_SEEN, GenerationRecord, Run, Segment, combined
@@ -274,9 +275,9 @@ def test_folders_that_cannot_do_what_is_needed(tmp_path, monkeypatch, caplog, un
     monkeypatch.delenv(JOB, raising=False)
     path = tmp_path / "run.json"
     if unlocked:
-        monkeypatch.setattr(file, "fcntl", None)
+        monkeypatch.setattr(jobs, "fcntl", None)
     else:
-        monkeypatch.setattr(file.os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        monkeypatch.setattr(jobs.os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     telling = sink.Sink(Run(Settings(report=str(path)), hosts=["a host"]))
     for _ in range(3):
         telling.tell(record())
@@ -293,8 +294,8 @@ def test_folders_that_cannot_do_what_is_needed(tmp_path, monkeypatch, caplog, un
 
 
 def test_a_lock_that_is_not_given_up_is_not_waited_for_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(file, "PATIENCE", 0.05)
-    with file.turn(tmp_path / "run.json"), pytest.raises(OSError, match="has locked"), file.turn(tmp_path / "run.json"):
+    monkeypatch.setattr(jobs, "PATIENCE", 0.05)
+    with jobs.turn(tmp_path / "run.json"), pytest.raises(OSError, match="has locked"), jobs.turn(tmp_path / "run.json"):
         raise AssertionError("it is another's turn")
     assert os.listdir(tmp_path) == []
 
@@ -302,7 +303,7 @@ def test_a_lock_that_is_not_given_up_is_not_waited_for_without_end(tmp_path, mon
 @pytest.mark.parametrize("made", [os.mkfifo, lambda path: os.symlink("elsewhere", path)], ids=["fifo", "symlink"])
 def test_what_others_put_in_our_place_is_not_followed(tmp_path, made):
     made(tmp_path / "run.json.part")
-    with pytest.raises(OSError, match=r"run\.json\.part"), file.turn(tmp_path / "run.json"):
+    with pytest.raises(OSError, match=r"run\.json\.part"), jobs.turn(tmp_path / "run.json"):
         raise AssertionError("it is no file of ours")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -367,8 +368,8 @@ def test_of_many_generations_the_first_and_the_last_stay_and_all_are_counted():
         run = Run(Settings(), hosts=["a host"])
         for each in records:
             run.begin(each)
-        whole = merge.merged(whole, run.report)
-        assert merge.merged(whole, part()) == whole
+        whole = sink.merged(whole, run.report)
+        assert sink.merged(whole, part()) == whole
     signals = [int(each["signal"]) for each in whole["generations"]]
     assert signals[:FIRST_KEPT] == [0, *range(1, FIRST_KEPT)] and signals[-LAST_KEPT:] == [*range(77 - LAST_KEPT, 77)]
     totals = summary.Totals.of(parse(whole).run.generations, parse(whole).run.omitted)
@@ -384,50 +385,50 @@ def test_a_generation_of_several_ranks_is_one_whoever_tells_first():
         whole = part()
         for rank in order:
             problem = {"finished": False, "error": "gone", "reasons": ["a rank was lost"]} if rank == 1 else {}
-            whole = merge.merged(whole, part(ranked(rank, history_bytes_peak=rank, **problem), ranked(rank, "b")))
+            whole = sink.merged(whole, part(ranked(rank, history_bytes_peak=rank, **problem), ranked(rank, "b")))
         first, second = whole["generations"]
         assert (first["ranks"], first["rank"], first["pid"], first["history_bytes_peak"]) == ([0, 1, 2], 0, 100, 0)
         assert (first["finished"], first["error"], first["reasons"]) == (False, "gone", ["a rank was lost"])
         assert second["finished"] and second["ranks"] == [0, 1, 2]
-    again = merge.merged(whole, part(ranked(0)))
+    again = sink.merged(whole, part(ranked(0)))
     assert len(again["generations"]) == 3, "the same rank makes another one"
 
 
 def test_a_status_that_is_not_known_is_carried():
     strange = {**part(record()), "status": "halted"}
     for one, two in ((strange, part(record())), (part(record()), strange), (part(), strange)):
-        assert merge.merged(one, two)["status"] == "halted"
+        assert sink.merged(one, two)["status"] == "halted"
     assert combined(["not-applied", "applied"]) == "partly" and combined(["not-applied"]) == "not-applied"
 
 
 def test_keys_that_are_not_known_are_carried():
     there = {**part(record()), "weather": "fine"}
     there["generations"][0]["planned"] = [{"work": 1.0, "baseline": 2.0, "colour": "red"}]
-    made = merge.merged(there, part(record()))
+    made = sink.merged(there, part(record()))
     assert made["weather"] == "fine" and made["generations"][0]["planned"][0]["colour"] == "red"
 
 
 def test_generations_under_other_settings_are_told():
-    whole = merge.merged(part(), part(record(), max_skip=2))
+    whole = sink.merged(part(), part(record(), max_skip=2))
     assert whole["settings"]["max_skip"] == 2 and whole["generations"][0]["remarks"] == []
-    whole = merge.merged(whole, part(record(), max_skip=7))
+    whole = sink.merged(whole, part(record(), max_skip=7))
     assert "under other settings: max_skip 7 (not 2)" in "\n".join(summary.lines(parse(whole).run))
 
 
 def test_absence_in_one_process_is_no_absence_in_the_job():
     idle = Run(Settings(), hosts=[]).report
-    assert idle["reasons"] == [NOTHING_SEEN] == merge.merged(idle, idle)["reasons"]
+    assert idle["reasons"] == [NOTHING_SEEN] == sink.merged(idle, idle)["reasons"]
     for one, two in ((idle, part(record())), (part(record()), idle)):
-        made = merge.merged(one, two)
+        made = sink.merged(one, two)
         assert (made["status"], made["reasons"], made["host"]) == ("applied", [], "a host")
     refused = Run(Settings(), hosts=["b"], reasons=["a check failed"]).report
-    made = merge.merged(merge.merged(idle, refused), idle)
+    made = sink.merged(sink.merged(idle, refused), idle)
     assert (made["status"], made["reasons"], made["host"]) == ("not-applied", ["a check failed"], "b")
 
 
 def test_a_report_of_several_processes_is_shown_with_them_and_one_of_the_first_schema_as_it_was(tmp_path, capsys):
     path = tmp_path / "run.json"
-    path.write_text(json.dumps(merge.merged(part(record(pid=7)), part(ranked(0), ranked(1)))))
+    path.write_text(json.dumps(sink.merged(part(record(pid=7)), part(ranked(0), ranked(1)))))
     assert cli.main(["report", str(path)]) == 0
     out = capsys.readouterr().out
     assert "\ngeneration 1, process 7\n" in out and "\ngeneration 2, process 100, ranks 0 and 1\n" in out

@@ -20,7 +20,7 @@ import scope_patch
 from scope_patch import UsageError, catalogue
 from scope_patch.cli import main
 from scope_patch.method import policies, profile
-from scope_patch.report import file
+from scope_patch.report import job
 from scope_patch.report.page import page
 from scope_patch.report.read import read
 from scope_patch.report.summary import text
@@ -432,5 +432,5 @@ def test_rank_and_pid_files_of_others_stay(tmp_path):
     """Only our own part file is ever removed."""
     other = tmp_path / "run.json.1.part"
     other.write_text("another process's")
-    file.put(tmp_path / "run.json", "{}\n")
+    job.put(tmp_path / "run.json", "{}\n")
     assert other.read_text() == "another process's" and (tmp_path / "run.json").read_text() == "{}\n"

@@ -21,7 +21,7 @@ from ..method.memory import Memory
 from ..method.profile import Calibration, assumed
 from ..method.resolved import method_of
 from ..method.schedule import Table
-from ..report.file import put
+from ..report.job import put
 from ..report.record import GenerationRecord
 from .agreement import Agreements, RankAgreement, rank
 from .bypass import claim, release

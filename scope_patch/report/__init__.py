@@ -11,8 +11,7 @@ from ..errors import UsageError
 
 def run(options: argparse.Namespace) -> int:
     """Write what was asked for, or print text. Raises UsageError: no report, or a file that cannot be written."""
-    from .figure import png  # this file is imported with every record: all the rest only here
-    from .page import page
+    from .page import page, png  # this file is imported with every record: all the rest only here
     from .read import read
     from .summary import text
 
@@ -21,10 +20,16 @@ def run(options: argparse.Namespace) -> int:
         print(text(report))
         return 0
     pictures: dict[str, bytes] = {}
-    for option, path in (("--html", options.html), ("--png", options.png)):
-        if path is not None:
-            _check(option, path, [options.run_json, *pictures])
-            pictures[path] = page(report).encode() if option == "--html" else png(report)
+    for name, path in (("--html", options.html), ("--png", options.png)):
+        if path is None:
+            continue
+        if os.path.isdir(path):
+            raise UsageError(f"{name} {path} is a directory; give the name of a file")
+        if os.path.realpath(path) in map(os.path.realpath, [options.run_json, *pictures]):
+            raise UsageError(f"{name} {path} would overwrite the report, or the other picture; give another path")
+        if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+            raise UsageError(f"{name} {path} cannot be written, because its directory does not exist; create it first")
+        pictures[path] = page(report).encode() if name == "--html" else png(report)
     for path, content in pictures.items():  # all of them are made before the first file is touched
         try:
             Path(path).write_bytes(content)
@@ -32,13 +37,3 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"{path} cannot be written ({error.strerror}); give another path") from None
         print(f"{path}: {len(content) / 1000:.0f} kB")
     return 0
-
-
-def _check(option: str, path: str, others: list[str]) -> None:
-    """Raises UsageError where `path` is no place for a file of its own."""
-    if os.path.isdir(path):
-        raise UsageError(f"{option} {path} is a directory; give the name of a file")
-    if os.path.realpath(path) in map(os.path.realpath, others):
-        raise UsageError(f"{option} {path} would overwrite the report, or the other picture; give another path")
-    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
-        raise UsageError(f"{option} {path} cannot be written, because its directory does not exist; create it first")

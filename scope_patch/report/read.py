@@ -10,7 +10,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -63,16 +63,16 @@ def parse(values: object) -> Report:
             f"its 'schema' is {schema!r}, and this version reads 1 to {SCHEMA}: not made by `run --report`?"
         )
     node = Node(values, "the report")
-    host = node.get("host", str | None, None)
+    host, settings = node.get("host", str | None, None), node.get("settings", dict[str, Any], {})
     generations = node.get("generations", list[dict[str, Any]])
     run = Run(
-        _settings(node.get("settings", dict, {})),
+        _settings(settings),
         hosts=[host] if host else [],
         reasons=node.get("reasons", list[str], []),
         generations=[generation_of(Node(each, f"generation {k}")) for k, each in enumerate(generations, start=1)],
         omitted=node.get("omitted", Sums, Sums()),
     )
-    return Report(run, node.get("settings", dict[str, Any], {}))
+    return Report(run, settings)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,11 @@ class Node:
     def fill(self, record: type[T], **given: Any) -> T:
         """A record out of the values of its fields' names, those given aside. Raises UsageError as `get` does."""
         hints = get_type_hints(record)
-        wanted = [each for each in fields(record) if each.name not in given]  # type: ignore[arg-type]
-        return record(**given, **{each.name: self.get(each.name, hints[each.name], _default(each)) for each in wanted})
+        for each in fields(record):  # type: ignore[arg-type]
+            needed = each.default is MISSING and each.default_factory is MISSING
+            if each.name not in given and (needed or each.name in self.values):
+                given[each.name] = self.get(each.name, hints[each.name])
+        return record(**given)
 
     def bounds(self, key: str, most: int) -> list[list[int]]:
         """Lists of rising numbers 0 .. `most`, two for every range. Raises UsageError."""
@@ -107,10 +110,6 @@ class Node:
             if len(row) % 2 or not numbers or sorted(row) != row or (row and not 0 <= row[0] <= row[-1] <= most):
                 raise UsageError(f"{self.name}: {key!r}[{k}] is {row}, expected ranges inside [0, {most}]")
         return rows
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _typed(value: Any, wanted: Any, place: str) -> Any:
@@ -144,13 +143,12 @@ def _clean(text: str) -> str:
 
 def _settings(values: dict[str, Any]) -> Settings:
     """Those we know, of values that this version takes: another one may have had others."""
-    known: dict[str, Any] = {}
+    known = Settings()
     for name in NAMES:
-        with suppress(UsageError):
-            if name in values:
-                Settings(**{**known, name: values[name]})
-                known[name] = values[name]
-    return Settings(**known)
+        if name in values:
+            with suppress(UsageError):
+                known = replace(known, **{name: values[name]})
+    return known
 
 
 def generation_of(node: Node) -> GenerationRecord:

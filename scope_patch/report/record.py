@@ -39,6 +39,11 @@ ABSENCES = (NOTHING_SEEN, NOT_STARTED, NO_LOOP)
 """What is said of a run for want of anything better: no reason of its own, and void once another process knows more."""
 
 
+def absence(generations: object, hosts: object) -> str:
+    """Which of them it is, by whether there were generations, and hosts."""
+    return NO_LOOP if generations else NOT_STARTED if hosts else NOTHING_SEEN
+
+
 def combined(statuses: Iterable[str]) -> str:
     """Of a run or a job, out of its parts': "partly" where these differ; one that we do not know is passed on."""
     found = set(statuses)
@@ -96,9 +101,8 @@ class Segment:
     def as_dict(self) -> dict[str, Any]:
         """For the report; what says nothing is left out."""
         values = {**asdict(self), "modes": "".join(self.modes), "intervals": [list(each) for each in self.intervals]}
-        empty = [*(() if self.note else ["note"]), *(() if self.chunk else ["chunk", "slots"])]
-        empty += [] if self.steps else ["steps"]
-        return {name: value for name, value in values.items() if name not in empty}
+        says = {"note": self.note, "chunk": self.chunk, "slots": self.chunk, "steps": self.steps}
+        return {name: value for name, value in values.items() if says.get(name, True)}
 
 
 def active_ranges(mask: Sequence[Sequence[bool]], frames: int = 1) -> list[list[int]]:
@@ -122,7 +126,8 @@ class Seconds:
 
     def add(self, other: Seconds) -> None:
         """Count more."""
-        self.total, self.dit = self.total + other.total, self.dit + other.dit
+        self.total += other.total
+        self.dit += other.dit
         self.overhead += other.overhead
 
     def as_dict(self) -> dict[str, float]:
@@ -203,11 +208,6 @@ class GenerationRecord:
         """Whether it ran under our decisions: its numbers count."""
         return self.applied and bool(self.segments)
 
-    @property
-    def idle(self) -> bool:
-        """Whether it came to its end without any denoise loop, and nothing says why."""
-        return self.finished and not self.segments and not self.reasons
-
     def guard(self, name: str, times: int = 1) -> None:
         """A decision could not be carried out, for this reason."""
         self.guards[name] = self.guards.get(name, 0) + times
@@ -223,12 +223,8 @@ class GenerationRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """For the report. Copies are made whole: another thread's generation may be under way."""
-        values = {
-            name: copy(value)
-            for name, value in vars(self).items()
-            if name != "applied" and not name.startswith("forwards_")
-        }
-        ran, skipped = self.forwards_run, self.forwards_skipped
+        ran, skipped, apart = self.forwards_run, self.forwards_skipped, ("applied", "forwards_run", "forwards_skipped")
+        values = {name: copy(value) for name, value in vars(self).items() if name not in apart}
         return {
             "status": self.status,
             **values,
@@ -323,13 +319,9 @@ class Run:
     @property
     def status(self) -> str:
         """Of all generations that entered a loop, or were refused."""
-        told = [each.status for each in self.generations if each.patched or not each.applied]
-        omitted = self.omitted
-        for status, count in (
-            (APPLIED, omitted.applied - omitted.partly), (PARTLY, omitted.partly), (NOT_APPLIED, omitted.refused),
-        ):  # fmt: skip
-            told += [status] * (count > 0)
-        return combined(told)
+        told, omitted = [each.status for each in self.generations if each.patched or not each.applied], self.omitted
+        counts = {APPLIED: omitted.applied - omitted.partly, PARTLY: omitted.partly, NOT_APPLIED: omitted.refused}
+        return combined([*told, *(status for status, count in counts.items() if count > 0)])
 
     @property
     def all_reasons(self) -> list[str]:
@@ -337,9 +329,7 @@ class Run:
         reasons = [*self.reasons, *(reason for generation in self.generations for reason in generation.reasons)]
         if reasons or self.applied:
             return list(dict.fromkeys(reasons))
-        if self.generations:
-            return [NO_LOOP]
-        return [NOT_STARTED if self.hosts else NOTHING_SEEN]
+        return [absence(self.generations, self.hosts)]
 
     @property
     def signal(self) -> str | None:

@@ -1,6 +1,7 @@
 """Where a job's report goes: one file, to which every process adds each generation as it ends; on stderr a summary.
 
-A process that is killed loses what it had not finished, and no more. `merge` says what becomes of several parts.
+A process that is killed loses what it had not finished, and no more. Parts of a report are merged as they stand in the
+file, so that nothing is lost that this version does not know.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from typing import Any
 from ..errors import UsageError
 from ..settings import JOB, Settings, variable
 from . import summary
-from .file import turn
-from .job import Job
-from .merge import Values, merged, worth_telling
-from .read import parse
-from .record import SCHEMA, GenerationRecord, Run
+from .job import Job, turn
+from .read import Node, generation_of, parse
+from .record import ABSENCES, FIRST_KEPT, LAST_KEPT, NOT_APPLIED, SCHEMA, GenerationRecord, Run, Sums, absence, combined
 
 logger = logging.getLogger("scope_patch")
+
+Values = dict[str, Any]
+"""A report, or a part of one, as it stands in the file."""
 
 NO_LOCKS = (
     "there are no file locks where the report is: of generations that ended at the same moment one may be missing"
@@ -67,7 +69,7 @@ class Sink:
                     add(place, self.job, self.part)
                 elif self.job.speaker == self._process:
                     with _remembering:
-                        _memory[:] = [_all(*_memory, self.part)]
+                        _memory[:] = [reduce(merged, [*_memory, self.part])]
             except (OSError, UsageError) as error:
                 if not self._warned:
                     logger.warning("the report could not be written to %s (%s); no video is affected", report, error)
@@ -87,7 +89,7 @@ class Sink:
             if not generation.ended and generation.pid == os.getpid():
                 generation.error = UNFINISHED
                 self.tell(generation)
-        if worth_telling(self.part):
+        if _worth_telling(self.part):
             self.tell()
         self._closed = True
 
@@ -106,10 +108,17 @@ def arm(run: Run) -> Sink:
 
 
 def begin(run: Run, job: str) -> None:
-    """Leave the report of a job of which nothing is known yet, in the place of whatever was there. Raises OSError."""
-    if run.settings.report is not None:
-        with turn(Path(run.settings.report)) as mine:
-            mine.write(_text(run.report, job))
+    """Leave the report of a job of which nothing is known yet. Raises UsageError when it cannot be written after all.
+
+    That of an earlier run, if it stayed where it was, would be taken for this one's when nothing gets patched.
+    """
+    path = run.settings.report
+    if path is not None:
+        try:
+            with turn(Path(path)) as mine:
+                mine.write(_text(run.report, job))
+        except OSError as error:
+            raise UsageError(f"--report {path} cannot be written ({error.strerror}); give another path") from None
 
 
 def add(path: Path, job: Job, part: Values) -> None:
@@ -148,11 +157,12 @@ def speak_at_exit(settings: Settings) -> None:
     """
     if Job.here().speaker is not None:
         return
-    job, process = Job.here().speaking(), os.getpid()
+    process = os.getpid()
+    os.environ[JOB] = f"{Job.here().id}:{process}"
     if settings.report is not None:
         os.environ[variable("report")] = settings.report  # of children, wherever they work
         with suppress(OSError, UsageError):  # it is said when there is something to lose
-            add(Path(settings.report), job, Run(settings).report)
+            add(Path(settings.report), Job.here(), Run(settings).report)
     before = stamp(settings.report)
     atexit.register(lambda: speak(before, True) if os.getpid() == process else None)
 
@@ -168,11 +178,12 @@ def speak(before: tuple[int, int] | None, imported: bool) -> None:
     path = job.scratch_of(os.getpid()) if report is None else Path(report)
     mine, there = [*_memory, *(sink.part for sink in _armed)], load(path)
     taken = there is not None and there["job"] != job.id
-    told = _all(*([] if there is None or taken else [there]), *mine, Run(Settings.resolve({}, os.environ)).report)
+    known = [] if there is None or taken else [there]
+    told = reduce(merged, [*known, *mine, Run(Settings.resolve({}, os.environ)).report])
     if job.is_root:
-        silent = imported and not mine and not worth_telling(told)
+        silent = imported and not mine and not _worth_telling(told)
     else:  # it has seen nothing, and neither have those that it started
-        silent = not any(map(worth_telling, mine)) and stamp(report or str(path)) == before
+        silent = not any(map(_worth_telling, mine)) and stamp(report or str(path)) == before
     if silent:
         return
     lines = summary.lines(parse(told).run, so_far=not job.is_root or job.goes_on())
@@ -193,10 +204,6 @@ def device_peak() -> int:
     return int(torch.cuda.max_memory_allocated()) if torch is not None and ready else 0
 
 
-def _all(*parts: Values) -> Values:
-    return reduce(merged, parts)
-
-
 def stamp(path: str | None) -> tuple[int, int] | None:
     """What is another one when a file has been replaced; None where there is no file."""
     try:
@@ -204,3 +211,70 @@ def stamp(path: str | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def merged(there: Values, more: Values) -> Values:
+    """A report of both; of many generations, those between the first and the last become sums.
+
+    Args:
+        there: a report.
+        more: generations that have ended since, and of those who had them whatever is not about one generation.
+
+    Raises UsageError where `there` cannot be read.
+    """
+    generations, ours, theirs = [dict(each) for each in there["generations"]], there["settings"], more["settings"]
+    others = [f"{name} {value} (not {ours.get(name)})" for name, value in theirs.items() if ours.get(name) != value]
+    for generation in more["generations"]:
+        if others and _told(there):
+            remark = f"a generation ran under other settings: {', '.join(others)}"
+            generation = {**generation, "remarks": [*generation["remarks"], remark]}
+        _add(generations, generation)
+    omitted = Sums()
+    for each in (there, more):
+        omitted.join(Node(each, "the report").get("omitted", Sums, Sums()))
+    for old in generations[FIRST_KEPT:-LAST_KEPT]:
+        omitted.add(generation_of(Node(old, "a generation")))
+    hosts = dict.fromkeys(name for each in (there, more) for name in (each["host"] or "").split(", ") if name)
+    made = {
+        **there,
+        "host": ", ".join(hosts) or None,
+        "status": combined([each["status"] for each in (there, more) if _told(each)]),
+        "settings": ours if _told(there) else theirs,
+        "signal": more["signal"] or there["signal"],
+        "generations": [*generations[:FIRST_KEPT], *generations[FIRST_KEPT:][-LAST_KEPT:]],
+        **({"omitted": omitted.as_dict()} if omitted.generations else {}),
+    }
+    reasons = dict.fromkeys(reason for each in (there, more) for reason in each["reasons"] if reason not in ABSENCES)
+    if not reasons and made["status"] == NOT_APPLIED:
+        reasons = {absence(_told(made), made["host"]): None}
+    return {**made, "reasons": list(reasons)}
+
+
+def _worth_telling(values: Values) -> bool:
+    """Whether it has generations, or a reason why there are none."""
+    return _told(values) or any(reason not in ABSENCES for reason in values["reasons"])
+
+
+def _told(values: Values) -> bool:
+    """Whether it has generations, in full or in sums."""
+    return bool(values["generations"] or values.get("omitted"))
+
+
+def _add(generations: list[Values], new: Values) -> None:
+    """One more; or more of one that another rank, which shares the DiT, has told of.
+
+    The numbers of a generation of several ranks are the first's, what went otherwise than asked for is of all.
+    """
+    for k, old in enumerate(generations):
+        if new["call"] and old["call"] == new["call"] and new["rank"] not in old["ranks"]:
+            first, other = sorted((old, new), key=lambda each: each["rank"])
+            generations[k] = {
+                **first,
+                **{name: list(dict.fromkeys([*first[name], *other[name]])) for name in ("reasons", "remarks")},
+                "status": combined([first["status"], other["status"]]),
+                "finished": first["finished"] and other["finished"],
+                "error": first["error"] or other["error"],
+                "ranks": sorted({*first["ranks"], *other["ranks"]}),
+            }
+            return
+    generations.append(new)

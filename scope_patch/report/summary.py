@@ -5,7 +5,6 @@ The summary says in a few lines what was skipped, or plainly that nothing was, a
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,13 +49,11 @@ class Totals(Sums):
     plans: list[dict[str, Any]] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        self.modes = {**dict.fromkeys("CPR", 0), **self.modes}  # a file may leave some out
-
     @classmethod
     def of(cls, generations: Sequence[GenerationRecord], omitted: Sums | None = None) -> Totals:
         """Over generations, and those that a run has summed up already."""
-        totals = cls(**vars(copy.deepcopy(omitted or Sums())))
+        totals = cls()
+        totals.join(omitted or Sums())
         for generation in generations:
             totals.add(generation)
         return totals
@@ -84,14 +81,9 @@ class Totals(Sums):
         return WORDS[next(iter(self.kinds))] if len(self.kinds) == 1 else WORDS[""]
 
     @property
-    def forwards_baseline(self) -> int:
-        """DiT forwards of the host alone."""
-        return self.forwards_run + self.forwards_skipped
-
-    @property
     def forwards(self) -> str:
         """DiT forwards of the host alone, and those that ran."""
-        return f"{self.forwards_baseline} → {self.forwards_run}"
+        return f"{self.forwards_run + self.forwards_skipped} → {self.forwards_run}"
 
     @property
     def slots(self) -> str:
@@ -138,42 +130,39 @@ def lines(run: Run, so_far: bool = False) -> list[str]:
     Args:
         so_far: other processes of its job may still do something.
     """
-    host, where = ", ".join(run.hosts) or "no host", run.settings.report
-    return [*_lines(run, host, " so far" if so_far else ""), *([f"  report: {where}"] if where else [])]
+    totals, host, yet = Totals.of(run.generations, run.omitted), ", ".join(run.hosts) or "no host", " so far" * so_far
+    if run.applied:
+        videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{yet}"
+        videos += ", patched in part" if run.status == PARTLY else ""
+        out = [f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"]
+        out += [f"  {line}" for line in _numbers(run, totals)]
+    else:
+        out = [f"scope_patch: nothing was patched in effect{yet} ({host}): {'; '.join(run.all_reasons)}"]
+    out += [f"  {note}" for note in notes(run, totals)]
+    return [*out, f"  report: {run.settings.report}"] if run.settings.report else out
 
 
-def _lines(run: Run, host: str, so_far: str) -> Iterator[str]:
-    totals = Totals.of(run.generations, run.omitted)
-    seconds = totals.seconds
-    if not run.applied:
-        yield f"scope_patch: nothing was patched in effect{so_far} ({host}): {'; '.join(run.all_reasons)}"
-        yield from (f"  {note}" for note in notes(run, totals))
-        return
-    videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{so_far}"
-    videos += ", patched in part" if run.status == PARTLY else ""
-    yield f"scope_patch: {host}, {videos}, policy {run.settings.policy}, signal {run.signal or 'none'}"
-    words = totals.words
+def _numbers(run: Run, totals: Totals) -> Iterator[str]:
+    words, seconds = totals.words, totals.seconds
     frames = f"{words.slots} {totals.slots_baseline} -> {totals.slots_computed}"
     modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
-    if totals.forwards_skipped:
-        yield f"  {words.forwards} {totals.forwards_baseline} -> {totals.forwards_run}, {frames} ({modes})"
+    ran, skipped = totals.forwards_run, totals.forwards_skipped
+    if skipped:
+        yield f"{words.forwards} {ran + skipped} -> {ran}, {frames} ({modes})"
         aimed = "" if totals.target is None else f", aimed at 1/{totals.target:g}"
-        yield from (f"  DiT work 1/{times:.2f} by {unit}{aimed}" for unit, times in totals.speedups.items())
+        yield from (f"DiT work 1/{times:.2f} by {unit}{aimed}" for unit, times in totals.speedups.items())
         if totals.again:
-            yield f"  {totals.again} skipped steps were taken again, with velocities between those computed around them"
+            yield f"{totals.again} skipped steps were taken again, with velocities between those computed around them"
     else:
         why = _why_nothing(run, totals)
-        yield f"  nothing was skipped: all {totals.forwards_run} {words.forwards} ran, because {why} ({modes})"
+        yield f"nothing was skipped: all {ran} {words.forwards} ran, because {why} ({modes})"
         if totals.slots_computed < totals.slots_baseline:
-            yield f"  {frames}: those that had not started were left out"
-    yield (
-        f"  {seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead, "
-        + totals.kept
-    )
-    yield from (f"  {sentence}" for sentence in verified(run.generations, run.settings.verify_bound))
+            yield f"{frames}: those that had not started were left out"
+    spent = f"{seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead"
+    yield f"{spent}, {totals.kept}"
+    yield from verified(run.generations, run.settings.verify_bound)
     if totals.guards:
-        yield "  guards: " + ", ".join(f"{name} {count}" for name, count in sorted(totals.guards.items()))
-    yield from (f"  {note}" for note in notes(run, totals))
+        yield "guards: " + ", ".join(f"{name} {count}" for name, count in sorted(totals.guards.items()))
 
 
 def notes(run: Run, totals: Totals) -> Iterator[str]:
@@ -184,7 +173,8 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
         yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
     refused, partly = totals.generations - totals.applied, totals.partly
     reasons = run.all_reasons
-    if any(each.idle for each in run.generations) or (refused > totals.unfinished and not reasons):
+    idle = any(each.finished and not each.segments and not each.reasons for each in run.generations)
+    if idle or (refused > totals.unfinished and not reasons):
         reasons = [*reasons, IDLE]
     if reasons and run.applied:
         counts = [*([f"{refused} ran unpatched"] if refused else []), *([f"{partly} in part"] if partly else [])]
@@ -223,14 +213,11 @@ def places(generations: Sequence[GenerationRecord]) -> list[str]:
     """Where each ran ("process 7, ranks 0 and 1"); empty texts where all ran in one process."""
     if len({each.pid for each in generations}) < 2 and all(len(each.ranks) < 2 for each in generations):
         return [""] * len(generations)
-    return [_place(each) for each in generations]
-
-
-def _place(generation: GenerationRecord) -> str:
-    ranks = [str(rank) for rank in generation.ranks]
-    words = [] if generation.pid is None else [f"process {generation.pid}"]
-    words += [f"rank{'s' if len(ranks) > 1 else ''} {' and '.join(ranks)}"] if ranks else []
-    return ", ".join(words)
+    found = []
+    for each in generations:
+        ranks = f"rank{'s' if len(each.ranks) > 1 else ''} {' and '.join(map(str, each.ranks))}" if each.ranks else ""
+        found.append(", ".join(filter(None, ["" if each.pid is None else f"process {each.pid}", ranks])))
+    return found
 
 
 def verified(generations: Sequence[GenerationRecord], bound: float) -> list[str]:

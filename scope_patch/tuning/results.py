@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..report.figure import png
-from ..report.page import template
+from ..report.page import png, template
 from ..report.read import read
 from . import tables
 from .harness import Harness
