@@ -58,12 +58,13 @@ def main(case, way="", path=""):
     if case in ("children", "family", "ends", "twenty"):
         fake_pipeline()  # the host is imported: forks inherit what that has set up
     if case == "children":
-        several(context, video, [(), ()])
+        for each in way.split("+"):
+            several(multiprocessing.get_context(each), video, [(), ()])
     elif case == "family":
-        several(context, video, [(), ()])
+        several(context, video, [()])
         video()
     elif case == "ends":
-        several(multiprocessing.get_context("fork"), ends, [(way,), ("exits",)])
+        several(multiprocessing.get_context("fork"), ends, [("killed",), ("exits",)])
     elif case == "twenty":
         barrier = context.Barrier(20)
         several(context, at_once, [(barrier,)] * 20)
@@ -94,14 +95,14 @@ def main(case, way="", path=""):
         import scope_patch
 
         pipe = fake_pipeline()
+        video(pipe)
         with scope_patch.patched(pipe, **ALWAYS_PREDICT):
             video(pipe)
         if os.fork():
             os.wait()
         else:
+            video(pipe)
             applied(None)
-    elif case == "idle":
-        several(context, int, [()])
 
 
 def _ranked(rank):

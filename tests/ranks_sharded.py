@@ -37,10 +37,12 @@ class Shared:
 
 
 def make_video(pipe):
-    """Latents of 25 latent frames in 5 blocks, 8 steps: 32 forwards."""
+    """Latents of 15 latent frames in 3 blocks, 4 steps: 16 forwards, of which the last 4 can be skipped."""
     torch.manual_seed(7)
-    steps = {"num_inference_steps": 8, "ar_step": 2}
-    return generate(pipe, **steps) if isinstance(pipe, DiffusionPipeline) else pipe("a disc", **steps)
+    steps = {"num_inference_steps": 4, "ar_step": 2}
+    if isinstance(pipe, DiffusionPipeline):
+        return generate(pipe, num_frames=57, **steps)
+    return pipe("a disc", num_frames=15, **steps)
 
 
 def tiny():

@@ -22,6 +22,7 @@ pytest.importorskip("safetensors", reason="needs the demo extra: safetensors")
 import trained_magi
 from safetensors.torch import load_file
 
+import train_magi
 from magi_demo import levels
 from magi_demo.distil import Distiller
 from magi_demo.model import Sizes, VideoDiT
@@ -77,27 +78,36 @@ def test_levels_are_possible(chunks):
     assert torch.allclose(levels.time_of(levels.progress_of(t)), t, atol=1e-6)
 
 
-def test_training_goes_from_nothing_and_resumes(run_python, tmp_path):
+def test_training_goes_from_nothing_and_resumes(run_python, tmp_path, monkeypatch):
+    """From nothing by its command in a process; what goes on from there in this one."""
     if importlib.util.find_spec("matplotlib") is None:
         pytest.skip("needs the demo extra: matplotlib")
-    data = {"latents": torch.randn(4, 16, 30, 8, 8).half(), "text": torch.randn(4, 16, 64).half()}
+    data = {"latents": torch.randn(4, 16, 30, 4, 4).half(), "text": torch.randn(4, 16, 64).half()}
     for name in ("latents.pt", "held_out.pt"):
         torch.save(data, tmp_path / name)
-    command = [COMMAND, "--cache", tmp_path, "--weights", tmp_path / "weights", "--no-compile", "--float32"]
-    for steps, more in ((3, []), (5, ["--resume"]), (6, ["--resume"])):
-        no_clone = {"SCOPE_PATCH_UPSTREAM": str(tmp_path)}  # a contact sheet takes longer than this training
-        done = run_python(*command, "--layers=1", f"--steps={steps}", *more, cwd=tmp_path, env=no_clone, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert "no contact sheet" in done.stderr
-        kept = json.loads((tmp_path / "weights" / "training.json").read_text())
-        assert kept["step"] == steps and kept["curve"][-1]["held_out"] > 0
-        if steps == 5:
-            (tmp_path / "magi_state.pt").unlink()  # from then on only the weights are at hand
-    assert (tmp_path / "weights" / "loss_curve.png").exists()
-    command[4] = tmp_path / "distilled"
-    done = run_python(*command, "--distil", "--teacher", tmp_path / "weights", "--steps=2", "--stages=dit")
+    weights, distilled, state = (tmp_path / name for name in ("weights", "distilled", "magi_state.pt"))
+    short = ["--cache", str(tmp_path), "--no-compile", "--float32", "--layers=1"]
+    no_clone = {"SCOPE_PATCH_UPSTREAM": str(tmp_path)}  # a contact sheet takes longer than this training
+    done = run_python(COMMAND, *short, "--weights", weights, "--steps=2", cwd=tmp_path, env=no_clone, timeout=300)
     assert done.returncode == 0, done.stderr
-    taught, teacher = (load_file(tmp_path / name / "dit.safetensors") for name in ("distilled", "weights"))
+    assert "no contact sheet" in done.stderr and (weights / "loss_curve.png").exists()
+
+    def train(folder, *words):
+        monkeypatch.setattr(sys, "argv", ["train_magi.py", *short, "--stages=dit", "--weights", str(folder), *words])
+        train_magi.main()
+
+    def trained(steps):
+        kept = json.loads((weights / "training.json").read_text())
+        return kept["step"] == steps and kept["curve"][-1]["held_out"] > 0
+
+    assert trained(2) and state.exists()
+    train(weights, "--resume", "--steps=3")
+    assert trained(3)
+    state.unlink()  # from here on only the weights are at hand
+    train(weights, "--resume", "--steps=4")
+    assert trained(4)
+    train(distilled, "--distil", "--teacher", str(weights), "--steps=2")
+    taught, teacher = (load_file(folder / "dit.safetensors") for folder in (distilled, weights))
     assert taught.keys() == teacher.keys() and not torch.equal(*(w["x_embedder.weight"] for w in (taught, teacher)))
 
 
