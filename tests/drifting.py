@@ -84,7 +84,7 @@ class FakeMagi(FakeOfficial):
     def prepare(self):
         from inference import tiny
 
-        model = tiny.make_model(num_steps=32)
+        model = tiny.make_model(num_steps=16)
         return model, model.x_embedder, lambda **options: tiny.generate(model, **options)
 
 

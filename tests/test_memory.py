@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -173,6 +174,11 @@ def made(**settings):
     return video, generation
 
 
+@functools.cache
+def unlimited(level):
+    return made(level=level)
+
+
 def decided(generation):
     return [(s["modes"], s["reasons"], s["intervals"]) for s in generation["segments"]], generation["forwards"]
 
@@ -186,7 +192,7 @@ def shelf(monkeypatch):
 
 @pytest.mark.parametrize(("level", "points"), [("velocity", 0), ("velocity", 3), ("velocity", 6), ("residual", 3)])
 def test_a_video_whose_history_is_moved_is_bit_identical(shelf, level, points):
-    plain, before = made(level=level)
+    plain, before = unlimited(level)
     assert shelf.puts == 0 and not any("history-limit" in remark for remark in before["remarks"])
     one = before["history_bytes_peak"] // 6
     video, generation = made(level=level, history_limit=points * one)
@@ -198,7 +204,7 @@ def test_a_video_whose_history_is_moved_is_bit_identical(shelf, level, points):
 
 @pytest.mark.parametrize(("points", "peak", "over"), [(6, 6, False), (4, 4, False), (2, 2, False), (1, 2, True)])
 def test_a_video_whose_history_is_dropped_has_the_same_decisions(points, peak, over):
-    plain, before = made()
+    plain, before = unlimited("velocity")
     video, generation = made(history_limit=f"{points * POINT}B")  # the model is on the CPU: there is no other place
     assert decided(generation) == decided(before) and generation["guards"].keys() <= {"stability"}
     assert generation["history_bytes_peak"] == peak * POINT

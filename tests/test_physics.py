@@ -67,7 +67,7 @@ def test_every_caption_is_understood():
 def test_trained_from_nothing_by_its_command(run_python, tmp_path):
     """Shortened: autoencoder, latents and the full-attention DiT, whose weights the pipeline then loads."""
     folders = ["--weights", tmp_path / "weights", "--cache", tmp_path / "cache"]
-    short = ["--vae-steps", "2", "--clips", "24", "--held-out", "8", "--steps", "2", "--threads", "1", "--no-compile"]
+    short = ["--vae-steps", "1", "--clips", "17", "--held-out", "4", "--steps", "2", "--threads", "1", "--no-compile"]
     command = [EXAMPLES / "train.py", "--model", "physics", "--stages", "vae", "latents", "dit", *folders, *short]
     done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -138,7 +138,7 @@ def test_never_is_bit_identical_and_an_accelerated_report_equals_what_ran(how, t
 
 def decisions(pipe):
     with scope_patch.patched(pipe, **THRESHOLDS, strict=True) as run:
-        generate(pipe, **SHORT)
+        generate(pipe, **SHORT, guidance_scale=1.0)
     (generation,) = run.report["generations"]
     assert generation["signal"] == "time modulation (torch.fx)"
     return generation["segments"][0]["modes"]
