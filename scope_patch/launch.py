@@ -114,10 +114,8 @@ class Interpreter:
 
     def obstacle(self) -> str | None:
         """Why injection cannot work there, as half a sentence; None when nothing speaks against it."""
-        if not self.blocking:
-            return None
         reasons = ", ".join(f"-{flag} ({_BLOCKING[flag]})" for flag in self.blocking)
-        return f"the interpreter is started with {reasons}, so it never reads our sitecustomize"
+        return f"the interpreter is started with {reasons}, so it never reads our sitecustomize" if reasons else None
 
 
 def interpreter_of(command: Sequence[str], environ: Mapping[str, str]) -> Interpreter:

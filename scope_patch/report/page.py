@@ -247,11 +247,10 @@ def _legend(figure: Figure, lines: Sequence[Timeline]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    states = {state for line in lines for state in line.boxes} - {NOT_RUN}
     keys: list[Artist] = [
         Patch(**{**_paint(state), "linewidth": 0.4, "edgecolor": STROKES.get(state, SOFT)}, label=look.name)
         for state, look in LOOKS.items()
-        if state in states
+        if state != NOT_RUN and any(state in line.boxes for line in lines)
     ]
     keys.append(Line2D([], [], color=INK, linewidth=1.0, label="interval under way"))
     for reason, (mark, _) in MARKS.items():

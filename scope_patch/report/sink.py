@@ -234,6 +234,7 @@ def merged(there: Values, more: Values) -> Values:
         omitted.join(Node(each, "the report").get("omitted", Sums, Sums()))
     for old in generations[FIRST_KEPT:-LAST_KEPT]:
         omitted.add(generation_of(Node(old, "a generation")))
+    del generations[FIRST_KEPT:-LAST_KEPT]
     hosts = dict.fromkeys(name for each in (there, more) for name in (each["host"] or "").split(", ") if name)
     made = {
         **there,
@@ -241,7 +242,7 @@ def merged(there: Values, more: Values) -> Values:
         "status": combined([each["status"] for each in (there, more) if _told(each)]),
         "settings": ours if _told(there) else theirs,
         "signal": more["signal"] or there["signal"],
-        "generations": [*generations[:FIRST_KEPT], *generations[FIRST_KEPT:][-LAST_KEPT:]],
+        "generations": generations,
         **({"omitted": omitted.as_dict()} if omitted.generations else {}),
     }
     reasons = dict.fromkeys(reason for each in (there, more) for reason in each["reasons"] if reason not in ABSENCES)
