@@ -161,8 +161,7 @@ def window_flops(
 ) -> Callable[[int, Interval], int]:
     """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
 
-    Args:
-        seen: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
+    `seen`: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
     """
 
     def flops(iteration: int, slots: Interval) -> int:
