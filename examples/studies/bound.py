@@ -14,7 +14,7 @@ from functools import partial
 from itertools import combinations
 from statistics import fmean, stdev
 
-from trial import Table, Trial, parser, stepped
+from trial import Table, Trial, parser
 
 SCHEDULES = ("4/3/0", "6/5/2", "8/3/0", "12/1/0", "12/3/3", "16/8/0", "20/3/0", "20/8/5", "50/3/0", "50/3/5", "100/3/5")
 TARGETS = (1.5, 2, 3, 4, 5, 6)
@@ -81,7 +81,9 @@ def main() -> None:
     table = Table("steps/shift/ar_step", "plans", "bound", "error", "error / bound, geometric mean", "ranks")
     ratios, signs, sizes = [], 0.0, 0.0
     for name in args.only:
-        pipe, steps, ar_step = stepped(name)
+        steps, shift, ar_step = map(int, name.split("/"))
+        pipe = pipeline.build_pipeline(shift=float(shift))
+        pipe.set_progress_bar_config(disable=True)
         make = partial(pipeline.sample, pipe, num_frames=37, num_inference_steps=steps, ar_step=ar_step)
         trial = Trial(pipe, {text: partial(make, text, seed=k) for k, text in enumerate(TUNING[: args.prompts])})
         found = {}

@@ -13,7 +13,7 @@ from functools import partial
 from math import sqrt
 from statistics import fmean, stdev
 
-from trial import Table, Trial, parser, stepped, told
+from trial import Table, Trial, parser, told
 
 CELLS = (
     *("4/3/0", "4/3/1", "4/8/0", "4/1/2", "6/3/0", "6/5/2", "6/12/0", "6/1/5"),
@@ -70,7 +70,9 @@ def main() -> None:
     table = Table("steps/shift/ar_step", "target", "times less", "modes", "ours", "hold", "fewer steps", "worse than")
     count, worst = 0, []
     for name in args.only:
-        pipe, steps, ar_step = stepped(name)
+        steps, shift, ar_step = map(int, name.split("/"))
+        pipe = pipeline.build_pipeline(shift=float(shift))
+        pipe.set_progress_bar_config(disable=True)
 
         def make(text: str, k: int, steps: int, ar_step: int, pipe=pipe) -> torch.Tensor:
             return pipeline.sample(pipe, text, num_frames=FRAMES, seed=k, num_inference_steps=steps, ar_step=ar_step)

@@ -89,13 +89,6 @@ def import_official():
     return transformer
 
 
-def official_model(official, ours):
-    """Their model with the weights of ours, in float32."""
-    wan = official.WanModel(**OFFICIAL_CONFIG).eval().requires_grad_(False).float()
-    wan.load_state_dict(to_official(ours.state_dict()))
-    return wan
-
-
 class Float32Torch(types.ModuleType):
     """torch with bfloat16 meaning float32: the official code names that type in its forward."""
 
@@ -113,7 +106,8 @@ def check(weights: Path | None) -> list[tuple[str, float]]:
     from demo_model import dit, pipeline, text
 
     ours = pipeline.load_dit(weights or pipeline.WEIGHTS)
-    wan = official_model(official, ours)
+    wan = official.WanModel(**OFFICIAL_CONFIG).eval().requires_grad_(False).float()
+    wan.load_state_dict(to_official(ours.state_dict()))
     for block in wan.blocks:  # CUDA autocast would do this cast
         block.self_attn.o.register_forward_pre_hook(lambda m, args: (args[0].to(m.weight.dtype),))
     rng = torch.Generator().manual_seed(0)
@@ -156,7 +150,8 @@ def check_loops(weights: Path | None, steps: int = 12) -> list[tuple[str, float]
     official.torch = Float32Torch("torch")
     host = HOSTS["physics"]
     ours = pipeline.build_pipeline(weights or host.dit.parent, known=KNOWN, masked=False)
-    wan = official_model(official, ours.transformer)
+    wan = official.WanModel(**OFFICIAL_CONFIG).eval().requires_grad_(False).float()
+    wan.load_state_dict(to_official(ours.transformer.state_dict()))
     made: list[torch.Tensor] = []
     plain = types.SimpleNamespace  # stands for the text encoder and the autoencoder: the loop asks for little
     text = plain(encode=lambda prompt: encode([prompt] if isinstance(prompt, str) else prompt), to=lambda device: None)

@@ -110,16 +110,6 @@ def told(values: list[float], form: str) -> str:
     return f"{fmean(values):{form}}{error}"
 
 
-def stepped(name: str) -> tuple[Any, int, int]:
-    """(the demo's pipeline, steps, ar_step) of "steps/shift/ar_step"."""
-    from demo_model import pipeline
-
-    steps, shift, ar_step = map(int, name.split("/"))
-    pipe = pipeline.build_pipeline(shift=float(shift))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe, steps, ar_step
-
-
 def demo(prompts: Iterable[str], threads: int = 1, host: str = "demo", **options: Any) -> Trial:
     """One of the trained models; a video's seed is its prompt's place in the list, `options` are for its `sample`.
 
