@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             form = f"write it behind `--`: python -m scope_patch {options.action} [OPTIONS] -- COMMAND"
             if rest:
                 raise UsageError(f"{' '.join(rest)}: is that the command? Then {form}")
-            if options.action in ("run", "calibrate"):
-                raise UsageError(f"no command to run; {form}")
+            raise UsageError(f"no command to run; {form}")
         if rest:
             parsing.error(f"unrecognized arguments: {' '.join(rest)}")
         if options.action in ("run", "calibrate"):

@@ -428,6 +428,7 @@ def test_what_goes_wrong_is_told_with_the_last_lines(words, complaints, capsys):
     ("words", "complaint"),
     [
         (["tune"], "no command to run"),
+        (["bench"], "python -m scope_patch bench [OPTIONS] -- COMMAND"),
         (["tune", "--", "no-such-program"], "command not found"),
         (["tune", "--", *SCRIPT, "{prompt}"], "give its lines by --prompts FILE"),
         (["tune", "--seeds", "2", "--", *SCRIPT], "the command has no {seed}"),

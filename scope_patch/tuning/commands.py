@@ -45,8 +45,6 @@ class Command(Maker):
 
     def __init__(self, words: Sequence[str], steps: str | None = None, files: Sequence[str] = ()) -> None:
         """`files`: that its settings name. Raises UsageError for what cannot be run."""
-        if not words:
-            raise UsageError("no command to run; write it behind `--`: python -m scope_patch tune [OPTIONS] -- COMMAND")
         if not launch.startable(words[0], os.environ):
             raise UsageError(f"command not found: {words[0]}; check its name and PATH")
         obstacle = launch.interpreter_of(words, os.environ).obstacle()
