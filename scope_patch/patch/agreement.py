@@ -132,7 +132,7 @@ class Agreements:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._newest: dict[tuple[int, ...], RankAgreement] = {}
+        self._newest: dict[str, RankAgreement] = {}
         self._calls: Counter[str] = Counter()
 
     def of(self, ranks: Sequence[int], timeout: float, why: str = "") -> RankAgreement | None:
@@ -146,7 +146,6 @@ class Agreements:
         """
         if len(ranks) < 2:
             return None
-        members = tuple(ranks)
         name = f"scope_patch/{self._host}/{'-'.join(map(str, ranks))}"
         try:
             made = RankAgreement(_default_store(), name, len(ranks), timeout, why)
@@ -155,9 +154,9 @@ class Agreements:
                 f"ranks {', '.join(map(str, ranks))} share the model, and the store of their process group, through "
                 f"which they would agree, does not answer ({error}); keep the group until the last video is made"
             ) from error
-        if members in self._newest and self._newest[members].refused:
+        if name in self._newest and self._newest[name].refused:
             made.leave()
-        self._newest[members] = made
+        self._newest[name] = made
         return made
 
     def call(self, ranks: Sequence[int]) -> str:
