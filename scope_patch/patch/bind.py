@@ -181,7 +181,7 @@ class Binding:
         generation = self.guard(None, lambda: self._current.innermost)
         if generation is None or generation.inside:
             return wrapped(*args, **kwargs)
-        if self.guard(generation, lambda: self._elsewhere(generation, model)) is not False:
+        if self.guard(generation, lambda: self._elsewhere(generation, model)):  # where that failed, it may be narrowed
             return wrapped(*args, **kwargs)
         given = partial(self.arguments, self.host.dit.owner, self.host.dit.method, args, kwargs)
         session, output, pending = self.guard(generation, lambda: self._serve(generation, given())) or OWN
