@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from ..settings import JOB
 
@@ -140,27 +141,18 @@ def _alive(pid: int) -> bool:
     return True
 
 
-class Turn(NamedTuple):
-    """Attributes:
-    target: the file, whatever symlinks lead there.
-    part: one beside it, to be written in its place.
-    locked: nobody else has a turn; False where there are no file locks.
-    """
-
-    target: Path
-    part: Path
-    locked: bool
-
-    def write(self, text: str) -> None:
-        """Replace the file. Raises OSError; it is as it was then."""
-        self.part.write_text(text, encoding="utf-8")
-        os.replace(self.part, self.target)
-
-
 @contextmanager
-def turn(path: Path) -> Iterator[Turn]:
-    """One's turn. Raises OSError where the file cannot be written, is none, or stays locked for too long."""
-    target = _target(path)
+def turn(path: Path) -> Iterator[tuple[Callable[[str], None], bool]]:
+    """One's turn: what replaces the file by a text, and whether nobody else has a turn; False without file locks.
+
+    Raises OSError where the file cannot be written, is none, or stays locked for too long; it is as it was then.
+    """
+    try:
+        target = path.resolve()
+    except RuntimeError:  # symlinks in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except ValueError as error:  # a NUL
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
     part, end = target.with_name(f"{target.name}.part"), time.monotonic() + PATIENCE
@@ -171,7 +163,7 @@ def turn(path: Path) -> Iterator[Turn]:
                 continue  # whoever had the turn before has put it in place, and the next one is another file
             mine = part if locked else part.with_name(f"{part.name}-{os.getpid()}-{threading.get_ident()}")
             try:
-                yield Turn(target, mine, locked)
+                yield partial(_replace, mine, target), locked
             finally:
                 for left in {mine, part}:
                     if left != part or _is(file, part):
@@ -184,8 +176,13 @@ def turn(path: Path) -> Iterator[Turn]:
 def put(path: Path, text: str) -> None:
     """Write a text to `path` in one step, through a symlink if it is one; rank 0 only. Raises OSError."""
     if os.environ.get("RANK", "0") == "0":
-        with turn(path) as mine:
-            mine.write(text)
+        with turn(path) as (write, _):
+            write(text)
+
+
+def _replace(part: Path, target: Path, text: str) -> None:
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, target)
 
 
 def _lock(file: IO[str], end: float) -> bool:
@@ -209,13 +206,3 @@ def _is(file: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def _target(path: Path) -> Path:
-    """Where a path leads. Raises OSError, also where `resolve` would say it otherwise."""
-    try:
-        return path.resolve()
-    except RuntimeError:  # before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
-    except ValueError as error:  # a NUL
-        raise OSError(errno.EINVAL, str(error), str(path)) from None

@@ -115,24 +115,24 @@ def begin(run: Run, job: str) -> None:
     path = run.settings.report
     if path is not None:
         try:
-            with turn(Path(path)) as mine:
-                mine.write(_text(run.report, job))
+            with turn(Path(path)) as (write, _):
+                write(_text(run.report, job))
         except OSError as error:
             raise UsageError(f"--report {path} cannot be written ({error.strerror}); give another path") from None
 
 
 def add(path: Path, job: Job, part: Values) -> None:
     """Add a part to a job's report; an earlier job's is replaced. Raises OSError, also where it is a later job's."""
-    with turn(path) as mine:
-        there = load(mine.target)
+    with turn(path) as (write, locked):
+        there = load(path)
         if there is not None and there["job"] != job.id:
             if job.is_before(there["job"]):
                 raise OSError("a later job writes its own report there")
             there = None
         made = part if there is None else merged(there, part)
-        if not mine.locked:
+        if not locked:
             made = {**made, "reasons": list(dict.fromkeys([*made["reasons"], NO_LOCKS]))}
-        mine.write(_text(made, job.id))
+        write(_text(made, job.id))
 
 
 def _text(values: Values, job: str) -> str:
