@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from .read import Report
 from .record import Verified
-from .summary import MODES, Totals, notes, outcome, places, verified, verified_rows
+from .summary import Totals, notes, outcome, places, verified, verified_rows
 from .timeline import LOOKS, MARKS, NOT_RUN, REASONS, Timeline, ticks, timelines
 
 if TYPE_CHECKING:
@@ -201,8 +201,7 @@ def _draw(axis: Axes, line: Timeline, longest: int, name: str) -> None:
             axis.add_collection(PatchCollection(shapes, **_paint(state)))
     for mode, at in line.strip.items():
         shapes = [Rectangle((i, 1.03), 1, 0.09) for i in at]
-        strip = PatchCollection(shapes, **_paint(mode), transform=across, clip_on=False)
-        axis.add_collection(strip, autolim=False)
+        axis.add_collection(PatchCollection(shapes, **_paint(mode), transform=across, clip_on=False), autolim=False)
     for heights in reversed(line.ends):
         for colour, width in (("white", 2.4), (INK, 1.0)):
             axis.step(range(line.ran + 1), [*heights, heights[-1]], where="post", color=colour, linewidth=width)
@@ -236,7 +235,7 @@ def _title(figure: Figure, report: Report, high: float, left_out: int) -> None:
     words = totals.words
     title = ": ".join(filter(None, [", ".join(report.run.hosts) or "no host", totals.less_work]))
     below = f"{words.forwards} {totals.forwards}, {words.slots} {totals.slots}; {words.steps}: "
-    below += ", ".join(f"{totals.modes[mode]} {word}" for mode, word in MODES.items())
+    below += ", ".join(f"{totals.modes[mode]} {LOOKS[mode].name}" for mode in "CPR")
     below += f"; {left_out} more timelines are not shown" if left_out else ""
     figure.text(0.01, 1 - 0.07 / high, title, fontsize=9.5, fontweight="bold", va="top", color=INK)
     figure.text(0.01, 1 - 0.25 / high, below, color=SOFT, va="top")

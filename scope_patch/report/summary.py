@@ -12,9 +12,8 @@ from typing import Any
 
 from .read import Report
 from .record import PARTLY, WORDS, GenerationRecord, Run, Segment, Sums, Verified, Words
-from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
+from .timeline import LOOKS, NOT_RUN, REASONS, Timeline, step, timelines
 
-MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
 IDLE = "no denoise loop was entered"
 WIDTH = 100
 """Iterations a line."""
@@ -59,7 +58,6 @@ class Totals(Sums):
         return totals
 
     def add(self, generation: GenerationRecord) -> None:
-        """Count one more."""
         super().add(generation)
         if not generation.patched:
             return
@@ -145,7 +143,7 @@ def lines(run: Run, so_far: bool = False) -> list[str]:
 def _numbers(run: Run, totals: Totals) -> Iterator[str]:
     words, seconds = totals.words, totals.seconds
     frames = f"{words.slots} {totals.slots_baseline} -> {totals.slots_computed}"
-    modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
+    modes = ", ".join(f"{totals.modes[mode]} {LOOKS[mode].name}" for mode in "CPR")
     ran, skipped = totals.forwards_run, totals.forwards_skipped
     if skipped:
         yield f"{words.forwards} {ran + skipped} -> {ran}, {frames} ({modes})"
@@ -177,10 +175,9 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
     if idle or (refused > totals.unfinished and not reasons):
         reasons = [*reasons, IDLE]
     if reasons and run.applied:
-        counts = [*([f"{refused} ran unpatched"] if refused else []), *([f"{partly} in part"] if partly else [])]
-        if partly and not refused:
-            counts = [f"{partly} ran unpatched in part"]
-        yield f"{', '.join(counts)}{': ' if counts else ''}{'; '.join(reasons)}"
+        counted = (refused, "ran unpatched"), (partly, "in part" if refused else "ran unpatched in part")
+        counts = ", ".join(f"{number} {how}" for number, how in counted if number)
+        yield f"{counts}{': ' if counts else ''}{'; '.join(reasons)}"
 
 
 def _why_nothing(run: Run, totals: Totals) -> str:
@@ -188,25 +185,21 @@ def _why_nothing(run: Run, totals: Totals) -> str:
         return "the policy is `never`"
     if run.settings.max_skip == 0:
         return "--max-skip is 0"
-    counts: Counter[str] = Counter()
-    for (_, reason), count in totals.reasons.items():
-        counts[reason] += count
+    counts = Counter(reason for _, reason in totals.reasons.elements())
     return "every step had a reason to recompute: " + ", ".join(f"{name} {n}" for name, n in counts.most_common())
 
 
-def outcome(generation: GenerationRecord) -> list[str]:
-    """What went otherwise than asked for in one generation; empty where it went as it should."""
+def outcome(generation: GenerationRecord) -> Iterator[str]:
+    """What went otherwise than asked for in one generation; nothing where it went as it should."""
     reasons = "; ".join(generation.reasons)
-    went = []
     if not generation.applied:
-        went.append(f"ran unpatched: {reasons}" if reasons else "ran unpatched")
+        yield f"ran unpatched: {reasons}" if reasons else "ran unpatched"
     elif reasons:
-        went.append(f"unpatched in part: {reasons}")
+        yield f"unpatched in part: {reasons}"
     if not generation.segments and not reasons:
-        went.append(IDLE)
+        yield IDLE
     if not generation.finished:
-        went.append(f"did not finish: {generation.error or 'still running'}")
-    return went
+        yield f"did not finish: {generation.error or 'still running'}"
 
 
 def places(generations: Sequence[GenerationRecord]) -> list[str]:
@@ -240,8 +233,7 @@ def verified(generations: Sequence[GenerationRecord], bound: float) -> list[str]
     sentence += f", {len(above) or 'none'} above {bound:g}"
     if above:
         k, n, last = above[-1]
-        several = len(generations) > 1
-        sentence += f": in generation {k}, the last of {len({k for k, *_ in above})}," if several else ":"
+        sentence += f": in generation {k}, the last of {len({k for k, *_ in above})}," if len(generations) > 1 else ":"
         sentence += f" {_limit(last)} from iteration {last.iteration + 1}"
         sentence += f" of segment {n} on" if len(generations[k - 1].segments) > 1 else " on"
     return [sentence]

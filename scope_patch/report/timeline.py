@@ -100,9 +100,7 @@ class Timeline:
     @property
     def rest(self) -> str:
         """What became of the iterations that were not decided; "" where there are none."""
-        if self.ran == self.iterations:
-            return ""
-        return "unpatched" if self.columns[-1].startswith(UNPATCHED) else "ended"
+        return "" if self.ran == self.iterations else "unpatched" if self.columns[-1].startswith(UNPATCHED) else "ended"
 
     @property
     def ends(self) -> list[list[int]]:
