@@ -206,11 +206,10 @@ def device_peak() -> int:
 
 def stamp(path: str | None) -> tuple[int, int] | None:
     """What is another one when a file has been replaced; None where there is no file."""
-    try:
+    with suppress(OSError):
         found = os.stat(path or "")
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def merged(there: Values, more: Values) -> Values:
@@ -224,11 +223,9 @@ def merged(there: Values, more: Values) -> Values:
     """
     generations, ours, theirs = [dict(each) for each in there["generations"]], there["settings"], more["settings"]
     others = [f"{name} {value} (not {ours.get(name)})" for name, value in theirs.items() if ours.get(name) != value]
+    remarks = [f"a generation ran under other settings: {', '.join(others)}"] if others and _told(there) else []
     for generation in more["generations"]:
-        if others and _told(there):
-            remark = f"a generation ran under other settings: {', '.join(others)}"
-            generation = {**generation, "remarks": [*generation["remarks"], remark]}
-        _add(generations, generation)
+        _add(generations, {**generation, "remarks": [*generation["remarks"], *remarks]})
     omitted = Sums()
     for each in (there, more):
         omitted.join(Node(each, "the report").get("omitted", Sums, Sums()))
