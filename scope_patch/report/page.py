@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 WIDTH, LEFT, RIGHT = 1000, 62, 10
 """Of every picture of a page, in its own units; the template knows them too."""
-TOP, HIGH = 26, 110
-"""Where a timeline's grid begins, below the strip of decisions; how high errors are drawn."""
-MOST = 12
-"""Timelines in one figure; the title says how many more there are."""
 INK, SOFT = "#1A1D21", "#5A616B"
 STROKES = {"P": "#7A5200", "C": "#0B6B50", "F": "#FFFFFF"}
 """Colours of the hatches."""
@@ -60,19 +56,12 @@ def page(report: Report) -> str:
     ]
     totals = Totals.of(run.generations, run.omitted)
     return template(__package__).render(
-        report=report,
-        run=run,
-        totals=totals,
-        generations=generations,
+        report=report, run=run, totals=totals, generations=generations, places=places(run.generations),
         states={state for line in lines for state in (*line.boxes, *line.modes)},
-        reasons={reason for line in lines for reason in line.reasons},
-        notes=list(notes(run, totals)),
-        places=places(run.generations),
+        reasons={reason for line in lines for reason in line.reasons}, notes=list(notes(run, totals)),
         **{each.__name__: each for each in (Errors, Grid, dumps, outcome, ticks, verified, verified_rows)},
-        LOOKS=LOOKS,
-        MARKS=MARKS,
-        REASONS=REASONS,
-    )
+        LOOKS=LOOKS, MARKS=MARKS, REASONS=REASONS,
+    )  # fmt: skip
 
 
 class Across:
@@ -94,7 +83,7 @@ class Grid(Across):
         super().__init__(longest)
         self.line = line
         self.high = min(max(8 * line.frames, 120), 300) / max(line.frames, 1)
-        self.bottom = round(TOP + self.high * line.frames, 1)
+        self.bottom = round(26 + self.high * line.frames, 1)  # the grid begins below the strip of decisions
 
     def y(self, frame: float, below: float = 0) -> str:
         """Its lower end."""
@@ -145,7 +134,7 @@ class Errors(Across):
         """At the top where it is no number."""
         low, high = self.powers[0], self.powers[-1]
         share = 1.0 if error is None else (math.log10(min(max(error, 10.0**low), 10.0**high)) - low) / (high - low)
-        return f"{8 + HIGH * (1 - share) + below:.1f}"
+        return f"{8 + 110 * (1 - share) + below:.1f}"
 
 
 def png(report: Report) -> bytes:
@@ -162,7 +151,7 @@ def png(report: Report) -> bytes:
     lines = {line: places for line, places in timelines(report.run).items() if line.modes}
     if not lines:
         raise UsageError("there is no timeline to draw: no denoise loop was entered; the plain text says why")
-    shown = list(lines.items())[:MOST]
+    shown = list(lines.items())[:12]  # the title says how many more there are
     several = sum(map(len, lines.values())) > 1
     longest = max(line.iterations for line, _ in shown)
     head = HEAD if several else HEAD - 0.1  # a single timeline has no title of its own
