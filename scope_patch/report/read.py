@@ -147,10 +147,9 @@ def _clean(text: str) -> str:
 def _settings(values: dict[str, Any]) -> Settings:
     """Those we know, of values that this version takes: another one may have had others."""
     known = Settings()
-    for name in NAMES:
-        if name in values:
-            with suppress(UsageError):
-                known = replace(known, **{name: values[name]})
+    for name in filter(values.__contains__, NAMES):
+        with suppress(UsageError):
+            known = replace(known, **{name: values[name]})
     return known
 
 

@@ -161,16 +161,9 @@ def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
                 column[frame] = ALONG
         stairs.append(under_way)
         columns.append("".join(column))
-    return Timeline(
-        frames,
-        segment.iterations,
-        (*columns, *[rest * frames] * (segment.iterations - len(columns))),
-        tuple(stairs),
-        tuple(segment.intervals),
-        "".join(segment.modes),
-        tuple(segment.reasons),
-        segment.steps,
-    )
+    columns += [rest * frames] * (segment.iterations - len(columns))
+    rows = tuple(columns), tuple(stairs), tuple(segment.intervals), "".join(segment.modes), tuple(segment.reasons)
+    return Timeline(frames, segment.iterations, *rows, segment.steps)
 
 
 def timelines(run: Run) -> dict[Timeline, list[tuple[int, int]]]:
