@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,15 +103,13 @@ class Job:
         """Its processes beside this one: those that were started with its name, and children of this one."""
         mine, name = str(os.getpid()).encode(), f"{JOB}={self.id}:".encode()
         for folder in Path("/proc").glob("[0-9]*"):
-            try:
+            with suppress(OSError):  # it has ended meanwhile, or is somebody else's
                 state, parent = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:2]
                 if folder.name.encode() == mine or state in b"ZX":
                     continue
                 ours = parent == mine or name in (folder / "environ").read_bytes()
                 if ours and not any(helper in (folder / "cmdline").read_bytes() for helper in _HELPERS):
                     yield folder
-            except OSError:  # it has ended meanwhile, or is somebody else's
-                continue
 
 
 def _above() -> int | None:
@@ -202,7 +200,6 @@ def _lock(file: IO[str], end: float) -> bool:
 
 def _is(file: IO[str], path: Path) -> bool:
     """Whether an open file is the one of that name."""
-    try:
+    with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
+    return False

@@ -21,7 +21,6 @@ from .timeline import LOOKS, MARKS, NOT_RUN, REASONS, Timeline, ticks, timelines
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -235,7 +234,7 @@ def _legend(figure: Figure, lines: Sequence[Timeline]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    keys: list[Artist] = [
+    keys: list[Any] = [
         Patch(**{**_paint(state), "linewidth": 0.4, "edgecolor": STROKES.get(state, SOFT)}, label=look.name)
         for state, look in LOOKS.items()
         if state != NOT_RUN and any(state in line.boxes for line in lines)

@@ -141,12 +141,11 @@ def _text(values: Values, job: str) -> str:
 
 def load(path: Path) -> Values | None:
     """A job's report as it stands in the file; None where there is none."""
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    ours = isinstance(values, dict) and values.get("schema") == SCHEMA and type(values.get("job")) is str
-    return values if ours else None
+    with suppress(OSError, ValueError, RecursionError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("schema") == SCHEMA and type(values.get("job")) is str:
+            return values
+    return None
 
 
 def speak_at_exit(settings: Settings) -> None:
@@ -215,11 +214,8 @@ def stamp(path: str | None) -> tuple[int, int] | None:
 def merged(there: Values, more: Values) -> Values:
     """A report of both; of many generations, those between the first and the last become sums.
 
-    Args:
-        there: a report.
-        more: generations that have ended since, and of those who had them whatever is not about one generation.
-
-    Raises UsageError where `there` cannot be read.
+    `more`: generations that have ended since, and of those who had them whatever is not about one generation. Raises
+    UsageError where `there` cannot be read.
     """
     generations, ours, theirs = [dict(each) for each in there["generations"]], there["settings"], more["settings"]
     others = [f"{name} {value} (not {ours.get(name)})" for name, value in theirs.items() if ours.get(name) != value]
