@@ -106,7 +106,6 @@ class Node:
         return record(**given)
 
     def check(self, condition: bool, otherwise: str) -> None:
-        """Raises UsageError where it does not hold."""
         if not condition:
             raise UsageError(f"{self.name}: {otherwise}")
 

@@ -105,11 +105,8 @@ class Segment:
 
 
 def active_ranges(mask: Sequence[Sequence[bool]], frames: int = 1) -> list[list[int]]:
-    """The bounds [start, end, start, end, ...] of what is set in each row, usually one pair.
-
-    Args:
-        mask: update mask, [iterations][slots].
-        frames: latent frames a slot; the bounds count latent frames.
+    """The bounds [start, end, start, end, ...] of what is set in each row of an update mask [iterations][slots], mostly
+    one pair, in latent frames, of which a slot has `frames`.
     """
     padded = ((False, *row, False) for row in mask)
     return [[slot * frames for slot, (one, other) in enumerate(pairwise(row)) if one != other] for row in padded]
@@ -174,12 +171,7 @@ class GenerationRecord:
     call: str = ""
 
     def switched_off(self, reason: str, narrowed: bool, iteration: int | None) -> None:
-        """It runs unpatched from now on.
-
-        Args:
-            narrowed: latent frames have been left out.
-            iteration: the present one; None: the next of the last segment.
-        """
+        """It runs unpatched from this iteration on (None: the last segment's next). `narrowed`: slots were left out."""
         self.applied = narrowed or self.forwards_skipped > 0
         if self.applied and self.segments:
             at = len(self.segments[-1].modes) if iteration is None else iteration

@@ -85,12 +85,10 @@ class Totals(Sums):
 
     @property
     def slots(self) -> str:
-        """The same of the latent frames in them."""
         return f"{self.slots_baseline} → {self.slots_computed}"
 
     @property
     def kept(self) -> str:
-        """Memory in words."""
         keys = f", {self.frozen / 1e6:.1f} MB of keys and values of finished latent frames" if self.frozen else ""
         latents = f" (with {self.replayed / 1e6:.1f} MB to take steps again)" if self.replayed else ""
         return f"{self.memory / 1e6:.1f} MB of {self.words.kept} kept{latents}{keys}"
@@ -118,16 +116,11 @@ class Totals(Sums):
 
     @property
     def less_work(self) -> str:
-        """The speed-up in words, or ""."""
         return ", ".join(f"{times:.2f}x less work for the DiT by {unit}" for unit, times in self.speedups.items())
 
 
 def lines(run: Run, so_far: bool = False) -> list[str]:
-    """The summary of a run, without a trailing newline on any line.
-
-    Args:
-        so_far: other processes of its job may still do something.
-    """
+    """The summary of a run, without newlines. `so_far`: other processes of its job may still do something."""
     totals, host, yet = Totals.of(run.generations, run.omitted), ", ".join(run.hosts) or "no host", " so far" * so_far
     if run.applied:
         videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{yet}"
@@ -152,8 +145,7 @@ def _numbers(run: Run, totals: Totals) -> Iterator[str]:
         if totals.again:
             yield f"{totals.again} skipped steps were taken again, with velocities between those computed around them"
     else:
-        why = _why_nothing(run, totals)
-        yield f"nothing was skipped: all {ran} {words.forwards} ran, because {why} ({modes})"
+        yield f"nothing was skipped: all {ran} {words.forwards} ran, because {_why_nothing(run, totals)} ({modes})"
         if totals.slots_computed < totals.slots_baseline:
             yield f"{frames}: those that had not started were left out"
     spent = f"{seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead"
@@ -169,8 +161,7 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
     if totals.unfinished:
         errors = [each.error or "still running" for each in run.generations if not each.finished]
         yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
-    refused, partly = totals.generations - totals.applied, totals.partly
-    reasons = run.all_reasons
+    refused, partly, reasons = totals.generations - totals.applied, totals.partly, run.all_reasons
     idle = any(each.finished and not each.segments and not each.reasons for each in run.generations)
     if idle or (refused > totals.unfinished and not reasons):
         reasons = [*reasons, IDLE]

@@ -89,7 +89,6 @@ class Timeline:
 
     @property
     def words(self) -> Words:
-        """What its columns are called."""
         return WORDS[self.steps]
 
     @property
@@ -108,7 +107,6 @@ class Timeline:
         return [heights for heights in ([each[side] for each in self.stairs] for side in (0, 1)) if any(heights)]
 
     def places(self, reason: str) -> list[int]:
-        """The iterations that were decided for this reason."""
         return [i for i, each in enumerate(self.reasons) if each == reason]
 
     def rows(self) -> Iterator[tuple[Interval, str]]:
@@ -135,11 +133,7 @@ class Timeline:
 
 
 def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
-    """The timeline of a segment that `read` has checked, or that a run has made.
-
-    Args:
-        rest: the state of iterations that were not decided.
-    """
+    """Of a segment that `read` has checked, or a run has made. `rest`: the state of iterations that are not decided."""
     frames = segment.frames or max((end for _, end in segment.intervals), default=0)
     ranges = [zip(bounds[::2], bounds[1::2], strict=True) for bounds in segment.active or segment.intervals]
     active = [{frame for low, high in row for frame in range(low, high)} for row in ranges]
