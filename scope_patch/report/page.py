@@ -144,7 +144,6 @@ def png(report: Report) -> bytes:
         raise UsageError(
             "a PNG needs matplotlib: pip install 'scope-patch[report]'; --html and the plain text do without it"
         ) from None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = {line: places for line, places in timelines(report.run).items() if line.modes}
@@ -162,7 +161,6 @@ def png(report: Report) -> bytes:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**ours, "text.parse_math": False})
         figure = Figure(figsize=(WIDE, high), dpi=DOTS)
-        FigureCanvasAgg(figure)
         axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
         for axis, (line, places) in zip(axes, shown, strict=True):
             generation, segment = places[0]
