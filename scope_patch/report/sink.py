@@ -125,11 +125,9 @@ def add(path: Path, job: Job, part: Values) -> None:
     """Add a part to a job's report; an earlier job's is replaced. Raises OSError, also where it is a later job's."""
     with turn(path) as (write, locked):
         there = load(path)
-        if there is not None and there["job"] != job.id:
-            if job.is_before(there["job"]):
-                raise OSError("a later job writes its own report there")
-            there = None
-        made = part if there is None else merged(there, part)
+        if there is not None and job.is_before(there["job"]):
+            raise OSError("a later job writes its own report there")
+        made = merged(there, part) if there is not None and there["job"] == job.id else part
         if not locked:
             made = {**made, "reasons": list(dict.fromkeys([*made["reasons"], NO_LOCKS]))}
         write(_text(made, job.id))
