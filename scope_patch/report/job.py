@@ -94,10 +94,9 @@ class Job:
             return True
         if Path("/proc/self/environ").exists():
             return any(self._others())
-        try:
+        with suppress(AttributeError, ChildProcessError):
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None  # reaps nobody
-        except (AttributeError, ChildProcessError):
-            return False
+        return False
 
     def _others(self) -> Iterator[Path]:
         """Its processes beside this one: those that were started with its name, and children of this one."""
@@ -123,12 +122,11 @@ def _above() -> int | None:
 
 def _started(pid: int) -> int:
     """When a process was started, in nanoseconds since 1970: whoever asks, the same; now, where that is not known."""
-    try:
+    with suppress(OSError, StopIteration, ValueError, IndexError):
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
         return int(boot.split()[1]) * 10**9 + ticks * 10**9 // os.sysconf("SC_CLK_TCK")
-    except (OSError, StopIteration, ValueError, IndexError):
-        return time.time_ns()
+    return time.time_ns()
 
 
 def _alive(pid: int) -> bool:
