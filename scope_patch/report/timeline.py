@@ -144,16 +144,15 @@ def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
         column = [WAITING if i < first.get(frame, 0) else DONE for frame in range(frames)]
         if not segment.active:  # an old report: its intervals are all that it says
             column[end:] = WAITING * (frames - end)
-        letters, width = (segment.slots[i], segment.chunk) if segment.slots else (segment.modes[i], frames)
-        # Where a part of the window was forwarded, the interval ends behind that part, but the letters do not.
-        under_way = (start, start + len(letters) * width) if segment.slots else (start, end)
-        for frame in range(*under_way):
-            letter = letters[(frame - start) // width]
+        chunks, width = (segment.slots[i], segment.chunk) if segment.slots else (segment.modes[i], end - start)
+        letters = "".join(letter * width for letter in chunks)
+        for frame, letter in enumerate(letters, start):
             if frame in active[i] or letter == FORCED:
                 column[frame] = letter
             elif letter == "R":
                 column[frame] = ALONG
-        stairs.append(under_way)
+        # Where a part of the window was forwarded, the interval ends behind that part, but the letters do not.
+        stairs.append((start, start + len(letters)))
         columns.append("".join(column))
     columns += [rest * frames] * (segment.iterations - len(columns))
     rows = tuple(columns), tuple(stairs), tuple(segment.intervals), "".join(segment.modes), tuple(segment.reasons)
