@@ -31,7 +31,6 @@ class Totals(Sums):
     Attributes:
         memory: bytes of kept velocities, and of what it takes to take steps again, the most at once.
         replayed: of these, what it takes to take steps again.
-        again: skipped iterations that were taken again.
         frozen: the same of keys and values.
         reasons: iterations by (mode, reason).
         plans: those that were carried out to the end.
@@ -277,15 +276,14 @@ def text(report: Report) -> str:
 
 def _picture(line: Timeline) -> Iterator[str]:
     """The last latent frames at the top."""
-    rows = list(line.rows())[::-1]
-    names = [f"{low}-{high - 1}" if high - low > 1 else str(low) for (low, high), _ in rows]
-    margin = max(map(len, [*names, "why"]))
+    rows = {f"{low}-{high - 1}" if high - low > 1 else str(low): row for (low, high), row in line.rows()}
+    margin = max(map(len, [*rows, "why"]))
     why = "".join(REASONS.get(reason, "?")[0] for reason in line.reasons)
     for left in range(0, max(line.ran, 1), WIDTH):
         part, length = slice(left, left + WIDTH), min(line.ran - left, WIDTH)
         by = max(10, step(length, 10))
         scale = "".join(f"{left + k:<{by}}" for k in range(0, max(length, 1), by))  # each below and right of its own
-        for name, (_, row) in zip(names, rows, strict=True):
+        for name, row in reversed(rows.items()):
             yield f"  {name:>{margin}} {row[part].rstrip(NOT_RUN)}"
         yield f"  {'why':>{margin}} {why[part]}"
         yield f"  {'':>{margin}} {scale.rstrip()}"
