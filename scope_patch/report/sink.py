@@ -50,7 +50,8 @@ class Sink:
 
     def _begin(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
-        self._untold = Run(self.run.settings)
+        # What no file has got yet; hosts and reasons are the run's own.
+        self.untold = Run(self.run.settings, self.run.hosts, self.run.reasons)
 
     def tell(self, ended: GenerationRecord | None = None) -> None:
         """A generation has ended, or there is something to say that is about none."""
@@ -61,27 +62,20 @@ class Sink:
         with self._lock:
             if ended is not None and ended.pid in (None, self._process):
                 ended.device_bytes_peak = device_peak()
-                self._untold.begin(ended)
+                self.untold.begin(ended)
             report = self.run.settings.report
             try:
                 place = self.job.scratch() if report is None else Path(report)
                 if place is not None:
-                    add(place, self.job, self.part)
+                    add(place, self.job, self.untold.report)
                 elif self.job.speaker == self._process:
                     with _remembering:
-                        _memory[:] = [reduce(merged, [*_memory, self.part])]
+                        _memory[:] = [reduce(merged, [*_memory, self.untold.report])]
+                self.untold = Run(self.run.settings, self.run.hosts, self.run.reasons)
             except (OSError, UsageError) as error:
                 if not self._warned:
                     logger.warning("the report could not be written to %s (%s); no video is affected", report, error)
                 self._warned = True
-            else:
-                self._untold = Run(self.run.settings)
-
-    @property
-    def part(self) -> Values:
-        """The report of what no file has got yet."""
-        run, new = self.run, self._untold
-        return Run(run.settings, run.hosts, run.reasons, new.generations, new.omitted).report
 
     def close(self) -> None:
         """The process ends, and with it whatever it has not finished."""
@@ -89,7 +83,7 @@ class Sink:
             if not generation.ended and generation.pid == os.getpid():
                 generation.error = UNFINISHED
                 self.tell(generation)
-        if _worth_telling(self.part):
+        if _worth_telling(self.untold.report):
             self.tell()
         self._closed = True
 
@@ -173,7 +167,7 @@ def speak(before: tuple[int, int] | None, imported: bool) -> None:
     """
     job, report = Job.here(), os.environ.get(variable("report")) or None
     path = job.scratch_of(os.getpid()) if report is None else Path(report)
-    mine, there = [*_memory, *(sink.part for sink in _armed)], load(path)
+    mine, there = [*_memory, *(sink.untold.report for sink in _armed)], load(path)
     taken = there is not None and there["job"] != job.id
     known = [] if there is None or taken else [there]
     told = reduce(merged, [*known, *mine, Run(Settings.resolve({}, os.environ)).report])
