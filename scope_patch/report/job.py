@@ -29,8 +29,7 @@ except ImportError:  # no such locks on this system
 
 _HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 """Processes that Python starts beside its children, and that end after everything else."""
-PATIENCE = 20.0
-"""Seconds to wait for one's turn; each takes milliseconds."""
+PATIENCE = 20.0  # seconds to wait for one's turn; each takes milliseconds
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """What somebody else has put in our place is neither followed nor waited for."""
 

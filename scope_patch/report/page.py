@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, LEFT, RIGHT = 1000, 62, 10
-"""Of every picture of a page, in its own units; the template knows them too."""
+WIDTH, LEFT, RIGHT = 1000, 62, 10  # of every picture of a page, in its own units; the template knows them too
 INK, SOFT = "#1A1D21", "#5A616B"
-STROKES = {"P": "#7A5200", "C": "#0B6B50", "F": "#FFFFFF"}
-"""Colours of the hatches."""
+STROKES = {"P": "#7A5200", "C": "#0B6B50", "F": "#FFFFFF"}  # of the hatches
 WIDE, EACH, HEAD, FOOT, DOTS = 7.2, 1.65, 0.72, 0.62, 200
 """Of a figure: inches across, for each timeline, above and below them; dots per inch."""
 

@@ -19,8 +19,7 @@ from ..errors import UsageError
 from ..settings import NAMES, Settings
 from .record import APPLIED, NOT_APPLIED, SCALES, SCHEMA, WORDS, GenerationRecord, Run, Segment, Sums
 
-MOST_CELLS = 20_000_000
-"""Iterations times latent frames of a segment; more is no video, but a damaged file."""
+MOST_CELLS = 20_000_000  # iterations times latent frames of a segment; more is no video, but a damaged file
 
 T = TypeVar("T")
 _KINDS = {

@@ -26,8 +26,7 @@ from .record import ABSENCES, FIRST_KEPT, LAST_KEPT, NOT_APPLIED, SCHEMA, Genera
 
 logger = logging.getLogger("scope_patch")
 
-Values = dict[str, Any]
-"""A report, or a part of one, as it stands in the file."""
+Values = dict[str, Any]  # a report, or a part of one, as it stands in the file
 
 NO_LOCKS = (
     "there are no file locks where the report is: of generations that ended at the same moment one may be missing"
@@ -35,8 +34,7 @@ NO_LOCKS = (
 UNFINISHED = "its process ended before it did"
 _armed: list[Sink] = []
 """The one that tells of all generations of this process that nobody else asked for; empty before a host is imported."""
-_memory: list[Values] = []
-"""In the speaker of a job without a report: what its own process did, as one report."""
+_memory: list[Values] = []  # in the speaker of a job without a report: what its own process did, as one report
 _remembering = threading.Lock()
 
 

@@ -15,8 +15,7 @@ from .record import PARTLY, WORDS, GenerationRecord, Run, Segment, Sums, Verifie
 from .timeline import LOOKS, NOT_RUN, REASONS, Timeline, step, timelines
 
 IDLE = "no denoise loop was entered"
-WIDTH = 100
-"""Iterations a line."""
+WIDTH = 100  # iterations a line
 LEGEND = (
     "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
     "u unpatched: the host's own",
