@@ -16,13 +16,12 @@ def run(options: argparse.Namespace) -> int:
     from .summary import text
 
     report = read(options.run_json)
-    if options.html is None and options.png is None:
+    asked = {name: path for name, path in (("--html", options.html), ("--png", options.png)) if path is not None}
+    if not asked:
         print(text(report))
         return 0
     pictures: dict[str, bytes] = {}
-    for name, path in (("--html", options.html), ("--png", options.png)):
-        if path is None:
-            continue
+    for name, path in asked.items():
         if os.path.isdir(path):
             raise UsageError(f"{name} {path} is a directory; give the name of a file")
         if os.path.realpath(path) in map(os.path.realpath, [options.run_json, *pictures]):

@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from ..settings import JOB
 
@@ -28,8 +29,7 @@ except ImportError:  # no such locks on this system
 
 _HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 """Processes that Python starts beside its children, and that end after everything else."""
-PATIENCE = 20.0
-"""Seconds to wait for one's turn; each takes milliseconds."""
+PATIENCE = 20.0  # seconds to wait for one's turn; each takes milliseconds
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """What somebody else has put in our place is neither followed nor waited for."""
 
@@ -93,24 +93,21 @@ class Job:
             return True
         if Path("/proc/self/environ").exists():
             return any(self._others())
-        try:
+        with suppress(AttributeError, ChildProcessError):
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None  # reaps nobody
-        except (AttributeError, ChildProcessError):
-            return False
+        return False
 
     def _others(self) -> Iterator[Path]:
         """Its processes beside this one: those that were started with its name, and children of this one."""
         mine, name = str(os.getpid()).encode(), f"{JOB}={self.id}:".encode()
         for folder in Path("/proc").glob("[0-9]*"):
-            try:
+            with suppress(OSError):  # it has ended meanwhile, or is somebody else's
                 state, parent = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:2]
                 if folder.name.encode() == mine or state in b"ZX":
                     continue
                 ours = parent == mine or name in (folder / "environ").read_bytes()
                 if ours and not any(helper in (folder / "cmdline").read_bytes() for helper in _HELPERS):
                     yield folder
-            except OSError:  # it has ended meanwhile, or is somebody else's
-                continue
 
 
 def _above() -> int | None:
@@ -124,12 +121,11 @@ def _above() -> int | None:
 
 def _started(pid: int) -> int:
     """When a process was started, in nanoseconds since 1970: whoever asks, the same; now, where that is not known."""
-    try:
+    with suppress(OSError, StopIteration, ValueError, IndexError):
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
         return int(boot.split()[1]) * 10**9 + ticks * 10**9 // os.sysconf("SC_CLK_TCK")
-    except (OSError, StopIteration, ValueError, IndexError):
-        return time.time_ns()
+    return time.time_ns()
 
 
 def _alive(pid: int) -> bool:
@@ -140,27 +136,18 @@ def _alive(pid: int) -> bool:
     return True
 
 
-class Turn(NamedTuple):
-    """Attributes:
-    target: the file, whatever symlinks lead there.
-    part: one beside it, to be written in its place.
-    locked: nobody else has a turn; False where there are no file locks.
-    """
-
-    target: Path
-    part: Path
-    locked: bool
-
-    def write(self, text: str) -> None:
-        """Replace the file. Raises OSError; it is as it was then."""
-        self.part.write_text(text, encoding="utf-8")
-        os.replace(self.part, self.target)
-
-
 @contextmanager
-def turn(path: Path) -> Iterator[Turn]:
-    """One's turn. Raises OSError where the file cannot be written, is none, or stays locked for too long."""
-    target = _target(path)
+def turn(path: Path) -> Iterator[tuple[Callable[[str], None], bool]]:
+    """One's turn: what replaces the file by a text, and whether nobody else has a turn; False without file locks.
+
+    Raises OSError where the file cannot be written, is none, or stays locked for too long; it is as it was then.
+    """
+    try:
+        target = path.resolve()
+    except RuntimeError:  # symlinks in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except ValueError as error:  # a NUL
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is no regular file")  # never put a file in the place of a device
     part, end = target.with_name(f"{target.name}.part"), time.monotonic() + PATIENCE
@@ -171,7 +158,7 @@ def turn(path: Path) -> Iterator[Turn]:
                 continue  # whoever had the turn before has put it in place, and the next one is another file
             mine = part if locked else part.with_name(f"{part.name}-{os.getpid()}-{threading.get_ident()}")
             try:
-                yield Turn(target, mine, locked)
+                yield partial(_replace, mine, target), locked
             finally:
                 for left in {mine, part}:
                     if left != part or _is(file, part):
@@ -184,8 +171,13 @@ def turn(path: Path) -> Iterator[Turn]:
 def put(path: Path, text: str) -> None:
     """Write a text to `path` in one step, through a symlink if it is one; rank 0 only. Raises OSError."""
     if os.environ.get("RANK", "0") == "0":
-        with turn(path) as mine:
-            mine.write(text)
+        with turn(path) as (write, _):
+            write(text)
+
+
+def _replace(part: Path, target: Path, text: str) -> None:
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, target)
 
 
 def _lock(file: IO[str], end: float) -> bool:
@@ -205,17 +197,6 @@ def _lock(file: IO[str], end: float) -> bool:
 
 def _is(file: IO[str], path: Path) -> bool:
     """Whether an open file is the one of that name."""
-    try:
+    with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _target(path: Path) -> Path:
-    """Where a path leads. Raises OSError, also where `resolve` would say it otherwise."""
-    try:
-        return path.resolve()
-    except RuntimeError:  # before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
-    except ValueError as error:  # a NUL
-        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    return False

@@ -16,24 +16,17 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from .read import Report
 from .record import Verified
-from .summary import MODES, Totals, notes, outcome, places, verified, verified_rows
+from .summary import Totals, notes, outcome, places, verified, verified_rows
 from .timeline import LOOKS, MARKS, NOT_RUN, REASONS, Timeline, ticks, timelines
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, LEFT, RIGHT = 1000, 62, 10
-"""Of every picture of a page, in its own units; the template knows them too."""
-TOP, HIGH = 26, 110
-"""Where a timeline's grid begins, below the strip of decisions; how high errors are drawn."""
-MOST = 12
-"""Timelines in one figure; the title says how many more there are."""
+WIDTH, LEFT, RIGHT = 1000, 62, 10  # of every picture of a page, in its own units; the template knows them too
 INK, SOFT = "#1A1D21", "#5A616B"
-STROKES = {"P": "#7A5200", "C": "#0B6B50", "F": "#FFFFFF"}
-"""Colours of the hatches."""
+STROKES = {"P": "#7A5200", "C": "#0B6B50", "F": "#FFFFFF"}  # of the hatches
 WIDE, EACH, HEAD, FOOT, DOTS = 7.2, 1.65, 0.72, 0.62, 200
 """Of a figure: inches across, for each timeline, above and below them; dots per inch."""
 
@@ -60,19 +53,12 @@ def page(report: Report) -> str:
     ]
     totals = Totals.of(run.generations, run.omitted)
     return template(__package__).render(
-        report=report,
-        run=run,
-        totals=totals,
-        generations=generations,
+        report=report, run=run, totals=totals, generations=generations, places=places(run.generations),
         states={state for line in lines for state in (*line.boxes, *line.modes)},
-        reasons={reason for line in lines for reason in line.reasons},
-        notes=list(notes(run, totals)),
-        places=places(run.generations),
+        reasons={reason for line in lines for reason in line.reasons}, notes=list(notes(run, totals)),
         **{each.__name__: each for each in (Errors, Grid, dumps, outcome, ticks, verified, verified_rows)},
-        LOOKS=LOOKS,
-        MARKS=MARKS,
-        REASONS=REASONS,
-    )
+        LOOKS=LOOKS, MARKS=MARKS, REASONS=REASONS,
+    )  # fmt: skip
 
 
 class Across:
@@ -94,7 +80,7 @@ class Grid(Across):
         super().__init__(longest)
         self.line = line
         self.high = min(max(8 * line.frames, 120), 300) / max(line.frames, 1)
-        self.bottom = round(TOP + self.high * line.frames, 1)
+        self.bottom = round(26 + self.high * line.frames, 1)  # the grid begins below the strip of decisions
 
     def y(self, frame: float, below: float = 0) -> str:
         """Its lower end."""
@@ -145,7 +131,7 @@ class Errors(Across):
         """At the top where it is no number."""
         low, high = self.powers[0], self.powers[-1]
         share = 1.0 if error is None else (math.log10(min(max(error, 10.0**low), 10.0**high)) - low) / (high - low)
-        return f"{8 + HIGH * (1 - share) + below:.1f}"
+        return f"{8 + 110 * (1 - share) + below:.1f}"
 
 
 def png(report: Report) -> bytes:
@@ -156,13 +142,12 @@ def png(report: Report) -> bytes:
         raise UsageError(
             "a PNG needs matplotlib: pip install 'scope-patch[report]'; --html and the plain text do without it"
         ) from None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = {line: places for line, places in timelines(report.run).items() if line.modes}
     if not lines:
         raise UsageError("there is no timeline to draw: no denoise loop was entered; the plain text says why")
-    shown = list(lines.items())[:MOST]
+    shown = list(lines.items())[:12]  # the title says how many more there are
     several = sum(map(len, lines.values())) > 1
     longest = max(line.iterations for line, _ in shown)
     head = HEAD if several else HEAD - 0.1  # a single timeline has no title of its own
@@ -174,7 +159,6 @@ def png(report: Report) -> bytes:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**ours, "text.parse_math": False})
         figure = Figure(figsize=(WIDE, high), dpi=DOTS)
-        FigureCanvasAgg(figure)
         axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
         for axis, (line, places) in zip(axes, shown, strict=True):
             generation, segment = places[0]
@@ -201,8 +185,7 @@ def _draw(axis: Axes, line: Timeline, longest: int, name: str) -> None:
             axis.add_collection(PatchCollection(shapes, **_paint(state)))
     for mode, at in line.strip.items():
         shapes = [Rectangle((i, 1.03), 1, 0.09) for i in at]
-        strip = PatchCollection(shapes, **_paint(mode), transform=across, clip_on=False)
-        axis.add_collection(strip, autolim=False)
+        axis.add_collection(PatchCollection(shapes, **_paint(mode), transform=across, clip_on=False), autolim=False)
     for heights in reversed(line.ends):
         for colour, width in (("white", 2.4), (INK, 1.0)):
             axis.step(range(line.ran + 1), [*heights, heights[-1]], where="post", color=colour, linewidth=width)
@@ -236,7 +219,7 @@ def _title(figure: Figure, report: Report, high: float, left_out: int) -> None:
     words = totals.words
     title = ": ".join(filter(None, [", ".join(report.run.hosts) or "no host", totals.less_work]))
     below = f"{words.forwards} {totals.forwards}, {words.slots} {totals.slots}; {words.steps}: "
-    below += ", ".join(f"{totals.modes[mode]} {word}" for mode, word in MODES.items())
+    below += ", ".join(f"{totals.modes[mode]} {LOOKS[mode].name}" for mode in "CPR")
     below += f"; {left_out} more timelines are not shown" if left_out else ""
     figure.text(0.01, 1 - 0.07 / high, title, fontsize=9.5, fontweight="bold", va="top", color=INK)
     figure.text(0.01, 1 - 0.25 / high, below, color=SOFT, va="top")
@@ -247,7 +230,7 @@ def _legend(figure: Figure, lines: Sequence[Timeline]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    keys: list[Artist] = [
+    keys: list[Any] = [
         Patch(**{**_paint(state), "linewidth": 0.4, "edgecolor": STROKES.get(state, SOFT)}, label=look.name)
         for state, look in LOOKS.items()
         if state != NOT_RUN and any(state in line.boxes for line in lines)

@@ -12,18 +12,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..settings import NAMES, Settings
 from .record import APPLIED, NOT_APPLIED, SCALES, SCHEMA, WORDS, GenerationRecord, Run, Segment, Sums
 
-MOST_CELLS = 20_000_000
-"""Iterations times latent frames of a segment; more is no video, but a damaged file."""
+MOST_CELLS = 20_000_000  # iterations times latent frames of a segment; more is no video, but a damaged file
 
 T = TypeVar("T")
-_WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number", bool: "yes or no"}
+_KINDS = {
+    dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number", bool: "yes or no",
+    NoneType: "null",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,10 @@ def read(path: str) -> Report:
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no report: it is not even text") from None
     try:
-        values = json.loads(text)
+        return parse(json.loads(text))
     except (ValueError, RecursionError) as error:
         begins = f"it begins with {text[:20]!r}" if text.strip() else "it is empty"
         raise UsageError(f"{path} is no JSON ({error}); {begins}") from None
-    try:
-        return parse(values)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
@@ -56,7 +56,7 @@ def read(path: str) -> Report:
 def parse(values: object) -> Report:
     """A report out of what its JSON says. Raises UsageError."""
     if not isinstance(values, dict):
-        raise UsageError(f"a report is an object with 'schema' {SCHEMA}, but this is {_kind(values)}")
+        raise UsageError(f"a report is an object with 'schema' {SCHEMA}, but this is {_KINDS[type(values)]}")
     schema = values.get("schema", "none")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:  # the first had neither processes nor ranks
         raise UsageError(
@@ -102,6 +102,10 @@ class Node:
                 given[each.name] = self.get(each.name, hints[each.name])
         return record(**given)
 
+    def check(self, condition: bool, otherwise: str) -> None:
+        if not condition:
+            raise UsageError(f"{self.name}: {otherwise}")
+
     def bounds(self, key: str, most: int) -> list[list[int]]:
         """Lists of rising numbers 0 .. `most`, two for every range. Raises UsageError."""
         rows: list[list[Any]] = self.get(key, list[list[Any]])
@@ -123,17 +127,12 @@ def _typed(value: Any, wanted: Any, place: str) -> Any:
     if origin is float and type(value) is int and abs(value) < 2**1023:
         value = float(value)
     if type(value) is not origin:
-        raise UsageError(f"{place} is {_kind(value)}, expected {_WORDS[origin]}")
+        raise UsageError(f"{place} is {_KINDS[type(value)]}, expected {_KINDS[origin]}")
     if origin is list and inner:
         return [_typed(each, inner[0], f"{place}[{k}]") for k, each in enumerate(value)]
     if origin is dict and inner:
         return {_clean(name): _typed(each, inner[1], f"{place}, {name!r}") for name, each in value.items()}
     return _clean(value) if origin is str else value
-
-
-def _kind(value: object) -> str:
-    """What JSON calls a value, as a word for people."""
-    return "null" if value is None else _WORDS[type(value)]
 
 
 def _clean(text: str) -> str:
@@ -144,10 +143,9 @@ def _clean(text: str) -> str:
 def _settings(values: dict[str, Any]) -> Settings:
     """Those we know, of values that this version takes: another one may have had others."""
     known = Settings()
-    for name in NAMES:
-        if name in values:
-            with suppress(UsageError):
-                known = replace(known, **{name: values[name]})
+    for name in filter(values.__contains__, NAMES):
+        with suppress(UsageError):
+            known = replace(known, **{name: values[name]})
     return known
 
 
@@ -178,14 +176,11 @@ def _plan(node: Node) -> dict[str, Any]:
 def _segment(node: Node) -> Segment:
     iterations, modes = node.get("iterations", int), node.get("modes", str)
     strange = sorted(set(modes) - set("CPR"))
-    if strange:
-        raise UsageError(f"{node.name}: 'modes' has {', '.join(map(repr, strange))}, expected C, P and R only")
-    if len(modes) > iterations:
-        raise UsageError(f"{node.name}: 'modes' has {len(modes)} letters for {iterations} iterations")
+    node.check(not strange, f"'modes' has {', '.join(map(repr, strange))}, expected C, P and R only")
+    node.check(len(modes) <= iterations, f"'modes' has {len(modes)} letters for {iterations} iterations")
     frames = node.get("frames", int, 0)
     intervals = node.bounds("intervals", frames or MOST_CELLS)
-    if any(len(bounds) != 2 for bounds in intervals):
-        raise UsageError(f"{node.name}: an interval is no [start, end]")
+    node.check(all(len(bounds) == 2 for bounds in intervals), "an interval is no [start, end]")
     segment = node.fill(
         Segment,
         modes=list(modes),
@@ -193,18 +188,13 @@ def _segment(node: Node) -> Segment:
         intervals=[(start, end) for start, end in intervals],
         active=node.bounds("active", frames) if frames else [],
     )
-    lengths = {"reasons": len(segment.reasons), "intervals": len(intervals)}
-    for name, length in (lengths | ({"slots": len(segment.slots)} if segment.slots else {})).items():
-        if length != len(modes):
-            raise UsageError(f"{node.name}: {name!r} has {length} entries, but 'modes' {len(modes)}")
-    if segment.steps not in WORDS:
-        raise UsageError(f"{node.name}: 'steps' is {segment.steps!r}, expected {SCALES!r} or nothing")
-    if segment.active and len(segment.active) != iterations:
-        raise UsageError(f"{node.name}: 'active' has {len(segment.active)} entries, but 'iterations' {iterations}")
-    if max(frames, *(end for _, end in intervals), 1) * iterations > MOST_CELLS:
-        raise UsageError(f"{node.name}: {iterations} iterations x {frames} latent frames are more than can be drawn")
-    if segment.slots and segment.chunk < 1:
-        raise UsageError(f"{node.name}: 'slots' without how many latent frames a chunk has ('chunk')")
+    for name, each in {"reasons": segment.reasons, "intervals": intervals, "slots": segment.slots or modes}.items():
+        node.check(len(each) == len(modes), f"{name!r} has {len(each)} entries, but 'modes' {len(modes)}")
+    node.check(segment.steps in WORDS, f"'steps' is {segment.steps!r}, expected {SCALES!r} or nothing")
+    active, cells = len(segment.active), max(frames, *(end for _, end in intervals), 1) * iterations
+    node.check(active in (0, iterations), f"'active' has {active} entries, but 'iterations' {iterations}")
+    node.check(cells <= MOST_CELLS, f"{iterations} iterations x {frames} latent frames are more than can be drawn")
+    node.check(not segment.slots or segment.chunk > 0, "'slots' without how many latent frames a chunk has ('chunk')")
     for k, (letters, (start, _)) in enumerate(zip(segment.slots, intervals, strict=False)):
         if set(letters) - set("CPRF") or start + len(letters) * segment.chunk > frames:
             raise UsageError(f"{node.name}: 'slots'[{k}] is {letters!r}, expected C, P, R, F of chunks that there are")

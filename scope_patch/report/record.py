@@ -30,12 +30,11 @@ WORDS = {
 }
 """By what a segment's steps are: iterations of a denoise loop, or scales of an image."""
 APPLIED, PARTLY, NOT_APPLIED = "applied", "partly", "not-applied"
-NOTHING_SEEN = (
-    "no process was seen to start a generation of a known host (none imported one, or our PYTHONPATH was dropped)"
+ABSENCES = NOTHING_SEEN, NOT_STARTED, NO_LOOP = (
+    "no process was seen to start a generation of a known host (none imported one, or our PYTHONPATH was dropped)",
+    "no generation was started",
+    "the pipeline ran, but no denoise loop was entered",
 )
-NOT_STARTED = "no generation was started"
-NO_LOOP = "the pipeline ran, but no denoise loop was entered"
-ABSENCES = (NOTHING_SEEN, NOT_STARTED, NO_LOOP)
 """What is said of a run for want of anything better: no reason of its own, and void once another process knows more."""
 
 
@@ -106,11 +105,8 @@ class Segment:
 
 
 def active_ranges(mask: Sequence[Sequence[bool]], frames: int = 1) -> list[list[int]]:
-    """The bounds [start, end, start, end, ...] of what is set in each row, usually one pair.
-
-    Args:
-        mask: update mask, [iterations][slots].
-        frames: latent frames a slot; the bounds count latent frames.
+    """The bounds [start, end, start, end, ...] of what is set in each row of an update mask [iterations][slots], mostly
+    one pair, in latent frames, of which a slot has `frames`.
     """
     padded = ((False, *row, False) for row in mask)
     return [[slot * frames for slot, (one, other) in enumerate(pairwise(row)) if one != other] for row in padded]
@@ -124,14 +120,10 @@ class Seconds:
     dit: float = 0.0
     overhead: float = 0.0
 
-    def add(self, other: Seconds) -> None:
-        """Count more."""
-        self.total += other.total
-        self.dit += other.dit
-        self.overhead += other.overhead
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(self.total + other.total, self.dit + other.dit, self.overhead + other.overhead)
 
     def as_dict(self) -> dict[str, float]:
-        """For the report."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
@@ -179,12 +171,7 @@ class GenerationRecord:
     call: str = ""
 
     def switched_off(self, reason: str, narrowed: bool, iteration: int | None) -> None:
-        """It runs unpatched from now on.
-
-        Args:
-            narrowed: latent frames have been left out.
-            iteration: the present one; None: the next of the last segment.
-        """
+        """It runs unpatched from this iteration on (None: the last segment's next). `narrowed`: slots were left out."""
         self.applied = narrowed or self.forwards_skipped > 0
         if self.applied and self.segments:
             at = len(self.segments[-1].modes) if iteration is None else iteration
@@ -194,9 +181,7 @@ class GenerationRecord:
     @property
     def status(self) -> str:
         """Whether it ran under our decisions, from its beginning to its end."""
-        if not self.applied:
-            return NOT_APPLIED
-        return PARTLY if self.reasons else APPLIED
+        return NOT_APPLIED if not self.applied else PARTLY if self.reasons else APPLIED
 
     @property
     def ended(self) -> bool:
@@ -209,7 +194,6 @@ class GenerationRecord:
         return self.applied and bool(self.segments)
 
     def guard(self, name: str, times: int = 1) -> None:
-        """A decision could not be carried out, for this reason."""
         self.guards[name] = self.guards.get(name, 0) + times
 
     def remark(self, sentence: str) -> None:
@@ -218,7 +202,6 @@ class GenerationRecord:
             self.remarks.append(sentence)
 
     def force(self, name: str, forwards: int) -> None:
-        """The host ran forwards that are no denoise step's own, for this reason."""
         self.forced[name] = self.forced.get(name, 0) + forwards
 
     def as_dict(self) -> dict[str, Any]:
@@ -258,7 +241,6 @@ class Sums:
     seconds: Seconds = field(default_factory=Seconds)
 
     def add(self, generation: GenerationRecord) -> None:
-        """Count one more."""
         self.generations += 1
         self.unfinished += not generation.finished
         self.refused += not generation.applied
@@ -268,7 +250,7 @@ class Sums:
         self.partly += generation.status == PARTLY
         self.forwards_run += generation.forwards_run
         self.forwards_skipped += generation.forwards_skipped
-        self.seconds.add(generation.seconds)
+        self.seconds += generation.seconds
         for segment in generation.segments:
             self.slots_baseline += segment.slots_baseline
             self.slots_computed += segment.slots_computed
@@ -278,14 +260,12 @@ class Sums:
     def join(self, other: Sums) -> None:
         """Count all that another has counted."""
         for name, value in vars(other).items():
-            if name not in ("modes", "seconds"):
+            if name != "modes":
                 setattr(self, name, getattr(self, name) + value)
         for mode, count in other.modes.items():
             self.modes[mode] = self.modes.get(mode, 0) + count
-        self.seconds.add(other.seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the report."""
         return {**asdict(self), "seconds": self.seconds.as_dict()}
 
 

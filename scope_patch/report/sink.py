@@ -26,8 +26,7 @@ from .record import ABSENCES, FIRST_KEPT, LAST_KEPT, NOT_APPLIED, SCHEMA, Genera
 
 logger = logging.getLogger("scope_patch")
 
-Values = dict[str, Any]
-"""A report, or a part of one, as it stands in the file."""
+Values = dict[str, Any]  # a report, or a part of one, as it stands in the file
 
 NO_LOCKS = (
     "there are no file locks where the report is: of generations that ended at the same moment one may be missing"
@@ -35,8 +34,7 @@ NO_LOCKS = (
 UNFINISHED = "its process ended before it did"
 _armed: list[Sink] = []
 """The one that tells of all generations of this process that nobody else asked for; empty before a host is imported."""
-_memory: list[Values] = []
-"""In the speaker of a job without a report: what its own process did, as one report."""
+_memory: list[Values] = []  # in the speaker of a job without a report: what its own process did, as one report
 _remembering = threading.Lock()
 
 
@@ -50,7 +48,8 @@ class Sink:
 
     def _begin(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
-        self._untold = Run(self.run.settings)
+        # What no file has got yet; hosts and reasons are the run's own.
+        self.untold = Run(self.run.settings, self.run.hosts, self.run.reasons)
 
     def tell(self, ended: GenerationRecord | None = None) -> None:
         """A generation has ended, or there is something to say that is about none."""
@@ -61,27 +60,20 @@ class Sink:
         with self._lock:
             if ended is not None and ended.pid in (None, self._process):
                 ended.device_bytes_peak = device_peak()
-                self._untold.begin(ended)
+                self.untold.begin(ended)
             report = self.run.settings.report
             try:
                 place = self.job.scratch() if report is None else Path(report)
                 if place is not None:
-                    add(place, self.job, self.part)
+                    add(place, self.job, self.untold.report)
                 elif self.job.speaker == self._process:
                     with _remembering:
-                        _memory[:] = [reduce(merged, [*_memory, self.part])]
+                        _memory[:] = [reduce(merged, [*_memory, self.untold.report])]
+                self.untold = Run(self.run.settings, self.run.hosts, self.run.reasons)
             except (OSError, UsageError) as error:
                 if not self._warned:
                     logger.warning("the report could not be written to %s (%s); no video is affected", report, error)
                 self._warned = True
-            else:
-                self._untold = Run(self.run.settings)
-
-    @property
-    def part(self) -> Values:
-        """The report of what no file has got yet."""
-        run, new = self.run, self._untold
-        return Run(run.settings, run.hosts, run.reasons, new.generations, new.omitted).report
 
     def close(self) -> None:
         """The process ends, and with it whatever it has not finished."""
@@ -89,7 +81,7 @@ class Sink:
             if not generation.ended and generation.pid == os.getpid():
                 generation.error = UNFINISHED
                 self.tell(generation)
-        if _worth_telling(self.part):
+        if _worth_telling(self.untold.report):
             self.tell()
         self._closed = True
 
@@ -115,24 +107,22 @@ def begin(run: Run, job: str) -> None:
     path = run.settings.report
     if path is not None:
         try:
-            with turn(Path(path)) as mine:
-                mine.write(_text(run.report, job))
+            with turn(Path(path)) as (write, _):
+                write(_text(run.report, job))
         except OSError as error:
             raise UsageError(f"--report {path} cannot be written ({error.strerror}); give another path") from None
 
 
 def add(path: Path, job: Job, part: Values) -> None:
     """Add a part to a job's report; an earlier job's is replaced. Raises OSError, also where it is a later job's."""
-    with turn(path) as mine:
-        there = load(mine.target)
-        if there is not None and there["job"] != job.id:
-            if job.is_before(there["job"]):
-                raise OSError("a later job writes its own report there")
-            there = None
-        made = part if there is None else merged(there, part)
-        if not mine.locked:
+    with turn(path) as (write, locked):
+        there = load(path)
+        if there is not None and job.is_before(there["job"]):
+            raise OSError("a later job writes its own report there")
+        made = merged(there, part) if there is not None and there["job"] == job.id else part
+        if not locked:
             made = {**made, "reasons": list(dict.fromkeys([*made["reasons"], NO_LOCKS]))}
-        mine.write(_text(made, job.id))
+        write(_text(made, job.id))
 
 
 def _text(values: Values, job: str) -> str:
@@ -141,12 +131,11 @@ def _text(values: Values, job: str) -> str:
 
 def load(path: Path) -> Values | None:
     """A job's report as it stands in the file; None where there is none."""
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    ours = isinstance(values, dict) and values.get("schema") == SCHEMA and type(values.get("job")) is str
-    return values if ours else None
+    with suppress(OSError, ValueError, RecursionError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("schema") == SCHEMA and type(values.get("job")) is str:
+            return values
+    return None
 
 
 def speak_at_exit(settings: Settings) -> None:
@@ -176,7 +165,7 @@ def speak(before: tuple[int, int] | None, imported: bool) -> None:
     """
     job, report = Job.here(), os.environ.get(variable("report")) or None
     path = job.scratch_of(os.getpid()) if report is None else Path(report)
-    mine, there = [*_memory, *(sink.part for sink in _armed)], load(path)
+    mine, there = [*_memory, *(sink.untold.report for sink in _armed)], load(path)
     taken = there is not None and there["job"] != job.id
     known = [] if there is None or taken else [there]
     told = reduce(merged, [*known, *mine, Run(Settings.resolve({}, os.environ)).report])
@@ -206,29 +195,23 @@ def device_peak() -> int:
 
 def stamp(path: str | None) -> tuple[int, int] | None:
     """What is another one when a file has been replaced; None where there is no file."""
-    try:
+    with suppress(OSError):
         found = os.stat(path or "")
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def merged(there: Values, more: Values) -> Values:
     """A report of both; of many generations, those between the first and the last become sums.
 
-    Args:
-        there: a report.
-        more: generations that have ended since, and of those who had them whatever is not about one generation.
-
-    Raises UsageError where `there` cannot be read.
+    `more`: generations that have ended since, and of those who had them whatever is not about one generation. Raises
+    UsageError where `there` cannot be read.
     """
     generations, ours, theirs = [dict(each) for each in there["generations"]], there["settings"], more["settings"]
     others = [f"{name} {value} (not {ours.get(name)})" for name, value in theirs.items() if ours.get(name) != value]
+    remarks = [f"a generation ran under other settings: {', '.join(others)}"] if others and _told(there) else []
     for generation in more["generations"]:
-        if others and _told(there):
-            remark = f"a generation ran under other settings: {', '.join(others)}"
-            generation = {**generation, "remarks": [*generation["remarks"], remark]}
-        _add(generations, generation)
+        _add(generations, {**generation, "remarks": [*generation["remarks"], *remarks]})
     omitted = Sums()
     for each in (there, more):
         omitted.join(Node(each, "the report").get("omitted", Sums, Sums()))

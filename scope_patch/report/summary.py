@@ -12,12 +12,10 @@ from typing import Any
 
 from .read import Report
 from .record import PARTLY, WORDS, GenerationRecord, Run, Segment, Sums, Verified, Words
-from .timeline import NOT_RUN, REASONS, Timeline, step, timelines
+from .timeline import LOOKS, NOT_RUN, REASONS, Timeline, step, timelines
 
-MODES = {"C": "cached", "P": "predicted", "R": "recomputed"}
 IDLE = "no denoise loop was entered"
-WIDTH = 100
-"""Iterations a line."""
+WIDTH = 100  # iterations a line
 LEGEND = (
     "C cached, P predicted, R recomputed, F forced; + forwarded along, - left out (finished or given), . not started",
     "u unpatched: the host's own",
@@ -32,7 +30,6 @@ class Totals(Sums):
     Attributes:
         memory: bytes of kept velocities, and of what it takes to take steps again, the most at once.
         replayed: of these, what it takes to take steps again.
-        again: skipped iterations that were taken again.
         frozen: the same of keys and values.
         reasons: iterations by (mode, reason).
         plans: those that were carried out to the end.
@@ -59,7 +56,6 @@ class Totals(Sums):
         return totals
 
     def add(self, generation: GenerationRecord) -> None:
-        """Count one more."""
         super().add(generation)
         if not generation.patched:
             return
@@ -87,12 +83,10 @@ class Totals(Sums):
 
     @property
     def slots(self) -> str:
-        """The same of the latent frames in them."""
         return f"{self.slots_baseline} → {self.slots_computed}"
 
     @property
     def kept(self) -> str:
-        """Memory in words."""
         keys = f", {self.frozen / 1e6:.1f} MB of keys and values of finished latent frames" if self.frozen else ""
         latents = f" (with {self.replayed / 1e6:.1f} MB to take steps again)" if self.replayed else ""
         return f"{self.memory / 1e6:.1f} MB of {self.words.kept} kept{latents}{keys}"
@@ -120,16 +114,11 @@ class Totals(Sums):
 
     @property
     def less_work(self) -> str:
-        """The speed-up in words, or ""."""
         return ", ".join(f"{times:.2f}x less work for the DiT by {unit}" for unit, times in self.speedups.items())
 
 
 def lines(run: Run, so_far: bool = False) -> list[str]:
-    """The summary of a run, without a trailing newline on any line.
-
-    Args:
-        so_far: other processes of its job may still do something.
-    """
+    """The summary of a run, without newlines. `so_far`: other processes of its job may still do something."""
     totals, host, yet = Totals.of(run.generations, run.omitted), ", ".join(run.hosts) or "no host", " so far" * so_far
     if run.applied:
         videos = f"{totals.applied} generation{'s' if totals.applied != 1 else ''}{yet}"
@@ -145,7 +134,7 @@ def lines(run: Run, so_far: bool = False) -> list[str]:
 def _numbers(run: Run, totals: Totals) -> Iterator[str]:
     words, seconds = totals.words, totals.seconds
     frames = f"{words.slots} {totals.slots_baseline} -> {totals.slots_computed}"
-    modes = ", ".join(f"{totals.modes[letter]} {word}" for letter, word in MODES.items())
+    modes = ", ".join(f"{totals.modes[mode]} {LOOKS[mode].name}" for mode in "CPR")
     ran, skipped = totals.forwards_run, totals.forwards_skipped
     if skipped:
         yield f"{words.forwards} {ran + skipped} -> {ran}, {frames} ({modes})"
@@ -154,8 +143,7 @@ def _numbers(run: Run, totals: Totals) -> Iterator[str]:
         if totals.again:
             yield f"{totals.again} skipped steps were taken again, with velocities between those computed around them"
     else:
-        why = _why_nothing(run, totals)
-        yield f"nothing was skipped: all {ran} {words.forwards} ran, because {why} ({modes})"
+        yield f"nothing was skipped: all {ran} {words.forwards} ran, because {_why_nothing(run, totals)} ({modes})"
         if totals.slots_computed < totals.slots_baseline:
             yield f"{frames}: those that had not started were left out"
     spent = f"{seconds.total:.1f} s in all, {seconds.dit:.1f} s in the DiT, {seconds.overhead:.2f} s overhead"
@@ -171,16 +159,14 @@ def notes(run: Run, totals: Totals) -> Iterator[str]:
     if totals.unfinished:
         errors = [each.error or "still running" for each in run.generations if not each.finished]
         yield f"{totals.unfinished} not finished{f': {errors[-1]}' if errors else ''}"
-    refused, partly = totals.generations - totals.applied, totals.partly
-    reasons = run.all_reasons
+    refused, partly, reasons = totals.generations - totals.applied, totals.partly, run.all_reasons
     idle = any(each.finished and not each.segments and not each.reasons for each in run.generations)
     if idle or (refused > totals.unfinished and not reasons):
         reasons = [*reasons, IDLE]
     if reasons and run.applied:
-        counts = [*([f"{refused} ran unpatched"] if refused else []), *([f"{partly} in part"] if partly else [])]
-        if partly and not refused:
-            counts = [f"{partly} ran unpatched in part"]
-        yield f"{', '.join(counts)}{': ' if counts else ''}{'; '.join(reasons)}"
+        counted = (refused, "ran unpatched"), (partly, "in part" if refused else "ran unpatched in part")
+        counts = ", ".join(f"{number} {how}" for number, how in counted if number)
+        yield f"{counts}{': ' if counts else ''}{'; '.join(reasons)}"
 
 
 def _why_nothing(run: Run, totals: Totals) -> str:
@@ -188,25 +174,21 @@ def _why_nothing(run: Run, totals: Totals) -> str:
         return "the policy is `never`"
     if run.settings.max_skip == 0:
         return "--max-skip is 0"
-    counts: Counter[str] = Counter()
-    for (_, reason), count in totals.reasons.items():
-        counts[reason] += count
+    counts = Counter(reason for _, reason in totals.reasons.elements())
     return "every step had a reason to recompute: " + ", ".join(f"{name} {n}" for name, n in counts.most_common())
 
 
-def outcome(generation: GenerationRecord) -> list[str]:
-    """What went otherwise than asked for in one generation; empty where it went as it should."""
+def outcome(generation: GenerationRecord) -> Iterator[str]:
+    """What went otherwise than asked for in one generation; nothing where it went as it should."""
     reasons = "; ".join(generation.reasons)
-    went = []
     if not generation.applied:
-        went.append(f"ran unpatched: {reasons}" if reasons else "ran unpatched")
+        yield f"ran unpatched: {reasons}" if reasons else "ran unpatched"
     elif reasons:
-        went.append(f"unpatched in part: {reasons}")
+        yield f"unpatched in part: {reasons}"
     if not generation.segments and not reasons:
-        went.append(IDLE)
+        yield IDLE
     if not generation.finished:
-        went.append(f"did not finish: {generation.error or 'still running'}")
-    return went
+        yield f"did not finish: {generation.error or 'still running'}"
 
 
 def places(generations: Sequence[GenerationRecord]) -> list[str]:
@@ -240,8 +222,7 @@ def verified(generations: Sequence[GenerationRecord], bound: float) -> list[str]
     sentence += f", {len(above) or 'none'} above {bound:g}"
     if above:
         k, n, last = above[-1]
-        several = len(generations) > 1
-        sentence += f": in generation {k}, the last of {len({k for k, *_ in above})}," if several else ":"
+        sentence += f": in generation {k}, the last of {len({k for k, *_ in above})}," if len(generations) > 1 else ":"
         sentence += f" {_limit(last)} from iteration {last.iteration + 1}"
         sentence += f" of segment {n} on" if len(generations[k - 1].segments) > 1 else " on"
     return [sentence]
@@ -294,15 +275,14 @@ def text(report: Report) -> str:
 
 def _picture(line: Timeline) -> Iterator[str]:
     """The last latent frames at the top."""
-    rows = list(line.rows())[::-1]
-    names = [f"{low}-{high - 1}" if high - low > 1 else str(low) for (low, high), _ in rows]
-    margin = max(map(len, [*names, "why"]))
+    rows = {f"{low}-{high - 1}" if high - low > 1 else str(low): row for (low, high), row in line.rows()}
+    margin = max(map(len, [*rows, "why"]))
     why = "".join(REASONS.get(reason, "?")[0] for reason in line.reasons)
     for left in range(0, max(line.ran, 1), WIDTH):
         part, length = slice(left, left + WIDTH), min(line.ran - left, WIDTH)
         by = max(10, step(length, 10))
         scale = "".join(f"{left + k:<{by}}" for k in range(0, max(length, 1), by))  # each below and right of its own
-        for name, (_, row) in zip(names, rows, strict=True):
+        for name, row in reversed(rows.items()):
             yield f"  {name:>{margin}} {row[part].rstrip(NOT_RUN)}"
         yield f"  {'why':>{margin}} {why[part]}"
         yield f"  {'':>{margin}} {scale.rstrip()}"

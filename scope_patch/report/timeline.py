@@ -89,7 +89,6 @@ class Timeline:
 
     @property
     def words(self) -> Words:
-        """What its columns are called."""
         return WORDS[self.steps]
 
     @property
@@ -100,9 +99,7 @@ class Timeline:
     @property
     def rest(self) -> str:
         """What became of the iterations that were not decided; "" where there are none."""
-        if self.ran == self.iterations:
-            return ""
-        return "unpatched" if self.columns[-1].startswith(UNPATCHED) else "ended"
+        return "" if self.ran == self.iterations else "unpatched" if self.columns[-1].startswith(UNPATCHED) else "ended"
 
     @property
     def ends(self) -> list[list[int]]:
@@ -110,7 +107,6 @@ class Timeline:
         return [heights for heights in ([each[side] for each in self.stairs] for side in (0, 1)) if any(heights)]
 
     def places(self, reason: str) -> list[int]:
-        """The iterations that were decided for this reason."""
         return [i for i, each in enumerate(self.reasons) if each == reason]
 
     def rows(self) -> Iterator[tuple[Interval, str]]:
@@ -137,11 +133,7 @@ class Timeline:
 
 
 def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
-    """The timeline of a segment that `read` has checked, or that a run has made.
-
-    Args:
-        rest: the state of iterations that were not decided.
-    """
+    """Of a segment that `read` has checked, or a run has made. `rest`: the state of iterations that are not decided."""
     frames = segment.frames or max((end for _, end in segment.intervals), default=0)
     ranges = [zip(bounds[::2], bounds[1::2], strict=True) for bounds in segment.active or segment.intervals]
     active = [{frame for low, high in row for frame in range(low, high)} for row in ranges]
@@ -152,27 +144,19 @@ def timeline(segment: Segment, rest: str = NOT_RUN) -> Timeline:
         column = [WAITING if i < first.get(frame, 0) else DONE for frame in range(frames)]
         if not segment.active:  # an old report: its intervals are all that it says
             column[end:] = WAITING * (frames - end)
-        letters, width = (segment.slots[i], segment.chunk) if segment.slots else (segment.modes[i], frames)
-        # Where a part of the window was forwarded, the interval ends behind that part, but the letters do not.
-        under_way = (start, start + len(letters) * width) if segment.slots else (start, end)
-        for frame in range(*under_way):
-            letter = letters[(frame - start) // width]
+        chunks, width = (segment.slots[i], segment.chunk) if segment.slots else (segment.modes[i], end - start)
+        letters = "".join(letter * width for letter in chunks)
+        for frame, letter in enumerate(letters, start):
             if frame in active[i] or letter == FORCED:
                 column[frame] = letter
             elif letter == "R":
                 column[frame] = ALONG
-        stairs.append(under_way)
+        # Where a part of the window was forwarded, the interval ends behind that part, but the letters do not.
+        stairs.append((start, start + len(letters)))
         columns.append("".join(column))
-    return Timeline(
-        frames,
-        segment.iterations,
-        (*columns, *[rest * frames] * (segment.iterations - len(columns))),
-        tuple(stairs),
-        tuple(segment.intervals),
-        "".join(segment.modes),
-        tuple(segment.reasons),
-        segment.steps,
-    )
+    columns += [rest * frames] * (segment.iterations - len(columns))
+    rows = tuple(columns), tuple(stairs), tuple(segment.intervals), "".join(segment.modes), tuple(segment.reasons)
+    return Timeline(frames, segment.iterations, *rows, segment.steps)
 
 
 def timelines(run: Run) -> dict[Timeline, list[tuple[int, int]]]:
