@@ -152,24 +152,19 @@ def runs(cfg_number: int, chunks: int, clean_prefix: bool, duplicate: bool) -> t
 
 
 def window_flops(
-    schedule: Schedule,
-    shape: MagiShape,
-    chunk_tokens: int,
-    seen: Sequence[Sequence[Interval]],
-    text_tokens: int,
-    cfg_number: int,
+    schedule: Schedule, shape: MagiShape, tokens: int, seen: Sequence[Sequence[Interval]], text: int, cfg_number: int
 ) -> Callable[[int, Interval], int]:
     """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
 
-    `seen`: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
+    Args:
+        tokens, text: of a chunk, and of the caption.
+        seen: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
     """
 
     def flops(iteration: int, slots: Interval) -> int:
-        chunks, prefix, duplicate = window(schedule, iteration, slots, cfg_number)
+        chunks, clean, duplicate = window(schedule, iteration, slots, cfg_number)
         kv = seen[iteration][:chunks]
-        return dispatch_flops(
-            shape, chunk_tokens, kv, text_tokens, cfg_number=cfg_number, clean_prefix=prefix, duplicate=duplicate
-        )
+        return dispatch_flops(shape, tokens, kv, text, cfg_number=cfg_number, clean_prefix=clean, duplicate=duplicate)
 
     return flops
 
@@ -180,9 +175,8 @@ def transport_table(transport: Any, section: int) -> Table:
 
     walked, levels, runtime = [], transport.ts[section].cpu(), transport.runtime_config
     for step in range(transport.total_forward_step(section)):
-        (per_stage, stage, position), (offset, start, end, first, last) = (
-            transport.generate_denoise_status_and_sequences(section, step)
-        )
+        status, chunks = transport.generate_denoise_status_and_sequences(section, step)
+        (per_stage, stage, position), (offset, start, end, first, last) = status, chunks
         timesteps = tuple(transport.get_timestep(levels, per_stage, first, last, position).tolist())
         indices = tuple(k * per_stage + position for k in reversed(range(first, last)))
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.

@@ -24,10 +24,6 @@ from .wan import TRAINED
 
 NEW_RANGE = Version("0.37")
 """From this diffusers on, `UniPCMultistepScheduler` starts at the noise level 1 and stops above 0."""
-SHY = 1e-6
-"""By which that scheduler stays below 1."""
-PREFIX_REACH = 8
-"""Chunks that a chunk of a prefix sees, itself included, where no ranges are set."""
 
 
 # --- SkyReels-V2 ---
@@ -91,7 +87,7 @@ def diffusers_timesteps(steps: int, shift: float, version: str | None = None) ->
     if old:
         levels = [_shifted(1.0 - (end if k == steps else step * k + 1), shift) for k in range(steps, 0, -1)]
     else:
-        levels = [min(_shifted(step * k + 1, shift), 1 - SHY) for k in range(steps)]
+        levels = [min(_shifted(step * k + 1, shift), 1 - 1e-6) for k in range(steps)]
     return [int(level * TRAINED) for level in levels]
 
 
@@ -209,7 +205,7 @@ def _scales(guidance: Sequence[tuple[float, float, float]], t: float) -> tuple[f
 
 def prefix_kv_ranges(offset: int, *, ranges: Sequence[int] = (), clean: int = -1) -> list[Interval]:
     """What each chunk of a prefix attends to in the forward that caches it; arguments as of `walk`."""
-    reach = clean if clean != -1 else ranges[-1] if ranges else PREFIX_REACH
+    reach = clean if clean != -1 else ranges[-1] if ranges else 8  # itself included
     return _ranges(0, [reach] * offset)
 
 

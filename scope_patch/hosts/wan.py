@@ -16,20 +16,16 @@ from . import attention, linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..method.schedule import Interval, Table
+    from ..method.schedule import Table
     from ..patch.host import Cost
 
 IMAGE_TOKENS = 257
 """CLIP tokens of an image-to-video model: 16 x 16 patches and one for the whole."""
-IMAGE_DIM = 1280
-"""Channels of a CLIP token, as upstream's `MLPProj` is made."""
 TRAINED = 1000
 """Timesteps of training (`num_train_timesteps`)."""
 BF16 = 2
 """Bytes: upstream casts queries, keys and values to bf16 where attention is block-causal."""
 FLASH = "its full attention calls flash-attn, which hands its keys to nobody"
-PROCESSOR = "SkyReelsV2AttnProcessor"
-"""Of diffusers' self-attention, in its own module."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class WanShape:
                 "text_dim": config.get("text_dim", cls.text_dim),
                 "text_tokens": config["text_len"],
                 "image_tokens": IMAGE_TOKENS if image else 0,
-                "image_dim": IMAGE_DIM if image else 0,
+                "image_dim": 1280 if image else 0,  # as upstream's `MLPProj` is made
             }
         return cls(
             **own,
@@ -205,11 +201,7 @@ def diffusers_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, s
 
 def cost(shape: WanShape, height: int, width: int, branches: int = 1) -> Cost:
     """FLOPs of forwarding an interval of latent frames so high and wide, all guidance branches together."""
-
-    def flops(iteration: int, slots: Interval, frozen: int = 0) -> int:
-        return branches * forward_flops(shape, slots[1] - slots[0], height, width, frozen=frozen)
-
-    return flops
+    return lambda i, slots, frozen=0: branches * forward_flops(shape, slots[1] - slots[0], height, width, frozen)
 
 
 # --- keys and values of finished latent frames: what `patch.host.Keys` asks ---
@@ -263,7 +255,7 @@ def diffusers_block(model: Any) -> int:
 
 def diffusers_obstacle(model: Any) -> str:
     for attending in (block.attn1 for block in model.blocks):
-        processor, ours = attending.processor, (PROCESSOR, type(attending).__module__)
+        processor, ours = attending.processor, ("SkyReelsV2AttnProcessor", type(attending).__module__)
         if "forward" in vars(attending) or (type(processor).__name__, type(processor).__module__) != ours:
             return f"its attention processor is a {type(processor).__name__}, which we do not know"
         backend = getattr(processor, "_attention_backend", None)

@@ -37,7 +37,6 @@ from ..hosts.schedules import magi_timesteps
 from ..method.fold import Feature
 from ..patch.host import Host
 
-TIME_MODULATION = "time modulation (from the weights)"
 TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
 OFFICIAL = {
     "time in": "time_embedding.0",
@@ -54,13 +53,8 @@ DIFFUSERS = {
     "fps out": "fps_projection.net.2",
 }
 FPS_TABLE = "fps_embedding.weight"
-SLOW_FPS = 16
-"""Both hosts embed whether the frame rate is this one."""
 LONGEST_PERIOD = 10000
-CONDITION = "timestep embedding (from the weights)"
 LAYERS = [f"t_embedder.mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
-FULL = 1000
-"""Timesteps run from 0 to 1; sinusoids are taken of thousandths."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ class Checkpoint:
         if missing:
             raise UsageError(
                 f"--weights {self.given} does not hold {', '.join(missing)}, which {purpose} is made with; is it the "
-                f"folder of this model's DiT?"
+                "folder of this model's DiT?"
             )
         read: dict[str, Tensor] = {}
         for path in dict.fromkeys(self.files[name] for name in names):
@@ -202,7 +196,8 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
 
     with _fitting(checkpoint, "time modulation"):
         if embeds_fps:
-            row = read[FPS_TABLE][0 if fps == SLOW_FPS else 1].to(rest[0]).to(rest[1])
+            # Both hosts embed whether the frame rate is 16.
+            row = read[FPS_TABLE][0 if fps == 16 else 1].to(rest[0]).to(rest[1])
             before, after = (layer(part, *rest) for part in FPS)
             added = after(silu(before(row)))
         size = feature(torch.zeros(1)).shape[1]
@@ -230,7 +225,7 @@ class TimestepEmbedder(nn.Module):
         first, first_bias, second, second_bias = self.layers
         half = first.shape[1] // 2
         periods = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, dtype=torch.float32) / half)
-        angles = timesteps[:, None].float() * periods * FULL
+        angles = timesteps[:, None].float() * periods * 1000  # timesteps run from 0 to 1
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
         return linear(silu(linear(waves, first, first_bias)), second, second_bias)
 
