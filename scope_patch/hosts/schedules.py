@@ -22,12 +22,6 @@ from torch import Tensor
 from ..method.schedule import Interval, Table, update_mask
 from .wan import TRAINED
 
-NEW_RANGE = Version("0.37")
-"""From this diffusers on, `UniPCMultistepScheduler` starts at the noise level 1 and stops above 0."""
-
-
-# --- SkyReels-V2 ---
-
 
 def staircase(
     template: Sequence[float] | Tensor, frames: int, *, ar_step: int = 5, pre_ready: int = 0, block: int = 1
@@ -78,8 +72,8 @@ def diffusers_timesteps(steps: int, shift: float, version: str | None = None) ->
     Args:
         version: of diffusers; None: the one that is installed here, or else a new one.
     """
-    try:
-        old = Version(metadata.version("diffusers") if version is None else version) < NEW_RANGE
+    try:  # from 0.37 on, it starts at the noise level 1 and stops above 0
+        old = Version(metadata.version("diffusers") if version is None else version) < Version("0.37")
     except (metadata.PackageNotFoundError, InvalidVersion):
         old = False
     end = 1 / TRAINED
@@ -95,11 +89,8 @@ def _shifted(level: float, shift: float) -> float:
     return shift * level / (1 + (shift - 1) * level)
 
 
-# --- MAGI-1 ---
-
-
 class Step(NamedTuple):
-    """One denoise step of a window.
+    """One denoise step of MAGI-1's window.
 
     Attributes:
         stage: number of the stage.

@@ -143,27 +143,19 @@ def forward_flops(shape: WanShape, frames: int, height: int, width: int, frozen:
 
     Raises ValueError where the latents are smaller than a patch.
     """
-    count, pixels = tokens(shape, frames, height, width), prod(shape.patch)
-    total = linear(count, shape.in_channels * pixels, shape.dim)
-    total += linear(count, shape.dim, shape.out_channels * pixels)
+    count, pixels, dim = tokens(shape, frames, height, width), prod(shape.patch), shape.dim
+    total = linear(count, shape.in_channels * pixels, dim) + linear(count, dim, shape.out_channels * pixels)
     context = shape.text_tokens + shape.image_tokens  # attended to apart, each by all latents
     seen = count if not frozen else count + tokens(shape, frozen, height, width)
-    layer = 4 * linear(count, shape.dim, shape.dim) + attention(count, seen, shape.dim)
-    layer += 2 * linear(count + context, shape.dim, shape.dim) + attention(count, context, shape.dim)
-    layer += linear(count, shape.dim, shape.ffn_dim) + linear(count, shape.ffn_dim, shape.dim)
-    return total + shape.layers * layer + _conditions(shape, frames)
-
-
-def _conditions(shape: WanShape, frames: int) -> int:
-    """Embeddings of timesteps (one a latent frame), frame rate, caption and image of one sample."""
-    dim = shape.dim
-    total = linear(frames, shape.freq_dim, dim) + linear(frames, dim, dim) + linear(frames, dim, 6 * dim)
+    layer = 4 * linear(count, dim, dim) + attention(count, seen, dim)
+    layer += 2 * linear(count + context, dim, dim) + attention(count, context, dim)
+    layer += linear(count, dim, shape.ffn_dim) + linear(count, shape.ffn_dim, dim)
+    # Embeddings of timesteps (one a latent frame), frame rate, caption and image.
+    total += linear(frames, shape.freq_dim, dim) + linear(frames, dim, dim) + linear(frames, dim, 6 * dim)
+    total += linear(1, dim, dim) + linear(1, dim, 6 * dim) if shape.fps_embedding else 0
     total += linear(shape.text_tokens, shape.text_dim, dim) + linear(shape.text_tokens, dim, dim)
-    total += linear(shape.image_tokens, shape.image_dim, shape.image_dim)
-    total += linear(shape.image_tokens, shape.image_dim, dim)
-    if shape.fps_embedding:
-        total += linear(1, dim, dim) + linear(1, dim, 6 * dim)
-    return total
+    total += linear(shape.image_tokens, shape.image_dim, shape.image_dim + dim)
+    return total + shape.layers * layer
 
 
 def asynchronous_table(returned: tuple[Any, ...]) -> Table:

@@ -224,11 +224,8 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     return Job([part], method, signal, kept, again, feature, remarks)
 
 
-# --- Infinity: one image ---
-
-
 def image(options: argparse.Namespace, settings: Settings) -> tuple[infinity.Image, infinity.Decided]:
-    """What is asked for, and what is done at every scale. Raises UsageError for options that cannot be used."""
+    """Infinity: what is asked for, and what is done at every scale. Raises UsageError for unusable options."""
     shape, asked = infinity.NAMED[options.model], _asked(options)
     method = method_on(options.host, settings, Size(shape.width, shape.layers))
     if settings.profile is not None:

@@ -212,11 +212,8 @@ def _part(part: Part, plan: Plan) -> dict[str, Any]:
     }
 
 
-# --- Infinity: an image that is made scale by scale ---
-
-
 def scales(image: Image, decided: Decided) -> dict[str, Any]:
-    """For `--json`."""
+    """An image that is made scale by scale, for `--json`."""
     rows = zip(image.grids, decided.actions, decided.host, decided.baseline, decided.work, strict=True)
     return {
         **decided.summary,
