@@ -62,18 +62,16 @@ def check(settings: Settings) -> None:
     catalogue.check_names(settings)
     if settings.profile is not None and settings.calibrate is None:
         profile.read(settings.profile)
-    for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
+    for name, path in ((flag("report"), settings.report), (flag("calibrate"), settings.calibrate)):
         if path is None:
             continue
-        option, folder = flag(name), os.path.dirname(os.path.realpath(path))
+        place = os.path.dirname(os.path.realpath(path))
         if os.path.exists(path) and not os.path.isfile(path):  # it is written in one step, by replacing what is there
-            raise UsageError(f"{option} {path} is a directory or a device; give the name of a file")
-        if not os.path.isdir(folder):
-            raise UsageError(
-                f"{option} {path} cannot be written, because there is no directory {folder}; create it first"
-            )
-        if not os.access(folder, os.W_OK):
-            raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
+            raise UsageError(f"{name} {path} is a directory or a device; give the name of a file")
+        if not os.path.isdir(place):
+            raise UsageError(f"{name} {path} cannot be written, because there is no directory {place}; create it first")
+        if not os.access(place, os.W_OK):
+            raise UsageError(f"{name} {path} cannot be written (no write permission in {place}); give another path")
 
 
 def startable(name: str, environ: Mapping[str, str]) -> bool:

@@ -20,7 +20,6 @@ from .errors import UsageError, nearest, unknown
 from .values import FrozenKeys, Limit, reader, switch
 
 PREFIX = "SCOPE_PATCH_"
-SWITCH = "SCOPE_PATCH"
 LAUNCHER = "_SCOPE_PATCH_LAUNCHER"
 """From the launcher to bootstrap/sitecustomize.py; the underscore keeps it out of the users' name space."""
 JOB = "_SCOPE_PATCH_JOB"
@@ -287,8 +286,8 @@ def flag(name: str) -> str:
 
 def switched_off(environ: Mapping[str, str]) -> bool:
     """True under `SCOPE_PATCH=0`. Raises UsageError when the value is neither an on nor an off."""
-    text = environ.get(SWITCH, "")
-    return bool(text) and not switch(text, SWITCH)
+    text = environ.get("SCOPE_PATCH", "")
+    return bool(text) and not switch(text, "SCOPE_PATCH")
 
 
 def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:

@@ -23,10 +23,9 @@ def _on(name: str, default: str) -> bool:
     return (os.environ.get(name) or default).strip().lower() not in ("0", "off", "false", "no")
 
 
-def _launcher() -> "tuple[str, str, str]":
-    """(pid, version, executable) of the interpreter that `run` was started with."""
-    pid, version, executable = os.environ.get("_SCOPE_PATCH_LAUNCHER", "::").split(":", 2)
-    return pid, version, executable
+def _launcher() -> "list[str]":
+    """[pid, version, executable] of the interpreter that `run` was started with."""
+    return os.environ.get("_SCOPE_PATCH_LAUNCHER", "::").split(":", 2)
 
 
 class _Trigger:
@@ -118,7 +117,12 @@ def _speak_at_exit(trigger: _Trigger) -> None:
     import atexit
 
     pid, root = os.getpid(), _launcher()[0] == str(os.getpid())
-    before = _stamp()
+    try:  # as `stamp` of report/sink.py
+        found = os.stat(os.environ.get("SCOPE_PATCH_REPORT", ""))
+    except OSError:
+        before = None
+    else:
+        before = found.st_ino, found.st_mtime_ns
 
     def speak() -> None:
         if os.getpid() != pid:
@@ -133,15 +137,6 @@ def _speak_at_exit(trigger: _Trigger) -> None:
                 _say("nothing was patched in this process: it imported no known host (what others did is not known)")
 
     atexit.register(speak)
-
-
-def _stamp() -> "tuple[int, int] | None":
-    """As `stamp` of report/sink.py."""
-    try:
-        found = os.stat(os.environ.get("SCOPE_PATCH_REPORT", ""))
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _chain() -> None:
