@@ -80,15 +80,13 @@ def _load_package() -> None:
     """Import scope_patch from where this file lies, installed there or not, without touching sys.path."""
     if "scope_patch" in sys.modules:
         return
-    import importlib.util
+    from importlib.util import module_from_spec, spec_from_file_location
 
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    spec = importlib.util.spec_from_file_location(
-        "scope_patch", os.path.join(here, "__init__.py"), submodule_search_locations=[here]
-    )
+    spec = spec_from_file_location("scope_patch", os.path.join(here, "__init__.py"), submodule_search_locations=[here])
     if spec is None or spec.loader is None:
         raise ImportError("no scope_patch in " + here)
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     sys.modules["scope_patch"] = module
     try:
         spec.loader.exec_module(module)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..method.schedule import Interval, Schedule, Table
     from ..patch.host import Cost
 
-FREQUENCIES = 256
-"""Channels of the sinusoidal time embedding (`TimestepEmbedder`)."""
 NULL_TOKENS = 50
 """Tokens of the empty caption that upstream lets through its mask (`_process_null_embeddings`)."""
 PASSED = ("slice_point", "range_num", "denoising_range_num", "fwd_extra_1st_chunk", "chunk_width")
@@ -91,8 +89,8 @@ def forward_flops(shape: MagiShape, tokens: int, kv_tokens: Sequence[int], text_
     layer += linear(texts, caption, 2 * keys) + linear(chunks, condition, int(hidden * shape.cond_gating_ratio * 2))
     pixels = shape.patch_size**2 * shape.t_patch_size
     ends = linear(count, shape.in_channels * pixels, hidden) + linear(count, hidden, shape.out_channels * pixels)
-    # Timesteps (and the step size) and captions, which are embedded at their full length.
-    time = linear(chunks, FREQUENCIES, condition) + linear(chunks, condition, condition)
+    # Timesteps (and the step size), as 256 sinusoids; and captions, which are embedded at their full length.
+    time = linear(chunks, 256, condition) + linear(chunks, condition, condition)
     captions = linear(chunks * shape.caption_max_length, shape.caption_channels, caption)
     conditions = time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, condition)
     return shape.num_layers * layer + ends + conditions
@@ -182,14 +180,10 @@ def transport_table(transport: Any, section: int) -> Table:
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
         walked.append(Step(stage, start, end, indices, timesteps, int(start > offset and position == 0)))
     scales = zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=False)
-    return window_table(
-        walked,
-        transport.chunk_width,
-        transport.transport_inputs[section].num_steps,
-        ranges=runtime.noise2clean_kvrange,
-        guidance=list(scales) if runtime.cfg_number == 3 else [],
-        nearly_clean=transport.engine_config.distill_nearly_clean_chunk_threshold,
-    )
+    steps, ranges = transport.transport_inputs[section].num_steps, runtime.noise2clean_kvrange
+    rows = list(scales) if runtime.cfg_number == 3 else []
+    nearly = transport.engine_config.distill_nearly_clean_chunk_threshold
+    return window_table(walked, transport.chunk_width, steps, ranges=ranges, guidance=rows, nearly_clean=nearly)
 
 
 def refuse(transport: Any, model: Any, arguments: Mapping[str, Any]) -> str:

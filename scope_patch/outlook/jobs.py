@@ -189,14 +189,8 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     branches, mode, offset = runtime["cfg_number"], engine["shortcut_mode"], prefix // width
     guidance = zip(runtime["cfg_t_range"], runtime["prev_chunk_scales"], runtime["text_scales"], strict=True)
     walked = list(schedules.walk(chunks, window, steps, offset, shortcut_mode=mode, **seen))
-    table = schedules.window_table(
-        walked,
-        width,
-        steps,
-        ranges=ranges,
-        guidance=list(guidance) if branches == 3 else [],
-        nearly_clean=engine["distill_nearly_clean_chunk_threshold"],
-    )
+    rows, nearly = list(guidance) if branches == 3 else [], engine["distill_nearly_clean_chunk_threshold"]
+    table = schedules.window_table(walked, width, steps, ranges=ranges, guidance=rows, nearly_clean=nearly)
     schedule = Schedule.of(table)
     sides = options.height or runtime["video_size_h"], options.width or runtime["video_size_w"]
     size = [side // VAE_SPACE for side in sides]

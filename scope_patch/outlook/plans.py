@@ -192,11 +192,11 @@ def _totals(job: Job, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _part(part: Part, plan: Plan) -> dict[str, Any]:
-    schedule, forwarded = part.schedule, [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts)]
-    ran = [(i, slots) for i, slots in forwarded if slots[0] < slots[1]]
+    schedule, verdicts = part.schedule, list(enumerate(plan.verdicts))
+    ran = [(i, verdict.forwarded) for i, verdict in verdicts if verdict.runs]
     whole = [(i, (start + schedule.clean_prefix(i), end)) for i, (start, end) in enumerate(schedule.baseline)]
     baseline, computed = (schedule.frames * sum(part.size(i, slots) for i, slots in each) for each in (whole, ran))
-    verified = [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts) if verdict.instead is not None]
+    verified = [(i, verdict.forwarded) for i, verdict in verdicts if verdict.instead is not None]
     return {
         "modes": plan.modes,
         "verified": {

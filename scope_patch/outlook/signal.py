@@ -38,20 +38,15 @@ from ..method.fold import Feature
 from ..patch.host import Host
 
 TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
-OFFICIAL = {
-    "time in": "time_embedding.0",
-    "time out": "time_embedding.2",
-    "projection": "time_projection.1",
-    "fps in": "fps_projection.0",
-    "fps out": "fps_projection.2",
+LAYOUTS = {
+    "time in": ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+    "time out": ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+    "projection": ("time_projection.1", "condition_embedder.time_proj"),
+    "fps in": ("fps_projection.0", "fps_projection.net.0.proj"),
+    "fps out": ("fps_projection.2", "fps_projection.net.2"),
 }
-DIFFUSERS = {
-    "time in": "condition_embedder.time_embedder.linear_1",
-    "time out": "condition_embedder.time_embedder.linear_2",
-    "projection": "condition_embedder.time_proj",
-    "fps in": "fps_projection.net.0.proj",
-    "fps out": "fps_projection.net.2",
-}
+"""The names of every part: upstream's, diffusers'."""
+OFFICIAL, DIFFUSERS = ({part: names[host] for part, names in LAYOUTS.items()} for host in (0, 1))
 FPS_TABLE = "fps_embedding.weight"
 LONGEST_PERIOD = 10000
 LAYERS = [f"t_embedder.mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
