@@ -136,7 +136,6 @@ def _module_of(path: str) -> object:
 
 
 def _defined(load: Callable[[str], object], name: str) -> object:
-    """What a registry file says of its host."""
     module = load(name)
     if not hasattr(module, VARIABLE):
         old = "ARCHITECTURE, which was read before, but " if hasattr(module, "ARCHITECTURE") else ""

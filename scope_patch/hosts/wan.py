@@ -186,8 +186,7 @@ def official_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, se
 
 def diffusers_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """The same of diffusers' `SkyReelsV2Transformer3DModel`, whose captions may be shorter (max_sequence_length)."""
-    shape = WanShape.of(pipeline.transformer)
-    shape = replace(shape, text_tokens=arguments["encoder_hidden_states"].shape[1])
+    shape = replace(WanShape.of(pipeline.transformer), text_tokens=arguments["encoder_hidden_states"].shape[1])
     return cost(shape, *arguments["hidden_states"].shape[-2:])
 
 

@@ -82,8 +82,7 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     velocity = torch.float32.itemsize * shape.out_channels * height * width
     # Residuals: tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
     residual = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
-    kept = residual if method.level == "residual" else velocity
-    kept *= method.predictor.keeps * branches * longest
+    kept = (residual if method.level == "residual" else velocity) * method.predictor.keeps * branches * longest
     under_way = max(int(part.schedule.mask.sum(dim=1).max()) for part in parts)
     again = method.replays * UNIPC_KEEPS * velocity * under_way
     return Job(parts, method, method.signal, kept, again, feature, remarks)
