@@ -295,7 +295,6 @@ def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]
             )
     in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
     in_flags = {name: value for name, value in flags.items() if value is not None}
-    types = {setting.name: setting.type for setting in fields(Settings)}
     values: dict[str, Any] = {}
     origins = dict.fromkeys(NAMES, "default")
     # Weakest source first, so that what stands at the end is the strongest.
@@ -307,7 +306,7 @@ def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]
                 origins[name] = "default"
         for name, raw in given.items():
             origins[name] = f"{kind} {named(name)}"
-            values[name] = reader(types[name])(raw, origins[name])
+            values[name] = reader(Settings.__annotations__[name])(raw, origins[name])
             if name in FILES:
                 values[name] = os.path.abspath(values[name])  # the host may change directory before it is opened
     return Settings(**values), origins

@@ -9,8 +9,6 @@ only, nothing that a Python 3.6 cannot parse, no threads, no torch, and nothing 
 import os
 import sys
 
-_NEEDED = ("torch", "wrapt", "packaging")
-
 
 def _say(message: str) -> None:
     try:  # noqa: SIM105 - contextlib is not worth its import in every helper process
@@ -58,9 +56,9 @@ class _Trigger:
 
 
 def _arm() -> None:
-    import importlib.util
+    from importlib.util import find_spec
 
-    missing = [name for name in _NEEDED if name not in sys.modules and importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "wrapt", "packaging") if name not in sys.modules and find_spec(name) is None]
     if sys.version_info < (3, 10):  # noqa: UP036 - the command may start any Python
         missing.insert(0, "Python >= 3.10")
     if missing:
