@@ -259,10 +259,6 @@ def ranks(transport: Any) -> Sequence[int]:
     return sorted({stage + part - dist.get_rank() for stage in stages for part in parts})
 
 
-DISTILL_SCALE, DISTILL_BASE = 2, 4
-"""`VideoDiTModel.get_embedding_and_meta`: distilled models are told their step size, in these units."""
-
-
 def feature(transport: Any, section: int, model: Any) -> Any:
     """The timestep's part of the condition of every block, before the caption is added: [n] -> [n, channels]."""
     import torch
@@ -271,17 +267,19 @@ def feature(transport: Any, section: int, model: Any) -> Any:
     embedder.data_type = next(embedder.parameters()).dtype  # upstream leaves this cast to autocast
     levels, intervals = transport.ts[section], transport.time_interval[section]
     steps = transport.transport_inputs[section].num_steps
+    # `VideoDiTModel.get_embedding_and_meta`: distilled models are told their step size, in these units.
+    scale, base = 2, 4
 
     def embed(timesteps: Any) -> Any:
         with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
             timesteps = timesteps.to(levels.device, torch.float32)
             embedded = embedder(timesteps)
             if model.engine_config.distill:
-                factor = torch.full_like(timesteps, steps / DISTILL_BASE)
+                factor = torch.full_like(timesteps, steps / base)
                 if steps == 12:  # the shortcut: steps of several sizes
                     nearest = (timesteps[:, None] - levels[None]).abs().argmin(dim=1)
-                    factor = DISTILL_BASE / intervals[nearest % len(intervals)].to(timesteps)
-                embedded = embedded + embedder(factor * DISTILL_SCALE)
+                    factor = base / intervals[nearest % len(intervals)].to(timesteps)
+                embedded = embedded + embedder(factor * scale)
             return embedded.float()
 
     return embed

@@ -79,10 +79,7 @@ class WanShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> WanShape:
-        """From the contents of a checkpoint's config.json, upstream's or diffusers'.
-
-        Raises ValueError where it is neither's, or lacks a field.
-        """
+        """From a checkpoint's config.json, of either host; raises ValueError where it is none, or lacks a field."""
         try:
             return cls._read(config)
         except (KeyError, TypeError) as error:

@@ -144,12 +144,9 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
-    except FileNotFoundError as error:
-        raise UsageError(f"--weights: {path} is not there; is the download complete?") from error
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(
-            f"--weights: {path} is no whole safetensors file ({error}); is the download complete?"
-        ) from error
+        what = "not there" if isinstance(error, FileNotFoundError) else f"no whole safetensors file ({error})"
+        raise UsageError(f"--weights: {path} is {what}; is the download complete?") from error
 
 
 def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) -> tuple[Feature, int]:
@@ -189,7 +186,7 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
         projected = projection(silu(embedded))
         return projected if added is None else projected + added
 
-    with _fitting(checkpoint, "time modulation"):
+    with _fitting(checkpoint.given, "time modulation"):
         if embeds_fps:
             # Both hosts embed whether the frame rate is 16.
             row = read[FPS_TABLE][0 if fps == 16 else 1].to(rest[0]).to(rest[1])
@@ -200,13 +197,11 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
 
 
 @contextmanager
-def _fitting(checkpoint: Checkpoint, part: str) -> Iterator[None]:
+def _fitting(given: str, part: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, IndexError) as error:
-        raise UsageError(
-            f"--weights {checkpoint.given}: the tensors of the {part} do not fit together: {error}"
-        ) from error
+        raise UsageError(f"--weights {given}: the tensors of the {part} do not fit together: {error}") from error
 
 
 class TimestepEmbedder(nn.Module):
@@ -246,6 +241,6 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
     )
     assert host.feature is not None
     feature = host.feature(transport, 0, model)
-    with _fitting(checkpoint, "timestep embedding"):
+    with _fitting(checkpoint.given, "timestep embedding"):
         feature(torch.zeros(1))
     return feature
