@@ -10,7 +10,6 @@ stages of `steps // window` steps each; a new chunk enters at every stage.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import NamedTuple
@@ -62,7 +61,7 @@ def official_timesteps(steps: int, shift: float) -> list[int]:
     Both schedulers cut to integers at the end, where a last bit can make a whole timestep. numpy's `linspace` is
     `start + step * k`, in doubles.
     """
-    top = struct.unpack("f", struct.pack("f", 1 - 1 / TRAINED))[0]  # kept in float32 there
+    top = torch.tensor(1 - 1 / TRAINED, dtype=torch.float32).item()  # kept in float32 there
     return [int(_shifted(top - top / steps * k, shift) * TRAINED) for k in range(steps)]
 
 

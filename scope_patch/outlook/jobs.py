@@ -206,7 +206,7 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     if signal == "timestep" and options.weights is not None and not method.placed:
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))
-        made = condition(known_host(options.host), checkpoint, steps, mode, distill=engine["distill"])
+        made = condition(checkpoint, steps, mode, distill=engine["distill"])
         feature = made, "timestep embedding (from the weights)"
     velocity = torch.float32.itemsize * shape.out_channels * width * math.prod(size) * min(window, chunks)
     kept, again = method.predictor.keeps * velocity, method.replays * EULER_KEEPS * velocity

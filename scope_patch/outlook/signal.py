@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ..errors import UsageError
+from ..hosts import magi
 from ..hosts.schedules import magi_timesteps
 from ..method.fold import Feature
-from ..patch.host import Host
 
 TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
 LAYOUTS = {
@@ -220,7 +220,7 @@ class TimestepEmbedder(nn.Module):
         return linear(silu(linear(waves, first, first_bias)), second, second_bias)
 
 
-def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool) -> Feature:
+def condition(checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool) -> Feature:
     """The feature of a chunk's timesteps, [n] -> [n, condition channels].
 
     Args:
@@ -239,8 +239,7 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
         time_interval=[torch.tensor([1, 1, 2] if shortcut_mode == "16,16,8" else [2, 1, 1]).repeat(4)],
         transport_inputs=[SimpleNamespace(num_steps=steps)],
     )
-    assert host.feature is not None
-    feature = host.feature(transport, 0, model)
+    feature: Feature = magi.feature(transport, 0, model)
     with _fitting(checkpoint.given, "timestep embedding"):
         feature(torch.zeros(1))
     return feature
