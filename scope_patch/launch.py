@@ -20,7 +20,7 @@ from pathlib import Path
 from . import catalogue
 from .errors import UsageError
 from .method import profile
-from .settings import JOB, LAUNCHER, NAMES, Settings, flag, variable
+from .settings import JOB, LAUNCHER, Settings, flag, variable
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -172,8 +172,7 @@ def describe(
 ) -> str:
     """The lines that --dry-run prints."""
     lines = ["settings:"]
-    for name in NAMES:
-        value = getattr(settings, name)
+    for name, value in vars(settings).items():
         lines.append(f"  {name:<18} {'-' if value is None else value!s:<10} {origins[name]}")
     lines.append(f"command:     {shlex.join(command)}")
     lines.append(f"PYTHONPATH:  {environ.get('PYTHONPATH', '')}")

@@ -70,7 +70,6 @@ class Option:
 
 
 def _setting(default: Any, *option: Any, **more: Any) -> Any:
-    """A field of `Settings` with its `Option`."""
     return field(default=default, metadata={"option": Option(*option, **more)})
 
 
@@ -278,8 +277,7 @@ def flag(name: str) -> str:
 
 def switched_off(environ: Mapping[str, str]) -> bool:
     """True under `SCOPE_PATCH=0`. Raises UsageError when the value is neither an on nor an off."""
-    text = environ.get("SCOPE_PATCH", "")
-    return bool(text) and not switch(text, "SCOPE_PATCH")
+    return not switch(environ.get("SCOPE_PATCH") or True, "SCOPE_PATCH")
 
 
 def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:

@@ -63,16 +63,6 @@ class Job:
     feature: tuple[Feature, str] | None = None
     remarks: Sequence[str] = ()
 
-    @property
-    def held(self) -> tuple[int, int]:
-        """Bytes that are kept on the model's device, and elsewhere, at the most (see `method.memory`)."""
-        limit = self.method.settings.limit
-        if limit is None:
-            return self.history_bytes, 0
-        least = self.history_bytes // self.method.predictor.keeps if limit.drop else 0
-        here = min(self.history_bytes, max(limit.size, least))
-        return here, 0 if limit.drop else self.history_bytes - here
-
 
 def look(job: Job) -> dict[str, Any]:
     """For `--json`: totals, and every part's plan.
@@ -103,12 +93,15 @@ def look(job: Job) -> dict[str, Any]:
         ends = {"least": 0.0, "most": EVERYTHING}
         plans = {name: [planner.at((0.0, end)) for planner in planners] for name, end in ends.items()}
     plans = {name: _verified(planners, each) for name, each in plans.items()}
-    first, (here, elsewhere) = next(iter(plans.values())), job.held
+    first, here, limit = next(iter(plans.values())), job.history_bytes, settings.limit
+    if limit is not None:  # bytes on the model's device, at the most (see `method.memory`)
+        least = here // method.predictor.keeps if limit.drop else 0
+        here = min(here, max(limit.size, least))
     out: dict[str, Any] = {
         "exact": exact,
         "signal": signal,
         "history_bytes": here,
-        "history_bytes_elsewhere": elsewhere,
+        "history_bytes_elsewhere": 0 if limit is not None and limit.drop else job.history_bytes - here,
         "replay_bytes": job.replay_bytes,
         "frozen_bytes": max(each.frozen for each in first),
         **{name: _totals(job, each) for name, each in plans.items()},
