@@ -196,18 +196,15 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     tokens = shape.chunk_tokens(width, *size)
     work = magi.window_flops(schedule, shape, tokens, [step.seen for step in walked], options.text_tokens, branches)
     work(0, schedule.baseline[0])  # where it cannot be counted, that is said here
-    extra = 0.0
-    if offset:
-        reach = schedules.prefix_kv_ranges(offset, **seen)
-        extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches)
+    reach = schedules.prefix_kv_ranges(offset, **seen)
+    extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches) if offset else 0.0
     method = method_on(options.host, settings, Size(chunked=True))
     signal = "timestep" if method.signal == "embedding" else method.signal  # the condition is the embedding there
     feature = None
     if signal == "timestep" and options.weights is not None and not method.placed:
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))
-        made = condition(checkpoint, steps, mode, distill=engine["distill"])
-        feature = made, "timestep embedding (from the weights)"
+        feature = condition(checkpoint, steps, mode, distill=engine["distill"]), "timestep embedding (from the weights)"
     velocity = torch.float32.itemsize * shape.out_channels * width * math.prod(size) * min(window, chunks)
     kept, again = method.predictor.keeps * velocity, method.replays * EULER_KEEPS * velocity
     remarks = [] if settings.widths is None else [NO_WIDTHS]
