@@ -9,6 +9,7 @@ Importing this package imports neither torch nor any host.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import NotApplied, ScopePatchError, UsageError
@@ -23,12 +24,6 @@ __all__ = ["Handle", "NotApplied", "ScopePatchError", "UsageError", "__version__
 
 def __getattr__(name: str) -> Any:
     """Load the front door at its first use: it imports torch."""
-    if name in ("Handle", "apply", "patched"):
-        from .patch import attach
-
-        return getattr(attach, name)
-    if name == "tune":
-        from .tuning.functions import tune
-
-        return tune
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".tuning.functions" if name == "tune" else ".patch.attach", __name__), name)

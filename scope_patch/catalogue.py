@@ -20,7 +20,6 @@ from .errors import UsageError, unknown
 from .patch.host import PAGE, Host
 from .settings import Settings
 
-GROUP = "scope_patch.architectures"
 VARIABLE = "HOST"
 """What a registry file defines."""
 logger = logging.getLogger("scope_patch")
@@ -59,17 +58,14 @@ def _sources(named: str | None) -> Iterator[tuple[str, Callable[[], object]]]:
     for info in sorted(pkgutil.iter_modules(registry.__path__), key=lambda info: info.name):
         module = f"scope_patch.registry.{info.name}"
         yield f"{registry.__path__[0]}/{info.name}.py", partial(_defined, importlib.import_module, module)
-    for point in entry_points(group=GROUP):
+    for point in entry_points(group="scope_patch.architectures"):
         yield f"{point.value} (entry point of {point.dist.name if point.dist else 'unknown'})", point.load
     if named is not None:
         yield named, partial(_defined, _module_of, named)
 
 
 def usable_hosts(named: str | None = None) -> list[tuple[Host, str]]:
-    """Every usable host with its origin; what cannot be read is named in a warning and left out.
-
-    Raises UsageError as `read_hosts` does.
-    """
+    """Every usable host with its origin; the others are named in a warning. Raises UsageError as `read_hosts` does."""
     found, problems = read_hosts(named)
     for problem in problems:
         logger.warning("registry file skipped, %s", problem)
@@ -136,7 +132,6 @@ def _module_of(path: str) -> object:
 
 
 def _defined(load: Callable[[str], object], name: str) -> object:
-    """What a registry file says of its host."""
     module = load(name)
     if not hasattr(module, VARIABLE):
         old = "ARCHITECTURE, which was read before, but " if hasattr(module, "ARCHITECTURE") else ""

@@ -82,36 +82,31 @@ def parser() -> argparse.ArgumentParser:
         dest="action", required=True, metavar="{run,tune,bench,plan,calibrate,report,compare,list,doctor}"
     )
     command = partial(commands.add_parser, allow_abbrev=False)
-    run = command(
-        "run",
-        help="run a command with its video model patched",
-        usage="python -m scope_patch run [OPTIONS] -- COMMAND [ARG ...]",
-        description="Each option has an environment variable of the same name (SCOPE_PATCH_MAX_SKIP, ...); options "
-        "win. SCOPE_PATCH=0 switches everything off.",
+    variables = (
+        "Each option has an environment variable of the same name (SCOPE_PATCH_MAX_SKIP, ...); options win. "
+        "SCOPE_PATCH=0 switches everything off."
     )
-    calibrate = command(
-        "calibrate",
-        help="run a command unaccelerated and measure how fast its velocities change and bend",
-        usage="python -m scope_patch calibrate [OPTIONS] -- COMMAND [ARG ...]",
-        description="The profile it writes is for `run --profile FILE`, with any prompt and seed.",
+    profile = "The profile it writes is for `run --profile FILE`, with any prompt and seed."
+    placeholders = (
+        "In the command {out} stands for the folder or file of a run (without it: what appears in the working "
+        "directory), {prompt} and {seed} for those of a video."
     )
-    calibrate.set_defaults(policy="never", calibrate="scope_profile.json")
-    for name, running in (("run", run), ("calibrate", calibrate)):
-        _add_settings(running, name)
-        running.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
-    for name, words in (
-        ("tune", "find the highest speed-up that keeps a bound, by running a command of yours"),
-        ("bench", "methods and speed-ups side by side, on a command of yours"),
+    for name, words, more in (
+        ("run", "run a command with its video model patched", variables),
+        ("calibrate", "run a command unaccelerated and measure how fast its velocities change and bend", profile),
+        ("tune", "find the highest speed-up that keeps a bound, by running a command of yours", placeholders),
+        ("bench", "methods and speed-ups side by side, on a command of yours", placeholders),
     ):
-        tuned = command(
-            name,
-            help=words,
-            usage=f"python -m scope_patch {name} [OPTIONS] -- COMMAND [ARG ...]",
-            description="In the command {out} stands for the folder or file of a run (without it: what appears in the "
-            "working directory), {prompt} and {seed} for those of a video.",
-        )
-        tuning.add_options(tuned, bench=name == "bench")
-        _add_settings(tuned, "run", without=tuning.CHOSEN)
+        usage = f"python -m scope_patch {name} [OPTIONS] -- COMMAND [ARG ...]"
+        running = command(name, help=words, usage=usage, description=more)
+        if name in ("run", "calibrate"):
+            _add_settings(running, name)
+            running.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+        else:
+            tuning.add_options(running, bench=name == "bench")
+            _add_settings(running, "run", without=tuning.CHOSEN)
+        if name == "calibrate":
+            running.set_defaults(policy="never", calibrate="scope_profile.json")
     plan = command("plan", help="decisions, forwards and FLOPs of a run, before it and without weights")
     hosts = plan.add_subparsers(dest="host", required=True, metavar="HOST")
     for name, add in (

@@ -20,7 +20,7 @@ from pathlib import Path
 from . import catalogue
 from .errors import UsageError
 from .method import profile
-from .settings import JOB, LAUNCHER, NAMES, Settings, flag, variable
+from .settings import JOB, LAUNCHER, Settings, flag, variable
 
 BOOTSTRAP = str(Path(__file__).resolve().parent / "bootstrap")
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -62,18 +62,16 @@ def check(settings: Settings) -> None:
     catalogue.check_names(settings)
     if settings.profile is not None and settings.calibrate is None:
         profile.read(settings.profile)
-    for name, path in (("report", settings.report), ("calibrate", settings.calibrate)):
+    for name, path in ((flag("report"), settings.report), (flag("calibrate"), settings.calibrate)):
         if path is None:
             continue
-        option, folder = flag(name), os.path.dirname(os.path.realpath(path))
+        place = os.path.dirname(os.path.realpath(path))
         if os.path.exists(path) and not os.path.isfile(path):  # it is written in one step, by replacing what is there
-            raise UsageError(f"{option} {path} is a directory or a device; give the name of a file")
-        if not os.path.isdir(folder):
-            raise UsageError(
-                f"{option} {path} cannot be written, because there is no directory {folder}; create it first"
-            )
-        if not os.access(folder, os.W_OK):
-            raise UsageError(f"{option} {path} cannot be written (no write permission in {folder}); give another path")
+            raise UsageError(f"{name} {path} is a directory or a device; give the name of a file")
+        if not os.path.isdir(place):
+            raise UsageError(f"{name} {path} cannot be written, because there is no directory {place}; create it first")
+        if not os.access(place, os.W_OK):
+            raise UsageError(f"{name} {path} cannot be written (no write permission in {place}); give another path")
 
 
 def startable(name: str, environ: Mapping[str, str]) -> bool:
@@ -174,8 +172,7 @@ def describe(
 ) -> str:
     """The lines that --dry-run prints."""
     lines = ["settings:"]
-    for name in NAMES:
-        value = getattr(settings, name)
+    for name, value in vars(settings).items():
         lines.append(f"  {name:<18} {'-' if value is None else value!s:<10} {origins[name]}")
     lines.append(f"command:     {shlex.join(command)}")
     lines.append(f"PYTHONPATH:  {environ.get('PYTHONPATH', '')}")

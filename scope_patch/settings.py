@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,7 +21,6 @@ from .errors import UsageError, nearest, unknown
 from .values import FrozenKeys, Limit, reader, switch
 
 PREFIX = "SCOPE_PATCH_"
-SWITCH = "SCOPE_PATCH"
 LAUNCHER = "_SCOPE_PATCH_LAUNCHER"
 """From the launcher to bootstrap/sitecustomize.py; the underscore keeps it out of the users' name space."""
 JOB = "_SCOPE_PATCH_JOB"
@@ -41,6 +41,11 @@ _DECIDES, _RUNS = ("run", "plan"), ("run", "calibrate")
 _FILE = "FILE"
 _SCALE = re.compile(r"[CPLZ]|Ru?|S(0?\.\d+|1)u?")
 """A word of --scales."""
+_SCALE_RULE = (
+    "must be C or P (the residual of the blocks, repeated or extrapolated), L (the logits) or Z (no codes), or a list "
+    "of these that ends with the last scale, with R (run) and S0.5 (run, half of the tokens in the middle blocks) "
+    "among them, each with a u behind it where the unconditional rows shall not run"
+)
 K_MAX = 5
 """Skips in a row at the most, where thresholds decide: the paper's."""
 
@@ -52,27 +57,27 @@ class Option:
     Attributes:
         takes: the metavar of its value (FILE is a path), or the names to choose from; "" for a switch.
         help: for `--help`, which adds the default.
-        valid: value -> whether it can be used.
-        rule: what it must be, as the rest of "NAME is VALUE, but ...".
+        broken: value -> what it must be, as the rest of "NAME is VALUE, but ...", where it cannot be used; else "".
         commands: those that have the option.
         flag: the option's name, where it is not the setting's own.
     """
 
     takes: str | tuple[str, ...]
     help: str
-    valid: Callable[[Any], bool] = lambda value: True
-    rule: str = ""
+    broken: Callable[[Any], str] = lambda value: ""
     commands: tuple[str, ...] = _DECIDES
     flag: str = ""
 
 
 def _setting(default: Any, *option: Any, **more: Any) -> Any:
-    """A field of `Settings` with its `Option`."""
     return field(default=default, metadata={"option": Option(*option, **more)})
 
 
-def _within(least: float, most: float = math.inf) -> Callable[[Any], bool]:
-    return lambda value: bool(least <= value <= most)
+_optional = partial(_setting, None)
+
+
+def _within(rule: str, least: float, most: float = math.inf) -> Callable[[Any], str]:
+    return lambda value: "" if least <= value <= most else rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,52 +87,44 @@ class Settings:
     What decides is `thresholds`, where one was given; else `target_speedup`; else that of the preset on the host.
     """
 
-    target_speedup: float | None = _setting(
-        None, "X", "do 1/X of the DiT's work", _within(1), "must be 1 (nothing skipped) or more"
+    target_speedup: float | None = _optional(
+        "X", "do 1/X of the DiT's work", _within("must be 1 (nothing skipped) or more", 1)
     )
     preset: str = _setting("fast", tuple(PRESETS), "a speed-up of the paper's")
-    profile: str | None = _setting(None, _FILE, "what `calibrate` measured, for placing recomputes")
-    placement: str | None = _setting(
-        None, ("error", "threshold"), "recompute where skipping would err most, or by thresholds on the signal"
+    profile: str | None = _optional(_FILE, "what `calibrate` measured, for placing recomputes")
+    placement: str | None = _optional(
+        ("error", "threshold"), "recompute where skipping would err most, or by thresholds on the signal"
     )
-    cache_threshold: float | None = _setting(
-        None, "X", "below it: Cache; wins over presets", _within(0), "must not be negative; 0 never caches by it"
+    cache_threshold: float | None = _optional(
+        "X", "below it: Cache; wins over presets", _within("must not be negative; 0 never caches by it", 0)
     )
-    predict_threshold: float | None = _setting(
-        None, "X", "below it: Predict; above: Recompute", _within(0), "must not be negative; 0 never predicts by it"
+    predict_threshold: float | None = _optional(
+        "X", "below it: Predict; above: Recompute", _within("must not be negative; 0 never predicts by it", 0)
     )
-    max_skip: int | None = _setting(
-        None,
+    max_skip: int | None = _optional(
         "N",
         f"at most N skipped steps in a row (default: where recomputes are placed, the bound says; else {K_MAX})",
-        _within(0),
-        "must be 0 (never skip) or more",
+        _within("must be 0 (never skip) or more", 0),
     )
     predictor: str = _setting("auto", "NAME", "how a velocity is extrapolated; `list` shows the others")
     predict_decay: float = _setting(
-        0.75, "G", "what Predict leaves of the discrepancy", _within(0, 1), "must lie in [0, 1]; the paper uses 0.75"
+        0.75, "G", "what Predict leaves of the discrepancy", _within("must lie in [0, 1]; the paper uses 0.75", 0, 1)
     )
-    signal: str | None = _setting(
-        None, ("timestep", "expected"), "what decisions are made from (default: the host's own)"
-    )
+    signal: str | None = _optional(("timestep", "expected"), "what decisions are made from (default: the host's own)")
     per_chunk: bool = _setting(True, "", "MAGI-1: decide chunk by chunk (default), or for the whole window alike")
-    replay: bool | None = _setting(
-        None, "", "take skipped steps again once the next velocity is known (default: where a speed-up is aimed at)"
+    replay: bool | None = _optional(
+        "", "take skipped steps again once the next velocity is known (default: where a speed-up is aimed at)"
     )
-    selective: bool | None = _setting(
-        None, "", "leave out slots that have not started (default: where attention is block-causal)"
+    selective: bool | None = _optional(
+        "", "leave out slots that have not started (default: where attention is block-causal)"
     )
-    widths: int | None = _setting(
-        None,
+    widths: int | None = _optional(
         "N",
         "forward at most N widths: a compiled model is compiled once a width",
-        _within(1),
-        "must be 1 (all alike) or more; without it, all are kept",
+        _within("must be 1 (all alike) or more; without it, all are kept", 1),
     )
-    history_limit: str | None = _setting(
-        None,
-        "SIZE[:drop]",
-        "velocities beyond it (500MB, 1.5GB) move to the CPU, oldest first, or with :drop are dropped",
+    history_limit: str | None = _optional(
+        "SIZE[:drop]", "velocities beyond it (500MB, 1.5GB) move to the CPU, oldest first, or with :drop are dropped"
     )
     frozen_keys: str = _setting(
         "auto",
@@ -138,46 +135,39 @@ class Settings:
     policy: str = _setting(
         DEFAULT_POLICY, "NAME[:KEY=VALUE,...]", "scope, never (patched, but all is recomputed), or a rival; see `list`"
     )
-    level: str | None = _setting(
-        None, ("velocity", "residual"), "skip the whole forward, or only its blocks (default: the policy's own)"
+    level: str | None = _optional(
+        ("velocity", "residual"), "skip the whole forward, or only its blocks (default: the policy's own)"
     )
-    scales: str | None = _setting(
-        None,
+    scales: str | None = _optional(
         "RULE",
         "Infinity: what a skipped scale is given (C, P, L, Z), or what is done at each of the last scales (R,S0.5,Z)",
-        lambda value: all(_SCALE.fullmatch(word.strip()) for word in value.split(",")),
-        "must be C or P (the residual of the blocks, repeated or extrapolated), L (the logits) or Z (no codes), or a "
-        "list of these that ends with the last scale, with R (run) and S0.5 (run, half of the tokens in the middle "
-        "blocks) among them, each with a u behind it where the unconditional rows shall not run",
+        lambda value: "" if all(_SCALE.fullmatch(word.strip()) for word in value.split(",")) else _SCALE_RULE,
     )
     verify: int = _setting(
         0,
         "N",
         "run every N-th skipped step all the same, and say how much its prediction erred",
-        _within(0),
-        "must be 0 (never) or more: every N-th skipped step is run",
+        _within("must be 0 (never) or more: every N-th skipped step is run", 0),
     )
     verify_bound: float = _setting(
         0.2,
         "X",
         "with --verify: skip less from a relative error above X on",
-        _within(0),
-        "a relative error is not negative; try 0.2",
+        _within("a relative error is not negative; try 0.2", 0),
     )
-    calibrate: str | None = _setting(
-        None, _FILE, "where the profile goes (default: scope_profile.json)", commands=("calibrate",), flag="--profile"
+    calibrate: str | None = _optional(
+        _FILE, "where the profile goes (default: scope_profile.json)", commands=("calibrate",), flag="--profile"
     )
-    report: str | None = _setting(None, _FILE, "write what was skipped, as JSON", commands=_RUNS)
-    registry: str | None = _setting(
-        None, _FILE, "one more host, as described in docs/patching.md", commands=(*_RUNS, "list", "doctor")
+    report: str | None = _optional(_FILE, "write what was skipped, as JSON", commands=_RUNS)
+    registry: str | None = _optional(
+        _FILE, "one more host, as described in docs/patching.md", commands=(*_RUNS, "list", "doctor")
     )
     strict: bool = _setting(False, "", "fail instead of running unpatched", commands=_RUNS)
     rank_timeout: float = _setting(
         120.0,
         "SECONDS",
         "how long ranks that share a model wait for one another",
-        lambda value: value > 0,
-        "must be more than 0 seconds",
+        lambda value: "" if value > 0 else "must be more than 0 seconds",
         _RUNS,
     )
 
@@ -193,8 +183,8 @@ class Settings:
                 )
             if isinstance(option.takes, tuple) and value not in option.takes:
                 raise unknown(name, value, option.takes)
-            if not option.valid(value):
-                raise UsageError(f"{name} is {value}, but {option.rule}")
+            if rule := option.broken(value):
+                raise UsageError(f"{name} is {value}, but {rule}")
             object.__setattr__(self, name, value)  # of its type, whoever gave it
         thresholds = self.thresholds
         if thresholds is not None and thresholds[0] > thresholds[1]:
@@ -287,8 +277,7 @@ def flag(name: str) -> str:
 
 def switched_off(environ: Mapping[str, str]) -> bool:
     """True under `SCOPE_PATCH=0`. Raises UsageError when the value is neither an on nor an off."""
-    text = environ.get(SWITCH, "")
-    return bool(text) and not switch(text, SWITCH)
+    return not switch(environ.get("SCOPE_PATCH") or True, "SCOPE_PATCH")
 
 
 def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
@@ -304,7 +293,6 @@ def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]
             )
     in_environment = {name: environ[variable(name)] for name in NAMES if environ.get(variable(name))}
     in_flags = {name: value for name, value in flags.items() if value is not None}
-    types = {setting.name: setting.type for setting in fields(Settings)}
     values: dict[str, Any] = {}
     origins = dict.fromkeys(NAMES, "default")
     # Weakest source first, so that what stands at the end is the strongest.
@@ -316,7 +304,7 @@ def resolve_with_origins(flags: Mapping[str, object], environ: Mapping[str, str]
                 origins[name] = "default"
         for name, raw in given.items():
             origins[name] = f"{kind} {named(name)}"
-            values[name] = reader(types[name])(raw, origins[name])
+            values[name] = reader(Settings.__annotations__[name])(raw, origins[name])
             if name in FILES:
                 values[name] = os.path.abspath(values[name])  # the host may change directory before it is opened
     return Settings(**values), origins

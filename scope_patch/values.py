@@ -22,14 +22,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Z]*)\s*", re.IGNORECASE)
 
 def switch(value: object, source: str) -> bool:
     """A boolean from True/False or from text such as `1`, `off`, `yes`."""
-    if isinstance(value, bool):
-        return value
     text = str(value).strip().lower()
-    if text in _ON:
-        return True
-    if text in _OFF:
-        return False
-    raise UsageError(f"{source} is {value!r}, which is neither on nor off; use one of {', '.join(_ON + _OFF)}")
+    if text not in _ON + _OFF:
+        raise UsageError(f"{source} is {value!r}, which is neither on nor off; use one of {', '.join(_ON + _OFF)}")
+    return text in _ON
 
 
 def number(value: object, source: str) -> float:

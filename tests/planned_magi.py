@@ -96,7 +96,6 @@ def _one(host, model, folder, options, decided, ranges):
 
 def features(host, model):
     """How far the feature of the saved weights is from a run's: {case: largest relative difference}."""
-    from scope_patch.outlook.jobs import known_host
     from scope_patch.outlook.signal import Checkpoint, condition
 
     found = {}
@@ -108,7 +107,7 @@ def features(host, model):
             theirs, times = _theirs(host, model, options)
             engine = model.engine_config
             checkpoint = Checkpoint.find(folder, ("inference_weight",))
-            ours = condition(known_host("magi-1"), checkpoint, steps, engine.shortcut_mode, distill=engine.distill)
+            ours = condition(checkpoint, steps, engine.shortcut_mode, distill=engine.distill)
             difference = (ours(times) - theirs(times)).abs().max() / theirs(times).abs().max()
             found[f"cfg {cfg}, {steps} steps"] = float(difference)
     return found

@@ -9,8 +9,6 @@ only, nothing that a Python 3.6 cannot parse, no threads, no torch, and nothing 
 import os
 import sys
 
-_NEEDED = ("torch", "wrapt", "packaging")
-
 
 def _say(message: str) -> None:
     try:  # noqa: SIM105 - contextlib is not worth its import in every helper process
@@ -23,10 +21,9 @@ def _on(name: str, default: str) -> bool:
     return (os.environ.get(name) or default).strip().lower() not in ("0", "off", "false", "no")
 
 
-def _launcher() -> "tuple[str, str, str]":
-    """(pid, version, executable) of the interpreter that `run` was started with."""
-    pid, version, executable = os.environ.get("_SCOPE_PATCH_LAUNCHER", "::").split(":", 2)
-    return pid, version, executable
+def _launcher() -> "list[str]":
+    """[pid, version, executable] of the interpreter that `run` was started with."""
+    return os.environ.get("_SCOPE_PATCH_LAUNCHER", "::").split(":", 2)
 
 
 class _Trigger:
@@ -59,9 +56,9 @@ class _Trigger:
 
 
 def _arm() -> None:
-    import importlib.util
+    from importlib.util import find_spec
 
-    missing = [name for name in _NEEDED if name not in sys.modules and importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "wrapt", "packaging") if name not in sys.modules and find_spec(name) is None]
     if sys.version_info < (3, 10):  # noqa: UP036 - the command may start any Python
         missing.insert(0, "Python >= 3.10")
     if missing:
@@ -81,15 +78,13 @@ def _load_package() -> None:
     """Import scope_patch from where this file lies, installed there or not, without touching sys.path."""
     if "scope_patch" in sys.modules:
         return
-    import importlib.util
+    from importlib.util import module_from_spec, spec_from_file_location
 
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    spec = importlib.util.spec_from_file_location(
-        "scope_patch", os.path.join(here, "__init__.py"), submodule_search_locations=[here]
-    )
+    spec = spec_from_file_location("scope_patch", os.path.join(here, "__init__.py"), submodule_search_locations=[here])
     if spec is None or spec.loader is None:
         raise ImportError("no scope_patch in " + here)
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     sys.modules["scope_patch"] = module
     try:
         spec.loader.exec_module(module)
@@ -118,7 +113,12 @@ def _speak_at_exit(trigger: _Trigger) -> None:
     import atexit
 
     pid, root = os.getpid(), _launcher()[0] == str(os.getpid())
-    before = _stamp()
+    try:  # as `stamp` of report/sink.py
+        found = os.stat(os.environ.get("SCOPE_PATCH_REPORT", ""))
+    except OSError:
+        before = None
+    else:
+        before = found.st_ino, found.st_mtime_ns
 
     def speak() -> None:
         if os.getpid() != pid:
@@ -133,15 +133,6 @@ def _speak_at_exit(trigger: _Trigger) -> None:
                 _say("nothing was patched in this process: it imported no known host (what others did is not known)")
 
     atexit.register(speak)
-
-
-def _stamp() -> "tuple[int, int] | None":
-    """As `stamp` of report/sink.py."""
-    try:
-        found = os.stat(os.environ.get("SCOPE_PATCH_REPORT", ""))
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _chain() -> None:

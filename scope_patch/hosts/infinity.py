@@ -100,11 +100,6 @@ class Image:
         """log2 of the side of every scale."""
         return [math.log2(h * w) / 2 for h, w in self.grids]
 
-    def unguided_from(self) -> int:
-        """The first scale from which on guidance is off for good, and unconditional rows are waste."""
-        guided = [k for k, each in enumerate(self.cfg) if each != 1]
-        return max(guided, default=-1) + 1 if self.doubled else len(self.grids)
-
 
 @dataclass(frozen=True)
 class Action:
@@ -209,7 +204,9 @@ def decide(method: Method, shape: InfinityShape, image: Image) -> Decided:
     Raises UsageError for a `--scales` that cannot be carried out on such a generation.
     """
     count, active, settings, unsaid = len(image.grids), method.policy.active, method.settings, Settings()
-    waste = image.unguided_from() if active else count
+    # From this scale on guidance is off for good, and unconditional rows are waste.
+    waste = max((k + 1 for k, each in enumerate(image.cfg) if each != 1), default=0)
+    waste = waste if active and image.doubled else count
     full = [Action(single=k >= waste) for k in range(count)]
     host, baseline = flops(shape, image, [Action()] * count), flops(shape, image, full)
     target, bound, remarks = None, False, []

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..method.schedule import Interval, Schedule, Table
     from ..patch.host import Cost
 
-FREQUENCIES = 256
-"""Channels of the sinusoidal time embedding (`TimestepEmbedder`)."""
 NULL_TOKENS = 50
 """Tokens of the empty caption that upstream lets through its mask (`_process_null_embeddings`)."""
 PASSED = ("slice_point", "range_num", "denoising_range_num", "fwd_extra_1st_chunk", "chunk_width")
@@ -91,8 +89,8 @@ def forward_flops(shape: MagiShape, tokens: int, kv_tokens: Sequence[int], text_
     layer += linear(texts, caption, 2 * keys) + linear(chunks, condition, int(hidden * shape.cond_gating_ratio * 2))
     pixels = shape.patch_size**2 * shape.t_patch_size
     ends = linear(count, shape.in_channels * pixels, hidden) + linear(count, hidden, shape.out_channels * pixels)
-    # Timesteps (and the step size) and captions, which are embedded at their full length.
-    time = linear(chunks, FREQUENCIES, condition) + linear(chunks, condition, condition)
+    # Timesteps (and the step size), as 256 sinusoids; and captions, which are embedded at their full length.
+    time = linear(chunks, 256, condition) + linear(chunks, condition, condition)
     captions = linear(chunks * shape.caption_max_length, shape.caption_channels, caption)
     conditions = time * (2 if shape.distill else 1) + captions + linear(1, shape.caption_channels, condition)
     return shape.num_layers * layer + ends + conditions
@@ -152,24 +150,19 @@ def runs(cfg_number: int, chunks: int, clean_prefix: bool, duplicate: bool) -> t
 
 
 def window_flops(
-    schedule: Schedule,
-    shape: MagiShape,
-    chunk_tokens: int,
-    seen: Sequence[Sequence[Interval]],
-    text_tokens: int,
-    cfg_number: int,
+    schedule: Schedule, shape: MagiShape, tokens: int, seen: Sequence[Sequence[Interval]], text: int, cfg_number: int
 ) -> Callable[[int, Interval], int]:
     """(iteration, slots) -> FLOPs of forwarding the window's chunks up to the last of these, clean prefix included.
 
-    `seen`: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
+    Args:
+        tokens, text: of a chunk, and of the caption.
+        seen: for every iteration, the chunks that each chunk attends to (`schedules.Step`).
     """
 
     def flops(iteration: int, slots: Interval) -> int:
-        chunks, prefix, duplicate = window(schedule, iteration, slots, cfg_number)
+        chunks, clean, duplicate = window(schedule, iteration, slots, cfg_number)
         kv = seen[iteration][:chunks]
-        return dispatch_flops(
-            shape, chunk_tokens, kv, text_tokens, cfg_number=cfg_number, clean_prefix=prefix, duplicate=duplicate
-        )
+        return dispatch_flops(shape, tokens, kv, text, cfg_number=cfg_number, clean_prefix=clean, duplicate=duplicate)
 
     return flops
 
@@ -180,22 +173,17 @@ def transport_table(transport: Any, section: int) -> Table:
 
     walked, levels, runtime = [], transport.ts[section].cpu(), transport.runtime_config
     for step in range(transport.total_forward_step(section)):
-        (per_stage, stage, position), (offset, start, end, first, last) = (
-            transport.generate_denoise_status_and_sequences(section, step)
-        )
+        status, chunks = transport.generate_denoise_status_and_sequences(section, step)
+        (per_stage, stage, position), (offset, start, end, first, last) = status, chunks
         timesteps = tuple(transport.get_timestep(levels, per_stage, first, last, position).tolist())
         indices = tuple(k * per_stage + position for k in reversed(range(first, last)))
         # The chunk just finished goes along once, so that its clean keys and values get into the cache.
         walked.append(Step(stage, start, end, indices, timesteps, int(start > offset and position == 0)))
     scales = zip(runtime.cfg_t_range, runtime.prev_chunk_scales, runtime.text_scales, strict=False)
-    return window_table(
-        walked,
-        transport.chunk_width,
-        transport.transport_inputs[section].num_steps,
-        ranges=runtime.noise2clean_kvrange,
-        guidance=list(scales) if runtime.cfg_number == 3 else [],
-        nearly_clean=transport.engine_config.distill_nearly_clean_chunk_threshold,
-    )
+    steps, ranges = transport.transport_inputs[section].num_steps, runtime.noise2clean_kvrange
+    rows = list(scales) if runtime.cfg_number == 3 else []
+    nearly = transport.engine_config.distill_nearly_clean_chunk_threshold
+    return window_table(walked, transport.chunk_width, steps, ranges=ranges, guidance=rows, nearly_clean=nearly)
 
 
 def refuse(transport: Any, model: Any, arguments: Mapping[str, Any]) -> str:
@@ -271,10 +259,6 @@ def ranks(transport: Any) -> Sequence[int]:
     return sorted({stage + part - dist.get_rank() for stage in stages for part in parts})
 
 
-DISTILL_SCALE, DISTILL_BASE = 2, 4
-"""`VideoDiTModel.get_embedding_and_meta`: distilled models are told their step size, in these units."""
-
-
 def feature(transport: Any, section: int, model: Any) -> Any:
     """The timestep's part of the condition of every block, before the caption is added: [n] -> [n, channels]."""
     import torch
@@ -283,17 +267,19 @@ def feature(transport: Any, section: int, model: Any) -> Any:
     embedder.data_type = next(embedder.parameters()).dtype  # upstream leaves this cast to autocast
     levels, intervals = transport.ts[section], transport.time_interval[section]
     steps = transport.transport_inputs[section].num_steps
+    # `VideoDiTModel.get_embedding_and_meta`: distilled models are told their step size, in these units.
+    scale, base = 2, 4
 
     def embed(timesteps: Any) -> Any:
         with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
             timesteps = timesteps.to(levels.device, torch.float32)
             embedded = embedder(timesteps)
             if model.engine_config.distill:
-                factor = torch.full_like(timesteps, steps / DISTILL_BASE)
+                factor = torch.full_like(timesteps, steps / base)
                 if steps == 12:  # the shortcut: steps of several sizes
                     nearest = (timesteps[:, None] - levels[None]).abs().argmin(dim=1)
-                    factor = DISTILL_BASE / intervals[nearest % len(intervals)].to(timesteps)
-                embedded = embedded + embedder(factor * DISTILL_SCALE)
+                    factor = base / intervals[nearest % len(intervals)].to(timesteps)
+                embedded = embedded + embedder(factor * scale)
             return embedded.float()
 
     return embed

@@ -10,7 +10,6 @@ stages of `steps // window` steps each; a new chunk enters at every stage.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import NamedTuple
@@ -21,16 +20,6 @@ from torch import Tensor
 
 from ..method.schedule import Interval, Table, update_mask
 from .wan import TRAINED
-
-NEW_RANGE = Version("0.37")
-"""From this diffusers on, `UniPCMultistepScheduler` starts at the noise level 1 and stops above 0."""
-SHY = 1e-6
-"""By which that scheduler stays below 1."""
-PREFIX_REACH = 8
-"""Chunks that a chunk of a prefix sees, itself included, where no ranges are set."""
-
-
-# --- SkyReels-V2 ---
 
 
 def staircase(
@@ -72,7 +61,7 @@ def official_timesteps(steps: int, shift: float) -> list[int]:
     Both schedulers cut to integers at the end, where a last bit can make a whole timestep. numpy's `linspace` is
     `start + step * k`, in doubles.
     """
-    top = struct.unpack("f", struct.pack("f", 1 - 1 / TRAINED))[0]  # kept in float32 there
+    top = torch.tensor(1 - 1 / TRAINED, dtype=torch.float32).item()  # kept in float32 there
     return [int(_shifted(top - top / steps * k, shift) * TRAINED) for k in range(steps)]
 
 
@@ -82,8 +71,8 @@ def diffusers_timesteps(steps: int, shift: float, version: str | None = None) ->
     Args:
         version: of diffusers; None: the one that is installed here, or else a new one.
     """
-    try:
-        old = Version(metadata.version("diffusers") if version is None else version) < NEW_RANGE
+    try:  # from 0.37 on, it starts at the noise level 1 and stops above 0
+        old = Version(metadata.version("diffusers") if version is None else version) < Version("0.37")
     except (metadata.PackageNotFoundError, InvalidVersion):
         old = False
     end = 1 / TRAINED
@@ -91,7 +80,7 @@ def diffusers_timesteps(steps: int, shift: float, version: str | None = None) ->
     if old:
         levels = [_shifted(1.0 - (end if k == steps else step * k + 1), shift) for k in range(steps, 0, -1)]
     else:
-        levels = [min(_shifted(step * k + 1, shift), 1 - SHY) for k in range(steps)]
+        levels = [min(_shifted(step * k + 1, shift), 1 - 1e-6) for k in range(steps)]
     return [int(level * TRAINED) for level in levels]
 
 
@@ -99,11 +88,8 @@ def _shifted(level: float, shift: float) -> float:
     return shift * level / (1 + (shift - 1) * level)
 
 
-# --- MAGI-1 ---
-
-
 class Step(NamedTuple):
-    """One denoise step of a window.
+    """One denoise step of MAGI-1's window.
 
     Attributes:
         stage: number of the stage.
@@ -209,7 +195,7 @@ def _scales(guidance: Sequence[tuple[float, float, float]], t: float) -> tuple[f
 
 def prefix_kv_ranges(offset: int, *, ranges: Sequence[int] = (), clean: int = -1) -> list[Interval]:
     """What each chunk of a prefix attends to in the forward that caches it; arguments as of `walk`."""
-    reach = clean if clean != -1 else ranges[-1] if ranges else PREFIX_REACH
+    reach = clean if clean != -1 else ranges[-1] if ranges else 8  # itself included
     return _ranges(0, [reach] * offset)
 
 

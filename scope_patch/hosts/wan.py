@@ -16,20 +16,16 @@ from . import attention, linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..method.schedule import Interval, Table
+    from ..method.schedule import Table
     from ..patch.host import Cost
 
 IMAGE_TOKENS = 257
 """CLIP tokens of an image-to-video model: 16 x 16 patches and one for the whole."""
-IMAGE_DIM = 1280
-"""Channels of a CLIP token, as upstream's `MLPProj` is made."""
 TRAINED = 1000
 """Timesteps of training (`num_train_timesteps`)."""
 BF16 = 2
 """Bytes: upstream casts queries, keys and values to bf16 where attention is block-causal."""
 FLASH = "its full attention calls flash-attn, which hands its keys to nobody"
-PROCESSOR = "SkyReelsV2AttnProcessor"
-"""Of diffusers' self-attention, in its own module."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +79,7 @@ class WanShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> WanShape:
-        """From the contents of a checkpoint's config.json, upstream's or diffusers'.
-
-        Raises ValueError where it is neither's, or lacks a field.
-        """
+        """From a checkpoint's config.json, of either host; raises ValueError where it is none, or lacks a field."""
         try:
             return cls._read(config)
         except (KeyError, TypeError) as error:
@@ -113,7 +106,7 @@ class WanShape:
                 "text_dim": config.get("text_dim", cls.text_dim),
                 "text_tokens": config["text_len"],
                 "image_tokens": IMAGE_TOKENS if image else 0,
-                "image_dim": IMAGE_DIM if image else 0,
+                "image_dim": 1280 if image else 0,  # as upstream's `MLPProj` is made
             }
         return cls(
             **own,
@@ -147,27 +140,19 @@ def forward_flops(shape: WanShape, frames: int, height: int, width: int, frozen:
 
     Raises ValueError where the latents are smaller than a patch.
     """
-    count, pixels = tokens(shape, frames, height, width), prod(shape.patch)
-    total = linear(count, shape.in_channels * pixels, shape.dim)
-    total += linear(count, shape.dim, shape.out_channels * pixels)
+    count, pixels, dim = tokens(shape, frames, height, width), prod(shape.patch), shape.dim
+    total = linear(count, shape.in_channels * pixels, dim) + linear(count, dim, shape.out_channels * pixels)
     context = shape.text_tokens + shape.image_tokens  # attended to apart, each by all latents
     seen = count if not frozen else count + tokens(shape, frozen, height, width)
-    layer = 4 * linear(count, shape.dim, shape.dim) + attention(count, seen, shape.dim)
-    layer += 2 * linear(count + context, shape.dim, shape.dim) + attention(count, context, shape.dim)
-    layer += linear(count, shape.dim, shape.ffn_dim) + linear(count, shape.ffn_dim, shape.dim)
-    return total + shape.layers * layer + _conditions(shape, frames)
-
-
-def _conditions(shape: WanShape, frames: int) -> int:
-    """Embeddings of timesteps (one a latent frame), frame rate, caption and image of one sample."""
-    dim = shape.dim
-    total = linear(frames, shape.freq_dim, dim) + linear(frames, dim, dim) + linear(frames, dim, 6 * dim)
+    layer = 4 * linear(count, dim, dim) + attention(count, seen, dim)
+    layer += 2 * linear(count + context, dim, dim) + attention(count, context, dim)
+    layer += linear(count, dim, shape.ffn_dim) + linear(count, shape.ffn_dim, dim)
+    # Embeddings of timesteps (one a latent frame), frame rate, caption and image.
+    total += linear(frames, shape.freq_dim, dim) + linear(frames, dim, dim) + linear(frames, dim, 6 * dim)
+    total += linear(1, dim, dim) + linear(1, dim, 6 * dim) if shape.fps_embedding else 0
     total += linear(shape.text_tokens, shape.text_dim, dim) + linear(shape.text_tokens, dim, dim)
-    total += linear(shape.image_tokens, shape.image_dim, shape.image_dim)
-    total += linear(shape.image_tokens, shape.image_dim, dim)
-    if shape.fps_embedding:
-        total += linear(1, dim, dim) + linear(1, dim, 6 * dim)
-    return total
+    total += linear(shape.image_tokens, shape.image_dim, shape.image_dim + dim)
+    return total + shape.layers * layer
 
 
 def asynchronous_table(returned: tuple[Any, ...]) -> Table:
@@ -198,18 +183,13 @@ def official_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, se
 
 def diffusers_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, section: int) -> Cost:
     """The same of diffusers' `SkyReelsV2Transformer3DModel`, whose captions may be shorter (max_sequence_length)."""
-    shape = WanShape.of(pipeline.transformer)
-    shape = replace(shape, text_tokens=arguments["encoder_hidden_states"].shape[1])
+    shape = replace(WanShape.of(pipeline.transformer), text_tokens=arguments["encoder_hidden_states"].shape[1])
     return cost(shape, *arguments["hidden_states"].shape[-2:])
 
 
 def cost(shape: WanShape, height: int, width: int, branches: int = 1) -> Cost:
     """FLOPs of forwarding an interval of latent frames so high and wide, all guidance branches together."""
-
-    def flops(iteration: int, slots: Interval, frozen: int = 0) -> int:
-        return branches * forward_flops(shape, slots[1] - slots[0], height, width, frozen=frozen)
-
-    return flops
+    return lambda i, slots, frozen=0: branches * forward_flops(shape, slots[1] - slots[0], height, width, frozen)
 
 
 # --- keys and values of finished latent frames: what `patch.host.Keys` asks ---
@@ -263,7 +243,7 @@ def diffusers_block(model: Any) -> int:
 
 def diffusers_obstacle(model: Any) -> str:
     for attending in (block.attn1 for block in model.blocks):
-        processor, ours = attending.processor, (PROCESSOR, type(attending).__module__)
+        processor, ours = attending.processor, ("SkyReelsV2AttnProcessor", type(attending).__module__)
         if "forward" in vars(attending) or (type(processor).__name__, type(processor).__module__) != ours:
             return f"its attention processor is a {type(processor).__name__}, which we do not know"
         backend = getattr(processor, "_attention_backend", None)

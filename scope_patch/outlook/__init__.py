@@ -21,6 +21,7 @@ _LEAST = {
     **dict.fromkeys(("ar_step", "addnoise_condition", "prefix_frames", "guidance_scale"), 0),
 }
 """Of a host's own options."""
+_WEIGHTS = "the model's safetensors files: the timestep signal is made with the time embedding in them"
 
 
 def skyreels(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def skyreels(parser: argparse.ArgumentParser) -> None:
     add("--text-tokens", type=int, help="diffusers' max_sequence_length (default: 512, for FLOPs)")
     add("--fps", type=int, default=24, help="counts with --weights, where the model embeds it")
     add("--model", help="1.3B or 14B (default: as --weights has it, or else 1.3B)")
-    weights(parser)
+    add("--weights", metavar="DIR", help=_WEIGHTS)
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="that the host loads the weights in (default: %(default)s)")
 
 
@@ -56,7 +57,7 @@ def magi(parser: argparse.ArgumentParser) -> None:
     add("--kv-ranges", type=int, nargs="*", help="noise2clean_kvrange; none: every chunk sees all before it")
     add("--prefix-frames", type=int, default=0, help="1: image to video, more: video to video")
     add("--text-tokens", type=int, default=128, help="of the prompt, special tokens included (for FLOPs)")
-    weights(parser)
+    add("--weights", metavar="DIR", help=_WEIGHTS)
 
 
 def infinity(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +69,6 @@ def infinity(parser: argparse.ArgumentParser) -> None:
     add("--cfg", default="4", help="guidance, one number or one a scale (default: 4)")
     add("--batch", type=int, default=1)
     add("--text-tokens", type=int, default=64, help="of a prompt, for FLOPs (default: %(default)s)")
-
-
-def weights(parser: argparse.ArgumentParser) -> None:
-    """What a signal that the model makes needs."""
-    words = "the model's safetensors files: the timestep signal is made with the time embedding in them"
-    parser.add_argument("--weights", metavar="DIR", help=words)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -21,12 +21,12 @@ from ..method.decision import Size
 from ..method.fold import Feature
 from ..method.frozen import Freezing, allowed, refusal
 from ..method.resolved import Method, method_of
-from ..method.schedule import Interval, Schedule, Widths
+from ..method.schedule import Schedule, Widths
 from ..patch.host import NO_WIDTHS, Host
 from ..patch.scales import Scales
 from ..settings import Settings
 from .plans import Job, Part
-from .signal import CONDITION, TIME_MODULATION, Checkpoint, condition, modulation
+from .signal import Checkpoint, condition, modulation
 
 DIFFUSERS = "skyreels-v2-diffusers"
 VAE_TIME, VAE_SPACE = 4, 8
@@ -82,8 +82,7 @@ def skyreels(options: argparse.Namespace, settings: Settings) -> Job:
     velocity = torch.float32.itemsize * shape.out_channels * height * width
     # Residuals: tokens of 2 x 2 latents and the model's channels, in the dtype of its hidden states.
     residual = getattr(torch, options.dtype).itemsize * shape.dim * (height // 2) * (width // 2)
-    kept = residual if method.level == "residual" else velocity
-    kept *= method.predictor.keeps * branches * longest
+    kept = (residual if method.level == "residual" else velocity) * method.predictor.keeps * branches * longest
     under_way = max(int(part.schedule.mask.sum(dim=1).max()) for part in parts)
     again = method.replays * UNIPC_KEEPS * velocity * under_way
     return Job(parts, method, method.signal, kept, again, feature, remarks)
@@ -156,7 +155,7 @@ def _model(options: argparse.Namespace) -> tuple[wan.WanShape, tuple[Feature, st
             shape = next((each for each in wan.NAMED.values() if each.dim == dim), shape)
     if shape.dim != dim:
         raise ValueError(f"the weights in {options.weights} are of {dim} channels, {says} {shape.dim}")
-    return shape, (feature, TIME_MODULATION)
+    return shape, (feature, "time modulation (from the weights)")
 
 
 # --- MAGI-1: the walk along one video, from upstream's configuration file ---
@@ -169,9 +168,8 @@ def magi_1(options: argparse.Namespace, settings: Settings) -> Job:
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"--config {options.config} cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--config {options.config} is no MAGI-1 configuration: {error!r} is missing or wrong"
-        ) from error
+        told = f"--config {options.config} is no MAGI-1 configuration"
+        raise UsageError(f"{told}: {error!r} is missing or wrong") from error
     except ValueError as error:
         raise UsageError(f"magi-1: {error}") from error
 
@@ -190,54 +188,41 @@ def _magi_1(config: Mapping[str, Any], options: argparse.Namespace, settings: Se
     branches, mode, offset = runtime["cfg_number"], engine["shortcut_mode"], prefix // width
     guidance = zip(runtime["cfg_t_range"], runtime["prev_chunk_scales"], runtime["text_scales"], strict=True)
     walked = list(schedules.walk(chunks, window, steps, offset, shortcut_mode=mode, **seen))
-    table = schedules.window_table(
-        walked,
-        width,
-        steps,
-        ranges=ranges,
-        guidance=list(guidance) if branches == 3 else [],
-        nearly_clean=engine["distill_nearly_clean_chunk_threshold"],
-    )
+    rows, nearly = list(guidance) if branches == 3 else [], engine["distill_nearly_clean_chunk_threshold"]
+    table = schedules.window_table(walked, width, steps, ranges=ranges, guidance=rows, nearly_clean=nearly)
     schedule = Schedule.of(table)
     sides = options.height or runtime["video_size_h"], options.width or runtime["video_size_w"]
     size = [side // VAE_SPACE for side in sides]
     tokens = shape.chunk_tokens(width, *size)
     work = magi.window_flops(schedule, shape, tokens, [step.seen for step in walked], options.text_tokens, branches)
     work(0, schedule.baseline[0])  # where it cannot be counted, that is said here
-
-    def forwarded(iteration: int, slots: Interval) -> int:
-        return magi.runs(branches, *magi.window(schedule, iteration, slots, branches))[1]
-
-    extra = 0.0
-    if offset:
-        reach = schedules.prefix_kv_ranges(offset, **seen)
-        extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches)
+    reach = schedules.prefix_kv_ranges(offset, **seen)
+    extra = magi.dispatch_flops(shape, tokens, reach, magi.NULL_TOKENS, cfg_number=branches) if offset else 0.0
     method = method_on(options.host, settings, Size(chunked=True))
     signal = "timestep" if method.signal == "embedding" else method.signal  # the condition is the embedding there
     feature = None
     if signal == "timestep" and options.weights is not None and not method.placed:
         folder = f"inference_weight{'.fp8' if engine['fp8_quant'] else ''}{'.distill' if engine['distill'] else ''}"
         checkpoint = Checkpoint.find(options.weights, (folder,))
-        feature = condition(known_host(options.host), checkpoint, steps, mode, distill=engine["distill"]), CONDITION
+        feature = condition(checkpoint, steps, mode, distill=engine["distill"]), "timestep embedding (from the weights)"
     velocity = torch.float32.itemsize * shape.out_channels * width * math.prod(size) * min(window, chunks)
     kept, again = method.predictor.keeps * velocity, method.replays * EULER_KEEPS * velocity
     remarks = [] if settings.widths is None else [NO_WIDTHS]
-    return Job([Part(schedule, work, forwarded, branches, extra)], method, signal, kept, again, feature, remarks)
-
-
-# --- Infinity: one image ---
+    part = Part(
+        schedule, work, lambda i, s: magi.runs(branches, *magi.window(schedule, i, s, branches))[1], branches, extra
+    )
+    return Job([part], method, signal, kept, again, feature, remarks)
 
 
 def image(options: argparse.Namespace, settings: Settings) -> tuple[infinity.Image, infinity.Decided]:
-    """What is asked for, and what is done at every scale. Raises UsageError for options that cannot be used."""
+    """Infinity: what is asked for, and what is done at every scale. Raises UsageError for unusable options."""
     shape, asked = infinity.NAMED[options.model], _asked(options)
     method = method_on(options.host, settings, Size(shape.width, shape.layers))
     if settings.profile is not None:
         profile.read(settings.profile)  # a run says what is wrong with it, and so does a plan
     decided = infinity.decide(method, shape, asked)
     if settings.verify:
-        unverified = f"no skipped step is verified: {Scales.unverifiable}"
-        decided = replace(decided, remarks=[*decided.remarks, unverified])
+        decided = replace(decided, remarks=[*decided.remarks, f"no skipped step is verified: {Scales.unverifiable}"])
     return asked, decided
 
 

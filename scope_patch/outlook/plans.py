@@ -63,16 +63,6 @@ class Job:
     feature: tuple[Feature, str] | None = None
     remarks: Sequence[str] = ()
 
-    @property
-    def held(self) -> tuple[int, int]:
-        """Bytes that are kept on the model's device, and elsewhere, at the most (see `method.memory`)."""
-        limit = self.method.settings.limit
-        if limit is None:
-            return self.history_bytes, 0
-        least = self.history_bytes // self.method.predictor.keeps if limit.drop else 0
-        here = min(self.history_bytes, max(limit.size, least))
-        return here, 0 if limit.drop else self.history_bytes - here
-
 
 def look(job: Job) -> dict[str, Any]:
     """For `--json`: totals, and every part's plan.
@@ -103,12 +93,15 @@ def look(job: Job) -> dict[str, Any]:
         ends = {"least": 0.0, "most": EVERYTHING}
         plans = {name: [planner.at((0.0, end)) for planner in planners] for name, end in ends.items()}
     plans = {name: _verified(planners, each) for name, each in plans.items()}
-    first, (here, elsewhere) = next(iter(plans.values())), job.held
+    first, here, limit = next(iter(plans.values())), job.history_bytes, settings.limit
+    if limit is not None:  # bytes on the model's device, at the most (see `method.memory`)
+        least = here // method.predictor.keeps if limit.drop else 0
+        here = min(here, max(limit.size, least))
     out: dict[str, Any] = {
         "exact": exact,
         "signal": signal,
         "history_bytes": here,
-        "history_bytes_elsewhere": elsewhere,
+        "history_bytes_elsewhere": 0 if limit is not None and limit.drop else job.history_bytes - here,
         "replay_bytes": job.replay_bytes,
         "frozen_bytes": max(each.frozen for each in first),
         **{name: _totals(job, each) for name, each in plans.items()},
@@ -192,11 +185,11 @@ def _totals(job: Job, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _part(part: Part, plan: Plan) -> dict[str, Any]:
-    schedule, forwarded = part.schedule, [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts)]
-    ran = [(i, slots) for i, slots in forwarded if slots[0] < slots[1]]
+    schedule, verdicts = part.schedule, list(enumerate(plan.verdicts))
+    ran = [(i, verdict.forwarded) for i, verdict in verdicts if verdict.runs]
     whole = [(i, (start + schedule.clean_prefix(i), end)) for i, (start, end) in enumerate(schedule.baseline)]
     baseline, computed = (schedule.frames * sum(part.size(i, slots) for i, slots in each) for each in (whole, ran))
-    verified = [(i, verdict.forwarded) for i, verdict in enumerate(plan.verdicts) if verdict.instead is not None]
+    verified = [(i, verdict.forwarded) for i, verdict in verdicts if verdict.instead is not None]
     return {
         "modes": plan.modes,
         "verified": {
@@ -212,11 +205,8 @@ def _part(part: Part, plan: Plan) -> dict[str, Any]:
     }
 
 
-# --- Infinity: an image that is made scale by scale ---
-
-
 def scales(image: Image, decided: Decided) -> dict[str, Any]:
-    """For `--json`."""
+    """An image that is made scale by scale, for `--json`."""
     rows = zip(image.grids, decided.actions, decided.host, decided.baseline, decided.work, strict=True)
     return {
         **decided.summary,

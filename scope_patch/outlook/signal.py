@@ -33,34 +33,23 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ..errors import UsageError
+from ..hosts import magi
 from ..hosts.schedules import magi_timesteps
 from ..method.fold import Feature
-from ..patch.host import Host
 
-TIME_MODULATION = "time modulation (from the weights)"
 TIME, FPS = ("time in", "time out", "projection"), ("fps in", "fps out")
-OFFICIAL = {
-    "time in": "time_embedding.0",
-    "time out": "time_embedding.2",
-    "projection": "time_projection.1",
-    "fps in": "fps_projection.0",
-    "fps out": "fps_projection.2",
+LAYOUTS = {
+    "time in": ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+    "time out": ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+    "projection": ("time_projection.1", "condition_embedder.time_proj"),
+    "fps in": ("fps_projection.0", "fps_projection.net.0.proj"),
+    "fps out": ("fps_projection.2", "fps_projection.net.2"),
 }
-DIFFUSERS = {
-    "time in": "condition_embedder.time_embedder.linear_1",
-    "time out": "condition_embedder.time_embedder.linear_2",
-    "projection": "condition_embedder.time_proj",
-    "fps in": "fps_projection.net.0.proj",
-    "fps out": "fps_projection.net.2",
-}
+"""The names of every part: upstream's, diffusers'."""
+OFFICIAL, DIFFUSERS = ({part: names[host] for part, names in LAYOUTS.items()} for host in (0, 1))
 FPS_TABLE = "fps_embedding.weight"
-SLOW_FPS = 16
-"""Both hosts embed whether the frame rate is this one."""
 LONGEST_PERIOD = 10000
-CONDITION = "timestep embedding (from the weights)"
 LAYERS = [f"t_embedder.mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
-FULL = 1000
-"""Timesteps run from 0 to 1; sinusoids are taken of thousandths."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +98,7 @@ class Checkpoint:
         if missing:
             raise UsageError(
                 f"--weights {self.given} does not hold {', '.join(missing)}, which {purpose} is made with; is it the "
-                f"folder of this model's DiT?"
+                "folder of this model's DiT?"
             )
         read: dict[str, Tensor] = {}
         for path in dict.fromkeys(self.files[name] for name in names):
@@ -155,12 +144,9 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
-    except FileNotFoundError as error:
-        raise UsageError(f"--weights: {path} is not there; is the download complete?") from error
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(
-            f"--weights: {path} is no whole safetensors file ({error}); is the download complete?"
-        ) from error
+        what = "not there" if isinstance(error, FileNotFoundError) else f"no whole safetensors file ({error})"
+        raise UsageError(f"--weights: {path} is {what}; is the download complete?") from error
 
 
 def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) -> tuple[Feature, int]:
@@ -200,9 +186,10 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
         projected = projection(silu(embedded))
         return projected if added is None else projected + added
 
-    with _fitting(checkpoint, "time modulation"):
+    with _fitting(checkpoint.given, "time modulation"):
         if embeds_fps:
-            row = read[FPS_TABLE][0 if fps == SLOW_FPS else 1].to(rest[0]).to(rest[1])
+            # Both hosts embed whether the frame rate is 16.
+            row = read[FPS_TABLE][0 if fps == 16 else 1].to(rest[0]).to(rest[1])
             before, after = (layer(part, *rest) for part in FPS)
             added = after(silu(before(row)))
         size = feature(torch.zeros(1)).shape[1]
@@ -210,13 +197,11 @@ def modulation(checkpoint: Checkpoint, host: str, fps: int, dtype: torch.dtype) 
 
 
 @contextmanager
-def _fitting(checkpoint: Checkpoint, part: str) -> Iterator[None]:
+def _fitting(given: str, part: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, IndexError) as error:
-        raise UsageError(
-            f"--weights {checkpoint.given}: the tensors of the {part} do not fit together: {error}"
-        ) from error
+        raise UsageError(f"--weights {given}: the tensors of the {part} do not fit together: {error}") from error
 
 
 class TimestepEmbedder(nn.Module):
@@ -230,12 +215,12 @@ class TimestepEmbedder(nn.Module):
         first, first_bias, second, second_bias = self.layers
         half = first.shape[1] // 2
         periods = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, dtype=torch.float32) / half)
-        angles = timesteps[:, None].float() * periods * FULL
+        angles = timesteps[:, None].float() * periods * 1000  # timesteps run from 0 to 1
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
         return linear(silu(linear(waves, first, first_bias)), second, second_bias)
 
 
-def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool) -> Feature:
+def condition(checkpoint: Checkpoint, steps: int, shortcut_mode: str, *, distill: bool) -> Feature:
     """The feature of a chunk's timesteps, [n] -> [n, condition channels].
 
     Args:
@@ -254,8 +239,7 @@ def condition(host: Host, checkpoint: Checkpoint, steps: int, shortcut_mode: str
         time_interval=[torch.tensor([1, 1, 2] if shortcut_mode == "16,16,8" else [2, 1, 1]).repeat(4)],
         transport_inputs=[SimpleNamespace(num_steps=steps)],
     )
-    assert host.feature is not None
-    feature = host.feature(transport, 0, model)
-    with _fitting(checkpoint, "timestep embedding"):
+    feature: Feature = magi.feature(transport, 0, model)
+    with _fitting(checkpoint.given, "timestep embedding"):
         feature(torch.zeros(1))
     return feature
