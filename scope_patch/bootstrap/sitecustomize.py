@@ -21,9 +21,10 @@ def _on(name: str, default: str) -> bool:
     return (os.environ.get(name) or default).strip().lower() not in ("0", "off", "false", "no")
 
 
-def _launcher() -> "list[str]":
-    """[pid, version, executable] of the interpreter that `run` was started with."""
-    return os.environ.get("_SCOPE_PATCH_LAUNCHER", "::").split(":", 2)
+def _launcher() -> "tuple[str, str, str]":
+    """(pid, version, executable) of the interpreter that `run` was started with."""
+    pid, version, executable = os.environ.get("_SCOPE_PATCH_LAUNCHER", "::").split(":", 2)
+    return pid, version, executable
 
 
 class _Trigger:
