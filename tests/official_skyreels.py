@@ -238,7 +238,7 @@ SUBJECTS = [
         generate=generate_forcing,
         model=transformer,
         cases=CASES,
-        target={**PAPER, "num_inference_steps": 30},
+        target={**SHORT, **PAPER, "num_inference_steps": 30},
     ),
     *(
         Subject(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+SHORT = {"num_frames": 57, "base_num_frames": 57}
 # (options of the pipeline, upstream's TeaCache: threshold, use_ret_steps, whether its polynomial counts)
 CASES = {
-    "text": ({}, 0.1, False, True),
-    "text, retained": ({}, 0.1, True, True),
-    "text, plain": ({}, 0.8, False, False),
-    "text, retained, plain": ({"num_inference_steps": 20, "ar_step": 4}, 1.2, True, False),
-    "paper, plain": ({"num_inference_steps": 50, "ar_step": 5}, 0.4, False, False),
-    "synchronous, plain": ({"num_inference_steps": 20, "ar_step": 0, "causal_block_size": 1}, 1.0, False, False),
+    "text": (SHORT, 0.1, False, True),
+    "text, retained": (SHORT, 0.1, True, True),
+    "text, plain": (SHORT, 0.8, False, False),
+    "text, retained, plain": ({**SHORT, "num_inference_steps": 20, "ar_step": 4}, 1.2, True, False),
+    "paper, plain": ({**SHORT, "num_inference_steps": 50, "ar_step": 5}, 0.8, False, False),
+    "synchronous, plain": ({**SHORT, "num_inference_steps": 20, "ar_step": 0, "causal_block_size": 1}, 1.0, False, False),
     "image, plain": (
         {"image": 1, "causal_block_size": 1, "ar_step": 1, "num_frames": 37, "base_num_frames": 37,
          "num_inference_steps": 20},
         0.6, False, False,
     ),
-    "block-causal, plain": ({"causal": True, "num_inference_steps": 20, "ar_step": 4}, 0.9, True, False),
+    "block-causal, plain": ({**SHORT, "causal": True, "num_inference_steps": 20, "ar_step": 4}, 0.9, True, False),
     "long, plain": (
         {"num_frames": 177, "overlap_history": 17, "num_inference_steps": 20, "ar_step": 4}, 0.6, False, False,
     ),
-    "odd counter": ({"num_inference_steps": 13, "ar_step": 3}, 1.0, True, False),
-    "guidance off": ({"guidance_scale": 1.0, "num_inference_steps": 20, "ar_step": 4}, 0.6, False, False),
+    "odd counter": ({**SHORT, "num_inference_steps": 13, "ar_step": 3}, 1.0, True, False),
+    "guidance off": ({**SHORT, "guidance_scale": 1.0, "num_inference_steps": 20, "ar_step": 4}, 0.6, False, False),
 }  # fmt: skip
 
 
