@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import wrapt
 
 from ..errors import NotApplied
-from ..report.record import GenerationRecord
 from .agreement import Agreements
 from .generation import Generation
 from .guard import Current, Guard, Request, relayed, unwrap
@@ -138,9 +137,8 @@ class Binding:
         return (self.guard(None, lambda: self._open(request, loop, pipeline, arguments), request),)
 
     def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: Mapping[str, Any]) -> Generation:
-        record = GenerationRecord()
-        generation = Generation(self.host, loop, request, pipeline, record, self.agreements, arguments)
-        request.run.begin(record)
+        generation = Generation(self.host, loop, request, pipeline, self.agreements, arguments)
+        request.run.begin(generation.record)
         if self.host.name not in request.run.hosts:
             request.run.hosts.append(self.host.name)
         outer = self.host.model(pipeline)
@@ -178,7 +176,7 @@ class Binding:
         return self.guard(None, lambda: self._current.innermost)
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
-        generation = self.guard(None, lambda: self._current.innermost)
+        generation = self.innermost
         if generation is None or generation.inside:
             return wrapped(*args, **kwargs)
         if self.guard(generation, lambda: self._elsewhere(generation, model)) is not False:

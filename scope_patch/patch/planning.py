@@ -6,9 +6,9 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -19,20 +19,19 @@ from ..method.fold import EXPECTED, Feature, placed_by
 from ..method.frozen import ALONG, Freezing, allowed, refusal
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
-from ..method.resolved import Method
 from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
-from ..report.record import GenerationRecord
 from ..settings import Settings
 from . import defaults
 from .bypass import Span, whole
 from .frozen import FrozenKeys
-from .host import Host
 from .measured import Verification
 from .replay import ChunkReplays, Replays, SolverReplays
-from .sharing import Sharing
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 from .velocity import ForwardCall
+
+if TYPE_CHECKING:
+    from .generation import Generation
 
 logger = logging.getLogger("scope_patch")
 
@@ -45,27 +44,12 @@ _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 
 
 class Planning:
-    """Plans the sections of one generation.
+    """Plans the sections of one generation; its record is told by which signal, and what could not be had."""
 
-    Args:
-        model: the DiT, out of any wrapper.
-        record: is told what was planned, by which signal, and what could not be had.
-        sharing: how ranks share the DiT.
-        arguments: of the call that makes the video.
-    """
-
-    def __init__(
-        self,
-        host: Host,
-        pipeline: Any,
-        model: nn.Module,
-        method: Method,
-        record: GenerationRecord,
-        sharing: Sharing,
-        arguments: Mapping[str, Any],
-    ) -> None:
-        self.host, self.pipeline, self.model, self.method, self.record = host, pipeline, model, method, record
-        self._sharing, self._arguments = sharing, arguments
+    def __init__(self, generation: Generation) -> None:
+        self.host, self.pipeline, self.model = generation.host, generation.pipeline, generation.model
+        self.method, self.record = generation.method, generation.record
+        self._sharing, self._arguments = generation.sharing, generation.arguments
 
     @property
     def span(self) -> Span | None:

@@ -53,7 +53,6 @@ class Section:
         table: Callable[[], Table],
         key: int,
         memory: Memory,
-        *,
         calibration: Calibration | None = None,
         agreement: RankAgreement | None = None,
         verification: Verification | None = None,
@@ -214,10 +213,9 @@ class Section:
         self._begin()
         self.frozen = None
         self._note_replays()
-        self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
-        self.segment.frames = schedule.mask.shape[1] * schedule.frames
-        self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
-        self.segment.chunk = schedule.frames if schedule.moving else 0
+        frames, active = schedule.frames, active_ranges(schedule.mask.tolist(), schedule.frames)
+        self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note, active=active)
+        self.segment.frames, self.segment.chunk = schedule.mask.shape[1] * frames, frames if schedule.moving else 0
         self.replays = self._planning.replays(schedule, self._loop.joint)
         self.record.segments.append(self.segment)
         self.count(self.early, self.early)
