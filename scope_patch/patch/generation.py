@@ -73,13 +73,12 @@ class Generation:
         arguments: Mapping[str, Any],
     ) -> None:
         self.host, self.loop, self.request = host, loop, request
-        self.record = record = GenerationRecord()
+        self.record = record = GenerationRecord(pid=os.getpid(), rank=rank())
         self.place: Any = None
         self.arguments, self._agreements = arguments, agreements
         self._agreement: RankAgreement | None = None
         self.settings = request.run.settings
         self.pipeline = pipeline
-        record.pid, record.rank = os.getpid(), rank()
         record.ranks = [] if record.rank is None else [record.rank]
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)

@@ -80,10 +80,9 @@ class Request:
 
 def _networks(pipeline: Any) -> dict[str, Any]:
     """The networks of a diffusers pipeline, by the names of its components."""
-    try:
+    components: Any = None
+    with suppress(Exception):  # a property of the host's, which fails where a subclass takes other arguments
         components = getattr(pipeline, "components", None)
-    except Exception:  # a property of the host's, which fails where a subclass takes other arguments
-        components = None
     known = components if isinstance(components, Mapping) else {}
     return {name: unwrap(part) for name, part in known.items() if isinstance(part, nn.Module)}
 
@@ -231,9 +230,7 @@ class Guard:
 
 
 def relayed(
-    inner: Generator[Any, Any, Any],
-    resumed: Callable[[], Stretch | None],
-    ended: Callable[[BaseException | None], Any],
+    inner: Generator[Any, Any, Any], resumed: Callable[[], Stretch | None], ended: Callable[[BaseException | None], Any]
 ) -> Generator[Any, Any, Any]:
     """`yield from inner`, with us told when it works and when its consumer does.
 

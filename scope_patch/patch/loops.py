@@ -81,9 +81,8 @@ class Watched(Loop):
         schedule = source.find_method(owner, self.method)
         if schedule is not None:
             lengths = source.returned_lengths(schedule)
-            fine = lengths == {self.parts}
-            found = "" if fine else f"found {lengths}"
-            yield Check(f"{entry.owner}.{self.method} returns {self.parts} things", fine, found)
+            found = "" if lengths == {self.parts} else f"found {lengths}"
+            yield Check(f"{entry.owner}.{self.method} returns {self.parts} things", not found, found)
         # Anywhere in the class: the loop position is known from nothing else.
         indexed = source.indexes_result(owner, self.method, self.position)
         yield Check(f"{entry.owner} indexes the intervals of {self.method}", indexed)

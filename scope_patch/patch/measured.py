@@ -25,11 +25,7 @@ logger = logging.getLogger("scope_patch")
 
 @dataclass
 class Stopwatch:
-    """Adds up the seconds of one generation. CUDA work is timed by events, which are read once it is over.
-
-    Attributes:
-        seconds: the sums so far; `close` adds what CUDA events measured.
-    """
+    """Adds up the seconds of one generation. CUDA work is timed by events, which are read once it is over."""
 
     seconds: Seconds
     started: float = field(default_factory=time.perf_counter)
@@ -40,8 +36,7 @@ class Stopwatch:
         started, begin = time.perf_counter(), _event()
 
         def stop() -> None:
-            end = _event() if begin is not None else None
-            if begin is not None and end is not None:
+            if begin is not None and (end := _event()) is not None:
                 self._events.append((begin, end))
             else:
                 self.seconds.dit += time.perf_counter() - started
