@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from types import GeneratorType
@@ -124,8 +124,8 @@ class Binding:
         A pipeline that calls itself before any loop, or a seam that is wrapped twice, makes one generation. Called
         while a loop is under way, or after it (by a callback), the pipeline makes another one.
         """
-        outer = self._current.of_pipeline(pipeline)
-        if self.guard.broken or (outer is not None and not outer.started):
+        outer = self._current.innermost
+        if self.guard.broken or (outer is not None and outer.pipeline is pipeline and not outer.started):
             return None
         model = unwrap(self.host.model(pipeline))
         newest = [*self.requests][::-1]
@@ -136,7 +136,7 @@ class Binding:
         arguments = self.arguments(seam.owner, seam.attribute, args, kwargs)
         return (self.guard(None, lambda: self._open(request, loop, pipeline, arguments), request),)
 
-    def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: Mapping[str, Any]) -> Generation:
+    def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: dict[str, Any]) -> Generation:
         generation = Generation(self.host, loop, request, pipeline, self.agreements, arguments)
         request.run.begin(generation.record)
         if self.host.name not in request.run.hosts:
@@ -167,8 +167,9 @@ class Binding:
         return self.guard(None, self._live)
 
     def _live(self, of: Any = None) -> Generation | None:
-        found = self._current.innermost if of is None else self._current.of_pipeline(of)
-        return found if found is not None and self.guard.live(found) else None
+        found = self._current.innermost
+        ours = found is not None and (of is None or found.pipeline is of) and self.guard.live(found)
+        return found if ours else None
 
     @property
     def innermost(self) -> Generation | None:
@@ -217,7 +218,7 @@ class Binding:
         generation.elsewhere += isinstance(found, getattr(sys.modules[dit.module], dit.owner))
         return True
 
-    def _serve(self, generation: Generation, arguments: Mapping[str, Any]) -> Served:
+    def _serve(self, generation: Generation, arguments: dict[str, Any]) -> Served:
         """The section of a forward, and what it makes of it; nothing where it is the host's own."""
         generation.calls += 1
         if not self.guard.live(generation):

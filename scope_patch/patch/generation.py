@@ -64,21 +64,14 @@ class Generation:
     """
 
     def __init__(
-        self,
-        host: Host,
-        loop: Loop,
-        request: Request,
-        pipeline: Any,
-        agreements: Agreements,
-        arguments: Mapping[str, Any],
+        self, host: Host, loop: Loop, request: Request, pipeline: Any, agreements: Agreements, arguments: dict[str, Any]
     ) -> None:
-        self.host, self.loop, self.request = host, loop, request
+        self.host, self.loop, self.request, self.pipeline = host, loop, request, pipeline
         self.record = record = GenerationRecord(pid=os.getpid(), rank=rank())
         self.place: Any = None
         self.arguments, self._agreements = arguments, agreements
         self._agreement: RankAgreement | None = None
         self.settings = request.run.settings
-        self.pipeline = pipeline
         record.ranks = [] if record.rank is None else [record.rank]
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
@@ -93,11 +86,10 @@ class Generation:
         self._verifications: dict[int, Verification | None] = {}
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
-        self.started = self.inside = self.stepping = self.off = self.failed = False
+        self.started = self.inside = self.stepping = self.off = self.failed = self._strayed = False
         self.strange_device = torch.get_default_device().type != "cpu"
         self.calls = self.elsewhere = 0
         self._newest: Session | None = None
-        self._strayed = False
         self._early = 0  # slots of forwards that a section has not begun for yet, of which it will be told
         if host.moving and self.settings.widths is not None:
             record.remark(NO_WIDTHS)

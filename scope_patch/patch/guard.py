@@ -134,11 +134,6 @@ class Current:
         found = self._under_way
         return found[-1].generation() if found else None
 
-    def of_pipeline(self, pipeline: Any) -> Generation | None:
-        """The innermost generation, if it is this pipeline's."""
-        found = self.innermost
-        return found if found is not None and found.pipeline is pipeline else None
-
     @property
     def _under_way(self) -> tuple[Stretch, ...]:
         return tuple(each for each in self._stretches.get() if each.under_way)

@@ -200,12 +200,9 @@ class Host:
         if not self.videos:
             raise ValueError(f"{self.name}: `videos` names no entry where a video is made; {PAGE}")
         for entry in self.videos:
-            loop = entry.loop or self.loop
-            if loop is None:
-                raise ValueError(
-                    f"{self.name}: `loop` of {entry.name} is not said: a Clock, a Watched or Called one; {PAGE}"
-                )
-            problem = loop.problem()
+            problem = f"`loop` of {entry.name} is not said: a Clock, a Watched or Called one"
+            if (loop := entry.loop or self.loop) is not None:
+                problem = loop.problem()
             if problem:
                 raise ValueError(f"{self.name}: {problem}; {PAGE}")
         if not self.signal:

@@ -130,11 +130,9 @@ class Verification:
             errors.append(difference / (size or 1.0) if sound else math.inf)
         error = max(errors)
         self.compared += 1
-        tightened = None
+        most = None
         if error > self.bound:
             self.state = verifying.tightened(self.state, self._longest)
-            tightened = self.state.most
-            logger.info(
-                "iteration %d: a prediction erred by %.3g; at most %d skips in a row", iteration, error, tightened
-            )
-        self._segment.verified.append(Verified(iteration, expected, error if math.isfinite(error) else None, tightened))
+            most = self.state.most
+            logger.info("iteration %d: a prediction erred by %.3g; at most %d skips in a row", iteration, error, most)
+        self._segment.verified.append(Verified(iteration, expected, error if math.isfinite(error) else None, most))
