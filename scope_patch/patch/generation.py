@@ -42,14 +42,11 @@ class Generation:
     """State of one pipeline call.
 
     Attributes:
-        loop: the kind of its denoise loop.
         place: what the loop kind remembers of it.
-        request: what it runs under.
         pipeline: the object that was called.
         arguments: that call's, by parameter name.
         model: its DiT, out of any compiled wrapper.
         method: the settings, resolved for this host and model.
-        memory: of its histories.
         sections: runs of the denoise loop that are under way, by key: one, or one an input whose steps take turns.
         session: the section that the next forward belongs to, if any.
         started: its loop has begun. The same pipeline called before that is a part of it; called then (by a callback of
@@ -108,8 +105,7 @@ class Generation:
         self.end_section(key)
         if self._agreement is None and self.method.policy.active:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
-            shared, timeout = self.sharing, self.settings.rank_timeout
-            self._agreement = self._agreements.of(shared.ranks, timeout, shared.why)
+            self._agreement = self._agreements.of(self.sharing.ranks, self.settings.rank_timeout, self.sharing.why)
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.host.refuse(self.pipeline, self.model, self.arguments) or self._obstacle()
         if reason:
@@ -284,6 +280,6 @@ class Generation:
             put(Path(path), json.dumps(profile.as_dict(), indent=1) + "\n")
         except OSError as problem:
             logger.warning("the profile could not be written to %s: %s", path, problem)
-            return
-        known = f"{path}: how velocities change at {len(profile.levels)} noise levels"
-        self.record.remark(f"{known}; use it with --profile")
+        else:
+            known = f"{path}: how velocities change at {len(profile.levels)} noise levels"
+            self.record.remark(f"{known}; use it with --profile")

@@ -102,11 +102,6 @@ class Stretch:
     over: bool = False
     thread: int = field(default_factory=threading.get_ident)
 
-    @property
-    def under_way(self) -> bool:
-        """Whether it is what the calling thread does."""
-        return not self.over and self.thread == threading.get_ident()
-
 
 class Current:
     """What is under way here, innermost last.
@@ -136,7 +131,9 @@ class Current:
 
     @property
     def _under_way(self) -> tuple[Stretch, ...]:
-        return tuple(each for each in self._stretches.get() if each.under_way)
+        """What the calling thread does."""
+        here = threading.get_ident()
+        return tuple(each for each in self._stretches.get() if not each.over and each.thread == here)
 
 
 class Guard:

@@ -132,8 +132,7 @@ class Planning:
             return None
         if self.host.moving:
             return ChunkReplays(schedule, self.record.remark)
-        blind = defaults.edits(self._arguments)
-        return SolverReplays(schedule, self.record.remark, joint=joint, blind=blind)
+        return SolverReplays(schedule, self.record.remark, joint=joint, blind=defaults.edits(self._arguments))
 
     @property
     def _guided(self) -> bool:

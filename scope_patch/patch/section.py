@@ -29,12 +29,9 @@ class Section:
     """Follows the loop through its iterations.
 
     Args:
-        planning: of the generation that it is a section of.
-        loop: the kind of its denoise loop.
         table: makes its table; called at the first iteration, since callers edit the matrices that a schedule function
             returned before they enter the loop.
         key: the section's, among those that are under way.
-        memory: of the generation's histories.
         calibration: gets the velocities of every forward.
         agreement: asked before anything is left out; None: the DiT is one rank's alone.
         verification: runs some skipped forwards all the same; None: none.
