@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
 
-OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 WRAPPED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
 """What wrappers call their only child."""
 
@@ -120,7 +119,6 @@ class Current:
 
     @property
     def generations(self) -> list[Generation]:
-        """Those under way here."""
         return [found for each in self._under_way if (found := each.generation()) is not None]
 
     @property
@@ -202,7 +200,7 @@ class Guard:
         return any(each.run.settings.strict for each in ([*self._requests] if asked is None else [asked]))
 
     def _fail(self, generation: Generation | None, error: Exception) -> None:
-        memory = isinstance(error, OUT_OF_MEMORY)
+        memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         if not memory:
             self.broken, self.cause = True, f"switched off after a failure of ours: {error!r}"
         with suppress(Exception):  # a second failure, of what tells of the first, changes nothing for the host

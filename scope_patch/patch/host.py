@@ -209,7 +209,6 @@ class Host:
             object.__setattr__(self, "signal", "timestep" if self.dit.modulation[0] or self.feature else "expected")
 
     def loop_of(self, entry: Entry) -> Loop:
-        """The denoise loop of an entry."""
         loop = entry.loop or self.loop
         assert loop is not None  # looked at when it was made
         return loop

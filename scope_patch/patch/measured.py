@@ -79,7 +79,6 @@ class Verification:
         self._waiting: tuple[int, list[int], float | None] = (0, [], None)
 
     def begin(self, schedule: Schedule, segment: Segment) -> None:
-        """A segment begins."""
         self._schedule, self._segment = schedule, segment
         self._expectation = None if self._profile is None else Expectation(schedule, self._profile)
 

@@ -158,8 +158,7 @@ class Planning:
         freezing = Freezing.of(schedule, block, size, allowed(wanted, call.latents.device))
         if not freezing.any:
             return None
-        noised, widths = keys.noised(self._arguments), self.method.settings.widths
-        why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
+        why = refusal(schedule, keys.noised(self._arguments), self.method.settings.widths) or keys.obstacle(self.model)
         if not why and defaults.edits(self._arguments):
             why = (
                 "a callback is handed the latents and may edit those (callback_on_step_end_tensor_inputs says what it "

@@ -212,8 +212,7 @@ class Session(Section):
         every = found = given[0, schedule.clean_prefix(iteration) :].to("cpu", wanted.dtype)
         if not schedule.moving:
             wanted, found = wanted[-1:], found[-1:]
-        rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
-        unit = 0.0 if given.is_floating_point() else 1.0
+        rounding, unit = (torch.finfo(given.dtype).eps, 0.0) if given.is_floating_point() else (0.0, 1.0)
         if not torch.allclose(found, wanted, rtol=max(rounding, 1e-4), atol=max(unit, 1e-4)):
             raise NotApplied(
                 f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "
