@@ -49,12 +49,9 @@ def unwrap(model: Any) -> Any:
 class Request:
     """One request.
 
-    Args:
-        target: the pipeline or model it is for; None: every one of the architecture.
-
     Attributes:
         run: its settings, and the record it fills.
-        target: a weak reference to that, out of any wrapper.
+        target: a weak reference to the pipeline or model it is for, out of any wrapper; None: every one of the host.
         parts: weak references to the networks of that pipeline, by name; empty where it says of none.
         tell: called with every generation that has ended (the report is written then), or for a word beside them.
         calibration: what all its generations add to, where a profile was asked for.

@@ -97,7 +97,6 @@ class Planning:
 
         Args:
             call: its first forward.
-            key: the section's.
             verification: what will run some skipped forwards all the same.
         """
         work, unit = self.work(call, schedule, key)
