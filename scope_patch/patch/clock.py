@@ -306,5 +306,5 @@ class Clock(Loop):
         else:
             ticks.heard = True
             ticks.steps += 1
-            if ticks.steps >= len(generation.session):
+            if ticks.steps >= generation.session.segment.iterations:
                 generation.end_section()

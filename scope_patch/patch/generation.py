@@ -142,7 +142,7 @@ class Generation:
         runs, slots = self.runs(arguments)
         self.record.forwards_run += runs
         session = self._newest if self.off else self.session
-        if session is not None and len(session):
+        if session is not None and session.schedule is not None:
             session.count(slots, slots)
         else:
             self._early += slots

@@ -81,10 +81,6 @@ class Section:
         moving = self.schedule is not None and self.schedule.moving
         self.branches = Branches(self._planning.method.predictor.keeps, moving, self._memory, remark)
 
-    def __len__(self) -> int:
-        """Iterations; 0 as long as none was entered."""
-        return 0 if self.schedule is None else len(self.schedule)
-
     # --- where the loop is ---
 
     def enter(self, iteration: int) -> Interval:
