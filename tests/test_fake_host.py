@@ -130,12 +130,11 @@ def open_generation(pipe, run):
     from scope_patch.patch.attach import bindings
     from scope_patch.patch.generation import Generation
     from scope_patch.patch.guard import Request
-    from scope_patch.report.record import GenerationRecord
 
     binding = bindings()["skyreels-v2"]
     loop = binding.host.loop_of(binding.host.videos[0])
     request = Request(run, pipe)
-    return binding, loop, Generation(binding.host, loop, request, pipe, GenerationRecord(), binding.agreements, {})
+    return binding, loop, Generation(binding.host, loop, request, pipe, binding.agreements, {})
 
 
 def test_a_failure_of_ours_costs_one_warning_and_no_video(monkeypatch, caplog):

@@ -135,13 +135,12 @@ def test_no_more_is_excluded_than_must_be(trial_of):
 
 def test_a_second_failure_while_the_first_is_told(monkeypatch, trial_of):
     """Letting go of the history fails, too; and so does the log."""
-    from scope_patch.patch.generation import Generation
     from scope_patch.patch.session import Session
 
     trial = trial_of("signal")
     observe, calls = Session.observe, itertools.count()
     monkeypatch.setattr(Session, "observe", lambda *a: 1 / 0 if next(calls) == 0 else observe(*a))
-    monkeypatch.setattr(Generation, "forget", lambda self: 1 / 0)
+    monkeypatch.setattr(Session, "forget", lambda self: 1 / 0)
     with trial.patched(), Warned() as warned:
         monkeypatch.setattr(warned, "emit", lambda record: 1 / 0)
         assert torch.equal(trial.case.run(trial.target), trial.alone)

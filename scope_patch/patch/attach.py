@@ -21,6 +21,7 @@ from ..report.record import Run
 from ..settings import Settings, switched_off
 from .bind import Binding
 from .guard import Request, unwrap
+from .host import Dit, Entry
 
 logger = logging.getLogger("scope_patch")
 
@@ -162,7 +163,7 @@ def apply(target: Any, **settings: Any) -> Handle:
     binding.agreements.forgive()
     reasons = attach_ready(binding, strict=False)
     # A pipeline needs its own entry; a DiT, any.
-    own = {entry.name for entry in binding.host.videos if _is_a(target, entry.module, entry.owner)}
+    own = {entry.name for entry in binding.host.videos if _is_a(target, entry)}
     if not binding.bound & (own or binding.bound):
         if not binding.requests:
             binding.detach()
@@ -189,15 +190,14 @@ def patched(target: Any, **settings: Any) -> Iterator[Run]:
 def _binding_of(target: Any, registry: str | None) -> Binding:
     model = unwrap(target)
     for binding in bindings(registry).values():
-        dit = binding.host.dit
-        entries = any(_is_a(model, entry.module, entry.owner) for entry in binding.host.videos)
-        if entries or _is_a(model, dit.module, dit.owner):
+        places: tuple[Entry | Dit, ...] = (*binding.host.videos, binding.host.dit)
+        if any(_is_a(model, place) for place in places):
             return binding
     known = ", ".join(bindings())
     raise NotApplied(f"{type(model).__module__}.{type(model).__name__} is no pipeline or DiT of a known host ({known})")
 
 
-def _is_a(thing: Any, module: str, name: str) -> bool:
-    """Whether it is of the class of that name, as far as its module is imported."""
-    owner = getattr(sys.modules.get(module), name, None)
+def _is_a(thing: Any, place: Entry | Dit) -> bool:
+    """Whether it is of that class, as far as its module is imported."""
+    owner = getattr(sys.modules.get(place.module), place.owner, None)
     return isinstance(owner, type) and isinstance(thing, owner)

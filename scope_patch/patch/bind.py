@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from types import GeneratorType
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import wrapt
 
 from ..errors import NotApplied
-from ..report.record import GenerationRecord
 from .agreement import Agreements
 from .generation import Generation
 from .guard import Current, Guard, Request, relayed, unwrap
@@ -125,8 +124,8 @@ class Binding:
         A pipeline that calls itself before any loop, or a seam that is wrapped twice, makes one generation. Called
         while a loop is under way, or after it (by a callback), the pipeline makes another one.
         """
-        outer = self._current.of_pipeline(pipeline)
-        if self.guard.broken or (outer is not None and not outer.started):
+        outer = self._current.innermost
+        if self.guard.broken or (outer is not None and outer.pipeline is pipeline and not outer.started):
             return None
         model = unwrap(self.host.model(pipeline))
         newest = [*self.requests][::-1]
@@ -137,10 +136,9 @@ class Binding:
         arguments = self.arguments(seam.owner, seam.attribute, args, kwargs)
         return (self.guard(None, lambda: self._open(request, loop, pipeline, arguments), request),)
 
-    def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: Mapping[str, Any]) -> Generation:
-        record = GenerationRecord()
-        generation = Generation(self.host, loop, request, pipeline, record, self.agreements, arguments)
-        request.run.begin(record)
+    def _open(self, request: Request, loop: Loop, pipeline: Any, arguments: dict[str, Any]) -> Generation:
+        generation = Generation(self.host, loop, request, pipeline, self.agreements, arguments)
+        request.run.begin(generation.record)
         if self.host.name not in request.run.hosts:
             request.run.hosts.append(self.host.name)
         outer = self.host.model(pipeline)
@@ -169,8 +167,9 @@ class Binding:
         return self.guard(None, self._live)
 
     def _live(self, of: Any = None) -> Generation | None:
-        found = self._current.innermost if of is None else self._current.of_pipeline(of)
-        return found if found is not None and self.guard.live(found) else None
+        found = self._current.innermost
+        ours = found is not None and (of is None or found.pipeline is of) and self.guard.live(found)
+        return found if ours else None
 
     @property
     def innermost(self) -> Generation | None:
@@ -178,7 +177,7 @@ class Binding:
         return self.guard(None, lambda: self._current.innermost)
 
     def _forward(self, wrapped: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> Any:
-        generation = self.guard(None, lambda: self._current.innermost)
+        generation = self.innermost
         if generation is None or generation.inside:
             return wrapped(*args, **kwargs)
         if self.guard(generation, lambda: self._elsewhere(generation, model)):  # where that failed, it may be narrowed
@@ -219,7 +218,7 @@ class Binding:
         generation.elsewhere += isinstance(found, getattr(sys.modules[dit.module], dit.owner))
         return True
 
-    def _serve(self, generation: Generation, arguments: Mapping[str, Any]) -> Served:
+    def _serve(self, generation: Generation, arguments: dict[str, Any]) -> Served:
         """The section of a forward, and what it makes of it; nothing where it is the host's own."""
         generation.calls += 1
         if not self.guard.live(generation):

@@ -48,7 +48,6 @@ class Loop:
     unverifiable: str = ""
 
     def __str__(self) -> str:
-        """For people."""
         raise NotImplementedError
 
     def problem(self) -> str:
@@ -98,7 +97,6 @@ class Loop:
         return None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # A solver's own methods: loops of several hosts, and several of one host's, share its class.
 
 
@@ -192,9 +190,6 @@ def scheduler_table(scheduler: Any, slots: int) -> Table:
         mask=torch.ones(every, dtype=torch.bool),
         intervals=[(0, slots)] * count,
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -311,5 +306,5 @@ class Clock(Loop):
         else:
             ticks.heard = True
             ticks.steps += 1
-            if ticks.steps >= len(generation.session):
+            if ticks.steps >= generation.session.segment.iterations:
                 generation.end_section()

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-PATCH = (1, 2, 2)
-
 
 def refuse(pipeline: Any, model: Any, arguments: Mapping[str, Any]) -> str:
     """Two accelerators that skip forwards independently would each believe the other's output."""
@@ -70,11 +68,11 @@ def cost(model: Any, blocks: str, shape: Sequence[int]) -> Callable[[int, tuple[
 
 
 def _patch(model: Any) -> tuple[int, int, int]:
-    """(latent frames, rows, columns) a token."""
+    """(latent frames, rows, columns) a token; Wan's where nothing says so."""
     config = getattr(model, "config", None)
     for found in (vars(model).get("patch_size"), getattr(config, "patch_size", None)):
         if isinstance(found, int):
             return int(getattr(config, "patch_size_t", None) or 1), found, found
         if isinstance(found, (tuple, list)) and len(found) == 3:
             return found[0], found[1], found[2]
-    return PATCH
+    return 1, 2, 2

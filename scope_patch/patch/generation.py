@@ -42,14 +42,11 @@ class Generation:
     """State of one pipeline call.
 
     Attributes:
-        loop: the kind of its denoise loop.
         place: what the loop kind remembers of it.
-        request: what it runs under.
         pipeline: the object that was called.
         arguments: that call's, by parameter name.
         model: its DiT, out of any compiled wrapper.
         method: the settings, resolved for this host and model.
-        memory: of its histories.
         sections: runs of the denoise loop that are under way, by key: one, or one an input whose steps take turns.
         session: the section that the next forward belongs to, if any.
         started: its loop has begun. The same pipeline called before that is a part of it; called then (by a callback of
@@ -64,22 +61,14 @@ class Generation:
     """
 
     def __init__(
-        self,
-        host: Host,
-        loop: Loop,
-        request: Request,
-        pipeline: Any,
-        record: GenerationRecord,
-        agreements: Agreements,
-        arguments: Mapping[str, Any],
+        self, host: Host, loop: Loop, request: Request, pipeline: Any, agreements: Agreements, arguments: dict[str, Any]
     ) -> None:
-        self.host, self.loop, self.request, self.record = host, loop, request, record
+        self.host, self.loop, self.request, self.pipeline = host, loop, request, pipeline
+        self.record = record = GenerationRecord(pid=os.getpid(), rank=rank())
         self.place: Any = None
         self.arguments, self._agreements = arguments, agreements
         self._agreement: RankAgreement | None = None
         self.settings = request.run.settings
-        self.pipeline = pipeline
-        record.pid, record.rank = os.getpid(), rank()
         record.ranks = [] if record.rank is None else [record.rank]
         self.model = unwrap(host.model(pipeline))
         size = Size(*host.size(self.model, host.dit.blocks), chunked=host.moving)
@@ -94,11 +83,10 @@ class Generation:
         self._verifications: dict[int, Verification | None] = {}
         self.memory = Memory(self.settings.limit if request.calibration is None else None)
         self.stopwatch = Stopwatch(record.seconds)
-        self.started = self.inside = self.stepping = self.off = self.failed = False
+        self.started = self.inside = self.stepping = self.off = self.failed = self._strayed = False
         self.strange_device = torch.get_default_device().type != "cpu"
         self.calls = self.elsewhere = 0
         self._newest: Session | None = None
-        self._strayed = False
         self._early = 0  # slots of forwards that a section has not begun for yet, of which it will be told
         if host.moving and self.settings.widths is not None:
             record.remark(NO_WIDTHS)
@@ -113,28 +101,20 @@ class Generation:
         Raises NotApplied where it must run unpatched.
         """
         if not self.started:
-            self.started, self.record.call = True, self._agreements.call(self._sharing.ranks)
+            self.started, self.record.call = True, self._agreements.call(self.sharing.ranks)
         self.end_section(key)
         if self._agreement is None and self.method.policy.active:
             # Known before anything can fail, so that whatever does is told to the ranks that share the DiT.
-            shared, timeout = self._sharing, self.settings.rank_timeout
-            self._agreement = self._agreements.of(shared.ranks, timeout, shared.why)
+            self._agreement = self._agreements.of(self.sharing.ranks, self.settings.rank_timeout, self.sharing.why)
         # Asked here, not at the start: pipelines switch their caches on and off while they prepare.
         reason = self.host.refuse(self.pipeline, self.model, self.arguments) or self._obstacle()
         if reason:
             raise NotApplied(reason)
         if key not in self._verifications:
             self._verifications[key] = self._verification()
-        session = (self.loop.session() or Session)(
-            self._planning,
-            self.loop,
-            table,
-            key,
-            self.memory,
-            calibration=self.request.calibration,
-            agreement=self._agreement,
-            verification=self._verifications[key],
-        )
+        verification = self._verifications[key]
+        kind, optional = self.loop.session() or Session, (self.request.calibration, self._agreement, verification)
+        session = kind(self._planning, self.loop, table, key, self.memory, *optional)
         if self._agreement is not None:
             self._agreement.require(f"{what} under {self.settings.fingerprint}")
         session.early, self._early = self._early, 0
@@ -149,7 +129,7 @@ class Generation:
 
     def stray(self) -> None:
         """A forward comes that belongs to no iteration. The first one is told of; raises NotApplied under strict."""
-        reason = self._idle if self.loop.idle(self) or not self._decided else LOST
+        reason = self._idle or LOST
         self.record.remark(LOST)
         if self.settings.strict:
             raise NotApplied(reason)
@@ -162,7 +142,7 @@ class Generation:
         runs, slots = self.runs(arguments)
         self.record.forwards_run += runs
         session = self._newest if self.off else self.session
-        if session is not None and len(session):
+        if session is not None and session.schedule is not None:
             session.count(slots, slots)
         else:
             self._early += slots
@@ -197,26 +177,22 @@ class Generation:
         self.record.switched_off(reason, narrowed, None if self.session is None else self.session.iteration)
         if self._agreement is not None:
             self._agreement.leave()
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of every tensor."""
         for session in self.sections.values():
             session.forget()
 
     @cached_property
-    def _sharing(self) -> Sharing:
+    def sharing(self) -> Sharing:
         """How ranks share the DiT, as it was when the loop began."""
         own = None if self.host.ranks is None else self.host.ranks(self.pipeline)
         return sharing(self.host.model(self.pipeline), own)
 
     @cached_property
     def _planning(self) -> Planning:
-        return Planning(self.host, self.pipeline, self.model, self.method, self.record, self._sharing, self.arguments)
+        return Planning(self)
 
     def _obstacle(self) -> str:
         """Why what was asked for cannot be had, or ""."""
-        if self.request.calibration is not None and self.host.moving and self._sharing.ranks:
+        if self.request.calibration is not None and self.host.moving and self.sharing.ranks:
             # a rank that is not the last sees no velocities
             return "a profile is measured on one rank; calibrate without torchrun, on a short video if need be"
         if self._planning.span is None:
@@ -224,8 +200,8 @@ class Generation:
         outer = self.host.model(self.pipeline)
         compiled = hasattr(outer, "_orig_mod") or getattr(self.model, "_compiled_call_impl", None)
         reason = "the model is compiled" if compiled else self.host.bypass(self.pipeline)
-        if not reason and self._sharing.tokens:
-            reason = f"its tokens may be split among ranks ({self._sharing.why})"
+        if not reason and self.sharing.tokens:
+            reason = f"its tokens may be split among ranks ({self.sharing.why})"
         if reason:
             return f"blocks cannot be bypassed (the residual level): {reason}; take --level velocity"
         return "" if claim(self.model, self) else SHARED
@@ -237,7 +213,7 @@ class Generation:
         """
         if not self.settings.verify:
             return None
-        reason = self.loop.unverifiable or self.method.unverifiable(len(self._sharing.ranks))
+        reason = self.loop.unverifiable or self.method.unverifiable(len(self.sharing.ranks))
         if reason:
             self.record.remark(f"no skipped step is verified: {reason}")
             return None
@@ -275,17 +251,16 @@ class Generation:
         if error is not None:
             return
         seen = self.calls or self.elsewhere or self._strayed
-        if not self.off and seen and (self.loop.idle(self) or not self._decided):
+        if not self.off and seen and self._idle:
             raise NotApplied(self._idle)
         if self.failed and self.settings.strict:
             raise NotApplied("; ".join(self.record.reasons))  # told before, to whoever did not pass it on
 
     @property
-    def _decided(self) -> bool:
-        return any(segment.modes for segment in self.record.segments)
-
-    @property
     def _idle(self) -> str:
+        """Why nothing was decided; "" where something was, and the loop told where it is."""
+        if not self.loop.idle(self) and any(segment.modes for segment in self.record.segments):
+            return ""
         called = f"the DiT was called {self.calls} times, and the denoise loop was never seen to go on"
         if not self.calls:
             called = "no forward of the DiT was seen"
@@ -305,7 +280,6 @@ class Generation:
             put(Path(path), json.dumps(profile.as_dict(), indent=1) + "\n")
         except OSError as problem:
             logger.warning("the profile could not be written to %s: %s", path, problem)
-            return
-        self.record.remark(
-            f"{path}: how velocities change at {len(profile.levels)} noise levels; use it with --profile"
-        )
+        else:
+            known = f"{path}: how velocities change at {len(profile.levels)} noise levels"
+            self.record.remark(f"{known}; use it with --profile")

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("scope_patch")
 T = TypeVar("T")
 
-OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 WRAPPED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
 """What wrappers call their only child."""
 
@@ -50,12 +49,9 @@ def unwrap(model: Any) -> Any:
 class Request:
     """One request.
 
-    Args:
-        target: the pipeline or model it is for; None: every one of the architecture.
-
     Attributes:
         run: its settings, and the record it fills.
-        target: a weak reference to that, out of any wrapper.
+        target: a weak reference to the pipeline or model it is for, out of any wrapper; None: every one of the host.
         parts: weak references to the networks of that pipeline, by name; empty where it says of none.
         tell: called with every generation that has ended (the report is written then), or for a word beside them.
         calibration: what all its generations add to, where a profile was asked for.
@@ -80,10 +76,9 @@ class Request:
 
 def _networks(pipeline: Any) -> dict[str, Any]:
     """The networks of a diffusers pipeline, by the names of its components."""
-    try:
+    components: Any = None
+    with suppress(Exception):  # a property of the host's, which fails where a subclass takes other arguments
         components = getattr(pipeline, "components", None)
-    except Exception:  # a property of the host's, which fails where a subclass takes other arguments
-        components = None
     known = components if isinstance(components, Mapping) else {}
     return {name: unwrap(part) for name, part in known.items() if isinstance(part, nn.Module)}
 
@@ -103,11 +98,6 @@ class Stretch:
     over: bool = False
     thread: int = field(default_factory=threading.get_ident)
 
-    @property
-    def under_way(self) -> bool:
-        """Whether it is what the calling thread does."""
-        return not self.over and self.thread == threading.get_ident()
-
 
 class Current:
     """What is under way here, innermost last.
@@ -126,7 +116,6 @@ class Current:
 
     @property
     def generations(self) -> list[Generation]:
-        """Those under way here."""
         return [found for each in self._under_way if (found := each.generation()) is not None]
 
     @property
@@ -135,14 +124,11 @@ class Current:
         found = self._under_way
         return found[-1].generation() if found else None
 
-    def of_pipeline(self, pipeline: Any) -> Generation | None:
-        """The innermost generation, if it is this pipeline's."""
-        found = self.innermost
-        return found if found is not None and found.pipeline is pipeline else None
-
     @property
     def _under_way(self) -> tuple[Stretch, ...]:
-        return tuple(each for each in self._stretches.get() if each.under_way)
+        """What the calling thread does."""
+        here = threading.get_ident()
+        return tuple(each for each in self._stretches.get() if not each.over and each.thread == here)
 
 
 class Guard:
@@ -211,7 +197,7 @@ class Guard:
         return any(each.run.settings.strict for each in ([*self._requests] if asked is None else [asked]))
 
     def _fail(self, generation: Generation | None, error: Exception) -> None:
-        memory = isinstance(error, OUT_OF_MEMORY)
+        memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         if not memory:
             self.broken, self.cause = True, f"switched off after a failure of ours: {error!r}"
         with suppress(Exception):  # a second failure, of what tells of the first, changes nothing for the host
@@ -231,9 +217,7 @@ class Guard:
 
 
 def relayed(
-    inner: Generator[Any, Any, Any],
-    resumed: Callable[[], Stretch | None],
-    ended: Callable[[BaseException | None], Any],
+    inner: Generator[Any, Any, Any], resumed: Callable[[], Stretch | None], ended: Callable[[BaseException | None], Any]
 ) -> Generator[Any, Any, Any]:
     """`yield from inner`, with us told when it works and when its consumer does.
 

@@ -200,19 +200,15 @@ class Host:
         if not self.videos:
             raise ValueError(f"{self.name}: `videos` names no entry where a video is made; {PAGE}")
         for entry in self.videos:
-            loop = entry.loop or self.loop
-            if loop is None:
-                raise ValueError(
-                    f"{self.name}: `loop` of {entry.name} is not said: a Clock, a Watched or Called one; {PAGE}"
-                )
-            problem = loop.problem()
+            problem = f"`loop` of {entry.name} is not said: a Clock, a Watched or Called one"
+            if (loop := entry.loop or self.loop) is not None:
+                problem = loop.problem()
             if problem:
                 raise ValueError(f"{self.name}: {problem}; {PAGE}")
         if not self.signal:
             object.__setattr__(self, "signal", "timestep" if self.dit.modulation[0] or self.feature else "expected")
 
     def loop_of(self, entry: Entry) -> Loop:
-        """The denoise loop of an entry."""
         loop = entry.loop or self.loop
         assert loop is not None  # looked at when it was made
         return loop

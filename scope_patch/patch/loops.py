@@ -81,9 +81,8 @@ class Watched(Loop):
         schedule = source.find_method(owner, self.method)
         if schedule is not None:
             lengths = source.returned_lengths(schedule)
-            fine = lengths == {self.parts}
-            found = "" if fine else f"found {lengths}"
-            yield Check(f"{entry.owner}.{self.method} returns {self.parts} things", fine, found)
+            found = "" if lengths == {self.parts} else f"found {lengths}"
+            yield Check(f"{entry.owner}.{self.method} returns {self.parts} things", not found, found)
         # Anywhere in the class: the loop position is known from nothing else.
         indexed = source.indexes_result(owner, self.method, self.position)
         yield Check(f"{entry.owner} indexes the intervals of {self.method}", indexed)
@@ -130,13 +129,11 @@ class Watched(Loop):
         if type(result) is not tuple or len(result) != self.parts:  # what is more than a tuple would come back as less
             found = f"{len(result)} things" if type(result) is tuple else f"a {type(result).__name__}"
             raise NotApplied(f"the schedule function returned {found}, expected {self.parts} in a tuple")
-        intervals = result[self.position]
+        intervals, these = result[self.position], "the schedule function's intervals"
         if not isinstance(intervals, list):
-            raise NotApplied(
-                f"the schedule function's intervals are a {type(intervals).__name__}, expected a list of pairs"
-            )
+            raise NotApplied(f"{these} are a {type(intervals).__name__}, expected a list of pairs")
         if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in intervals):
-            raise NotApplied("the schedule function's intervals are not (start, end) pairs")
+            raise NotApplied(f"{these} are not (start, end) pairs")
         session = generation.begin(partial(self.table, result), f"segment of {len(intervals)} iterations")
         generation.session = session
         watch = WatchedIntervals(intervals, binding, partial(self._read, generation, session))

@@ -25,11 +25,7 @@ logger = logging.getLogger("scope_patch")
 
 @dataclass
 class Stopwatch:
-    """Adds up the seconds of one generation. CUDA work is timed by events, which are read once it is over.
-
-    Attributes:
-        seconds: the sums so far; `close` adds what CUDA events measured.
-    """
+    """Adds up the seconds of one generation. CUDA work is timed by events, which are read once it is over."""
 
     seconds: Seconds
     started: float = field(default_factory=time.perf_counter)
@@ -40,8 +36,7 @@ class Stopwatch:
         started, begin = time.perf_counter(), _event()
 
         def stop() -> None:
-            end = _event() if begin is not None else None
-            if begin is not None and end is not None:
+            if begin is not None and (end := _event()) is not None:
                 self._events.append((begin, end))
             else:
                 self.seconds.dit += time.perf_counter() - started
@@ -84,7 +79,6 @@ class Verification:
         self._waiting: tuple[int, list[int], float | None] = (0, [], None)
 
     def begin(self, schedule: Schedule, segment: Segment) -> None:
-        """A segment begins."""
         self._schedule, self._segment = schedule, segment
         self._expectation = None if self._profile is None else Expectation(schedule, self._profile)
 
@@ -135,11 +129,9 @@ class Verification:
             errors.append(difference / (size or 1.0) if sound else math.inf)
         error = max(errors)
         self.compared += 1
-        tightened = None
+        most = None
         if error > self.bound:
             self.state = verifying.tightened(self.state, self._longest)
-            tightened = self.state.most
-            logger.info(
-                "iteration %d: a prediction erred by %.3g; at most %d skips in a row", iteration, error, tightened
-            )
-        self._segment.verified.append(Verified(iteration, expected, error if math.isfinite(error) else None, tightened))
+            most = self.state.most
+            logger.info("iteration %d: a prediction erred by %.3g; at most %d skips in a row", iteration, error, most)
+        self._segment.verified.append(Verified(iteration, expected, error if math.isfinite(error) else None, most))

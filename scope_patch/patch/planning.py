@@ -6,9 +6,9 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -19,70 +19,37 @@ from ..method.fold import EXPECTED, Feature, placed_by
 from ..method.frozen import ALONG, Freezing, allowed, refusal
 from ..method.plan import Planner, Work
 from ..method.profile import Profile, read
-from ..method.resolved import Method
-from ..method.schedule import Interval, Schedule, Table, Widths, by_step
+from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
-from ..report.record import GenerationRecord
 from ..settings import Settings
 from . import defaults
 from .bypass import Span, whole
 from .frozen import FrozenKeys
-from .host import Host
 from .measured import Verification
 from .replay import ChunkReplays, Replays, SolverReplays
-from .sharing import Sharing
 from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
 from .velocity import ForwardCall
 
+if TYPE_CHECKING:
+    from .generation import Generation
+
 logger = logging.getLogger("scope_patch")
 
-SHORTER_CLIP = (
-    "latent frames that had not started were left out, and the attention is not block-causal: the others see a shorter "
-    "clip (--no-selective keeps them)"
-)
-CONDITION = "timestep embedding"
 SPARE = 2
 """Compilations that are left to the host: a shorter last segment, another batch."""
 
 _tracing = threading.Lock()
 _slices: WeakKeyDictionary[nn.Module, dict[str, Slice]] = WeakKeyDictionary()
 """Traced signals outlive a generation: tracing costs more than a forward of a small model."""
-EDITED = (
-    "a callback is handed the latents and may edit those (callback_on_step_end_tensor_inputs says what it is handed)"
-)
-WITHIN_BLOCKS = (
-    "all latent frames are forwarded: latent frames come under way within the blocks of the model's causal attention"
-)
-
-
-def _within_blocks(intervals: Sequence[Interval], block: int) -> bool:
-    """Whether forwards of these would cut one of the blocks in two, which the last may be."""
-    last = max((end for _, end in intervals), default=0)
-    return any(end % block and end < last for _, end in intervals)
 
 
 class Planning:
-    """Plans the sections of one generation.
+    """Plans the sections of one generation; its record is told by which signal, and what could not be had."""
 
-    Args:
-        model: the DiT, out of any wrapper.
-        record: is told what was planned, by which signal, and what could not be had.
-        sharing: how ranks share the DiT.
-        arguments: of the call that makes the video.
-    """
-
-    def __init__(
-        self,
-        host: Host,
-        pipeline: Any,
-        model: nn.Module,
-        method: Method,
-        record: GenerationRecord,
-        sharing: Sharing,
-        arguments: Mapping[str, Any],
-    ) -> None:
-        self.host, self.pipeline, self.model, self.method, self.record = host, pipeline, model, method, record
-        self._sharing, self._arguments = sharing, arguments
+    def __init__(self, generation: Generation) -> None:
+        self.host, self.pipeline, self.model = generation.host, generation.pipeline, generation.model
+        self.method, self.record = generation.method, generation.record
+        self._sharing, self._arguments = generation.sharing, generation.arguments
 
     @property
     def span(self) -> Span | None:
@@ -104,11 +71,18 @@ class Planning:
         independent = self.host.independent(self.model)
         schedule = Schedule.of(read, selective=self.method.selective(independent), widths=self._widths)
         block = self.host.keys.block(self.model) if self.host.keys is not None and independent else 0
-        if block > 1 and _within_blocks(schedule.intervals, block):
+        ends = {end for _, end in schedule.intervals}
+        if block > 1 and any(end % block and end < max(ends) for end in ends):  # the last block may be cut in two
             schedule = Schedule.of(read, selective=False, widths=self._widths)
-            self.record.remark(WITHIN_BLOCKS)
+            self.record.remark(
+                "all latent frames are forwarded: latent frames come under way within the blocks of the model's causal "
+                "attention"
+            )
         if schedule.intervals != schedule.baseline and schedule.selective and not independent:
-            self.record.remark(SHORTER_CLIP)
+            self.record.remark(
+                "latent frames that had not started were left out, and the attention is not block-causal: the others "
+                "see a shorter clip (--no-selective keeps them)"
+            )
         if self.method.settings.widths is None and self._widths.limited:
             self.record.remark(
                 "the DiT is compiled for static shapes, of which torch takes few: latent frames are forwarded in at "
@@ -123,11 +97,14 @@ class Planning:
 
         Args:
             call: its first forward.
-            key: the section's.
             verification: what will run some skipped forwards all the same.
         """
         work, unit = self.work(call, schedule, key)
-        freezing = self._freezing(call, schedule)
+        try:
+            freezing = self._freezing(call, schedule)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            freezing = None
+            self.record.remark(f"{ALONG}: the model cannot be read ({error})")
         feature = self._feature(call, schedule, key)
         plans = Planner(self.method, schedule, work, feature, freezing, self._guided)
         shown = plan = plans.resolved(self.profile)
@@ -154,8 +131,7 @@ class Planning:
             return None
         if self.host.moving:
             return ChunkReplays(schedule, self.record.remark)
-        blind = defaults.edits(self._arguments)
-        return SolverReplays(schedule, self.record.remark, joint=joint, blind=blind)
+        return SolverReplays(schedule, self.record.remark, joint=joint, blind=defaults.edits(self._arguments))
 
     @property
     def _guided(self) -> bool:
@@ -167,15 +143,10 @@ class Planning:
             return True
 
     def _freezing(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
-        """Which finished latent frames keep their keys and values; None: none does, and the record says why."""
-        try:
-            return self._room(call, schedule)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            self.record.remark(f"{ALONG}: the model cannot be read ({error})")
-            return None
+        """Which finished latent frames keep their keys and values; None: none does, and the record says why.
 
-    def _room(self, call: ForwardCall, schedule: Schedule) -> Freezing | None:
-        """What there is room for. Raises AttributeError and the like where the model is not as the host's file says."""
+        Raises AttributeError and the like where the model is not as the host's file says.
+        """
         keys, wanted = self.host.keys, self.method.frozen(self.host.independent(self.model))
         if keys is None or wanted is None:
             return None
@@ -186,10 +157,12 @@ class Planning:
         freezing = Freezing.of(schedule, block, size, allowed(wanted, call.latents.device))
         if not freezing.any:
             return None
-        noised, widths = keys.noised(self._arguments), self.method.settings.widths
-        why = refusal(schedule, noised, widths) or keys.obstacle(self.model)
+        why = refusal(schedule, keys.noised(self._arguments), self.method.settings.widths) or keys.obstacle(self.model)
         if not why and defaults.edits(self._arguments):
-            why = EDITED
+            why = (
+                "a callback is handed the latents and may edit those (callback_on_step_end_tensor_inputs says what it "
+                "is handed)"
+            )
         elif not why and next(_compiled(self.host.model(self.pipeline)), None) is not None:
             why = "the model is compiled"
         elif not why and self._sharing.tokens:
@@ -213,7 +186,7 @@ class Planning:
         if of in ("", "expected"):
             return None
         if self.host.feature is not None:
-            self.record.signal = CONDITION
+            self.record.signal = "timestep embedding"
             return self.host.feature(self.pipeline, key, self.model)
         dit = self.host.dit
         width = max(end - start for start, end in schedule.baseline)

@@ -29,12 +29,9 @@ class Section:
     """Follows the loop through its iterations.
 
     Args:
-        planning: of the generation that it is a section of.
-        loop: the kind of its denoise loop.
         table: makes its table; called at the first iteration, since callers edit the matrices that a schedule function
             returned before they enter the loop.
         key: the section's, among those that are under way.
-        memory: of the generation's histories.
         calibration: gets the velocities of every forward.
         agreement: asked before anything is left out; None: the DiT is one rank's alone.
         verification: runs some skipped forwards all the same; None: none.
@@ -53,7 +50,6 @@ class Section:
         table: Callable[[], Table],
         key: int,
         memory: Memory,
-        *,
         calibration: Calibration | None = None,
         agreement: RankAgreement | None = None,
         verification: Verification | None = None,
@@ -84,10 +80,6 @@ class Section:
         remark = self.record.remark if self._keep else lambda sentence: None
         moving = self.schedule is not None and self.schedule.moving
         self.branches = Branches(self._planning.method.predictor.keeps, moving, self._memory, remark)
-
-    def __len__(self) -> int:
-        """Iterations; 0 as long as none was entered."""
-        return 0 if self.schedule is None else len(self.schedule)
 
     # --- where the loop is ---
 
@@ -214,10 +206,9 @@ class Section:
         self._begin()
         self.frozen = None
         self._note_replays()
-        self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note)
-        self.segment.frames = schedule.mask.shape[1] * schedule.frames
-        self.segment.active = active_ranges(schedule.mask.tolist(), schedule.frames)
-        self.segment.chunk = schedule.frames if schedule.moving else 0
+        frames, active = schedule.frames, active_ranges(schedule.mask.tolist(), schedule.frames)
+        self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note, active=active)
+        self.segment.frames, self.segment.chunk = schedule.mask.shape[1] * frames, frames if schedule.moving else 0
         self.replays = self._planning.replays(schedule, self._loop.joint)
         self.record.segments.append(self.segment)
         self.count(self.early, self.early)

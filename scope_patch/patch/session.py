@@ -53,10 +53,8 @@ class Session(Section):
         if slots != interval[1] - interval[0] + prefix:
             self.record.guard("shape")
             return None, None
-        if call.timestep.dim() == 2 and call.timestep.shape[1] != slots:
-            raise NotApplied(
-                f"the DiT's timestep has {call.timestep.shape[1]} entries for {slots} latent frames or chunks"
-            )
+        if call.timestep.dim() == 2 and (entries := call.timestep.shape[1]) != slots:
+            raise NotApplied(f"the DiT's timestep has {entries} entries for {slots} latent frames or chunks")
         branch = self.branches.find(conditioning(call.arguments, self.host.dit))
         if branch is None:
             self.record.remark(LOST)
@@ -154,7 +152,7 @@ class Session(Section):
     def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
         schedule = self.schedule
-        if schedule is None or (self._span is None and not self._keep):
+        if schedule is None or not self._keep:
             return
         if self._span is not None:
             bypass.note(pending, schedule, self.record)
@@ -214,8 +212,7 @@ class Session(Section):
         every = found = given[0, schedule.clean_prefix(iteration) :].to("cpu", wanted.dtype)
         if not schedule.moving:
             wanted, found = wanted[-1:], found[-1:]
-        rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
-        unit = 0.0 if given.is_floating_point() else 1.0
+        rounding, unit = (torch.finfo(given.dtype).eps, 0.0) if given.is_floating_point() else (0.0, 1.0)
         if not torch.allclose(found, wanted, rtol=max(rounding, 1e-4), atol=max(unit, 1e-4)):
             raise NotApplied(
                 f"the DiT is called with the timesteps {found.tolist()} at step {iteration}, "
