@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.schedule import Schedule
-from .solver import Snapshot, Step, Weights, combine, constants, remember, remembered, storage, weights, written
+from .solver import Snapshot, Step, Weights, combine, constants, remembered, resume, storage, weights, written
 
 EDITED = "latents were changed between two steps (by a callback?): the steps that had been skipped there stayed so"
 UNSEEN = "no solver was seen to take the denoise steps, so that skipped ones were not taken again"
@@ -43,10 +43,6 @@ class Anchor:
     branches: Hashable
     before: Snapshot = NO_SOLVER
 
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (self.latents, self.velocity, *self.before.memory.values()))
-
 
 class Replays:
     """Those of one section; the kinds of integration are subclasses.
@@ -68,7 +64,8 @@ class Replays:
     @property
     def bytes(self) -> int:
         """Held for it now."""
-        return sum(anchor.bytes for anchor in self._anchors.values())
+        kept = [(each.latents, each.velocity, *each.before.memory.values()) for each in self._anchors.values()]
+        return sum(tensor.nbytes for tensors in kept for tensor in tensors)
 
     def forget(self) -> None:
         """Let go of every tensor."""
@@ -257,7 +254,6 @@ class SolverReplays(Replays):
                 in_place=bool(track.in_place),
                 dims=anchor.latents.dim(),
             )
-        latents, memory = self._weights[known].apply(before, anchor.latents, anchor.velocity, velocity)
-        remember(track.solver, memory)
+        latents = resume(track.solver, self._weights[known], before, anchor.latents, anchor.velocity, velocity)
         self.taken.update(range(anchor.iteration + 1, iteration))
         return latents
