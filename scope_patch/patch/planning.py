@@ -31,7 +31,7 @@ from .host import Host
 from .measured import Verification
 from .replay import ChunkReplays, Replays, SolverReplays
 from .sharing import Sharing
-from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
+from .signal import SLICED, SignalError, Slice, slice_signal
 from .velocity import ForwardCall
 
 logger = logging.getLogger("scope_patch")
@@ -227,9 +227,9 @@ class Planning:
                 if known is None or not known.fits(dit, self.model, call, width):
                     known = slices[of] = slice_signal(dit, self.model, call, width, of=of)
         except SignalError as error:
-            self.record.signal = TIMESTEP
+            self.record.signal = "timestep"
             logger.warning("decisions are made from the timestep itself, because %s", error)
-            return timestep_signal
+            return lambda timestep: timestep[:, None]
         self.record.signal = SLICED[of]
         return known
 

@@ -19,7 +19,6 @@ from .host import Dit
 from .velocity import ForwardCall
 
 SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
-TIMESTEP = "timestep"
 
 aten = torch.ops.aten
 LAYOUT_ONLY = {
@@ -124,16 +123,11 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     return sliced
 
 
-def timestep_signal(timestep: Tensor) -> Tensor:
-    """The last resort: the timestep itself, [n, 1]."""
-    return timestep[:, None]
-
-
 def _basis(dit: Dit, model: nn.Module, call: ForwardCall) -> tuple[Any, ...]:
     """Where the weights are, the arguments that are no tensors (fps), and how the model is built up to its blocks:
     adapters that come later are not in the graph."""
-    given = {name: call.arguments.get(name) for name in dit.per_sample}
-    constants = {name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))}
+    given = ((name, call.arguments.get(name)) for name in dit.per_sample)
+    constants = {name: value[:1] for name, value in given if isinstance(value, (list, tuple))}
     return device_of(model), repr(constants), structure(model, without=dit.blocks)
 
 

@@ -58,11 +58,6 @@ class ScaleSession(Session):
         action: what is done there.
     """
 
-    names: tuple[str, ...]
-    shape: InfinityShape
-    image: Image
-    decided: Decided
-
     def prepare(
         self, names: tuple[str, ...], shape: InfinityShape, image: Image, decide: Callable[[], Decided]
     ) -> None:
