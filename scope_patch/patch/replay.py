@@ -112,9 +112,8 @@ class ChunkReplays(Replays):
             levels, shares = self._levels(anchor, iteration, chunk)
             steps = [high - low for high, low in pairwise(levels)]
             last = sum(step * share for step, share in zip(steps, shares, strict=True))
-            latents.copy_(
-                combine((1.0, sum(steps) - last, last), (anchor.latents, anchor.velocity, velocity[:1]), latents.dtype)
-            )
+            parts = anchor.latents, anchor.velocity, velocity[:1]
+            latents.copy_(combine((1.0, sum(steps) - last, last), parts, latents.dtype))
             self.taken.update(range(anchor.iteration + 1, iteration))
         self._anchors[chunk] = Anchor(iteration, latents[:1].clone(), velocity[:1].clone(), branches)
         first = self.schedule.intervals[iteration][0]

@@ -104,7 +104,7 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     # One a latent frame, also where the host gives one a sample: such a DiT takes both.
     example = call.timestep.reshape(-1)[:1].to(device).expand(1, width).clone()
     try:
-        prologue = _prologue(dit, _stopped(dit, model, of), call, width, device)
+        prologue = _prologue(dit, _stopped(dit, model, of), call, width)
         with torch.no_grad():
             traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
@@ -160,15 +160,13 @@ def _bare_copy(module: nn.Module, without: str = "") -> nn.Module:
     return copy
 
 
-def _prologue(
-    dit: Dit, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device
-) -> Callable[[Tensor], Any]:
+def _prologue(dit: Dit, prefix: nn.Module, call: ForwardCall, width: int) -> Callable[[Tensor], Any]:
     arguments = {name: value for name, value in call.arguments.items() if not isinstance(value, dict)}
     shape = (1, call.latents.shape[1], width, *call.latents.shape[3:])
     forward = type(prefix).forward  # the class's own: an instance's may shard, offload or compile
 
     def prologue(timestep: Tensor) -> Any:
-        given = dict(arguments)
+        given, device = dict(arguments), timestep.device
         for name in dit.per_sample:
             if given.get(name) is not None:
                 first = given[name][:1]

@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -134,9 +134,7 @@ def _check_versions(host: Host) -> Iterator[Check]:
         yield Check(f"{name} {wanted}", SpecifierSet(wanted).contains(found, prereleases=True), f"found {found}")
 
 
-def _check_seam(
-    seam: Seam, bases: Collection[str] | None, names: tuple[list[str], list[str]] | None
-) -> Iterator[Check]:
+def _check_seam(seam: Seam, bases: list[str] | None, names: tuple[list[str], list[str]] | None) -> Iterator[Check]:
     """What a seam's class and method must be, whether they were imported or read.
 
     Args:
