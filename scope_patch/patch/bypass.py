@@ -98,10 +98,6 @@ Span = Callable[[int, int], "Interval | None"]
 """(iteration, iterations) -> the blocks [first, last) that are bypassed; None: all."""
 
 
-def whole(iteration: int, iterations: int) -> None:
-    """All blocks, always."""
-
-
 def stand_in(
     pending: PendingForward,
     span: Interval | None,

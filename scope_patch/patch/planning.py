@@ -25,7 +25,7 @@ from ..method.verifying import longest
 from ..report.record import GenerationRecord
 from ..settings import Settings
 from . import defaults
-from .bypass import Span, whole
+from .bypass import Span
 from .frozen import FrozenKeys
 from .host import Host
 from .measured import Verification
@@ -88,7 +88,7 @@ class Planning:
     def span(self) -> Span | None:
         """Which blocks are bypassed, at the residual level; None: skipped forwards are not called."""
         bypasses = self.method.level != "velocity" and self.method.policy.active
-        return getattr(self.method.policy, "span", whole) if bypasses else None
+        return getattr(self.method.policy, "span", lambda iteration, iterations: None) if bypasses else None
 
     @cached_property
     def _widths(self) -> Widths:

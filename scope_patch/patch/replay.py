@@ -243,16 +243,9 @@ class SolverReplays(Replays):
         known = tuple(levels), tuple(before.memory), tuple(after), track.in_place, before.numbers
         if known not in self._weights:
             timesteps = self.schedule.timesteps[anchor.iteration : iteration, slot].tolist()
-            self._weights[known] = weights(
-                step,
-                type(track.solver),
-                before,
-                self._tables or {},
-                after,
-                list(zip(timesteps, shares, strict=True)),
-                in_place=bool(track.in_place),
-                dims=anchor.latents.dim(),
-            )
+            steps = list(zip(timesteps, shares, strict=True))
+            given = (step, type(track.solver), before, self._tables or {}, after, steps)
+            self._weights[known] = weights(*given, in_place=bool(track.in_place), dims=anchor.latents.dim())
         latents = resume(track.solver, self._weights[known], before, anchor.latents, anchor.velocity, velocity)
         self.taken.update(range(anchor.iteration + 1, iteration))
         return latents

@@ -23,9 +23,6 @@ PRIVATE = {
 """Packages whose kinds of parameters and replaced forwards are one rank's own; `torch.distributed` apart."""
 ENGINES = {"colossalai", "deepspeed", "fairscale", "megatron", "para_attn", "vllm", "xfuser", "yunchang"}
 """Packages whose modules and hooks are there to share a model."""
-TORCH = "torch.distributed"
-LOCAL = "torch.distributed.algorithms"
-"""Of the former the part that shares nothing: activation checkpoints."""
 
 
 class Sign(NamedTuple):
@@ -216,7 +213,8 @@ def _unnamed() -> tuple[int, ...] | None:
 
 
 def _torch(source: str) -> bool:
-    return source.startswith(TORCH) and not source.startswith(LOCAL)
+    """Whether it is of torch.distributed, but for what shares nothing there: activation checkpoints."""
+    return source.startswith("torch.distributed") and not source.startswith("torch.distributed.algorithms")
 
 
 def _engine(source: str) -> bool:
