@@ -136,11 +136,7 @@ class Agreements:
         self._calls: Counter[str] = Counter()
 
     def of(self, ranks: Sequence[int], timeout: float, why: str = "") -> RankAgreement | None:
-        """The agreement of a new generation; None where the DiT is one rank's alone.
-
-        Args:
-            ranks: that share it, in order.
-            timeout, why: see `RankAgreement`.
+        """The agreement of a new generation; None where the DiT is one rank's alone. `ranks` share it, in order.
 
         Raises NotApplied where ranks share it and have no way to agree.
         """

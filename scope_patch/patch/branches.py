@@ -177,7 +177,6 @@ class Branches:
         self._calls = 0
         self._told: set[str] = set()
         self._parts: list[Points] = []
-        self._joined: Points
 
     def enter(self, iteration: int) -> None:
         """A new iteration begins; branches that stayed away are forgotten."""

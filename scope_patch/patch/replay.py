@@ -195,7 +195,6 @@ class SolverReplays(Replays):
         return given
 
     def after(self, solver: Any, made: Tensor) -> None:
-        """It has stepped."""
         track = self._tracks.get(id(solver))
         if track is not None:
             track.made = None if track.in_place else (made, written(made))

@@ -47,9 +47,7 @@ def check_static(host: Host, root: Path) -> list[Check]:
             checks.extend(_check_seam(seam, bases, names))
             if method is not None:
                 checks.extend(_check_method_text(seam, method))
-        tree = trees[entry.module]
-        if tree is not None:
-            checks.extend(_check_loop(tree, host, entry, entry.owner))
+        checks.extend(_check_loop(trees[entry.module], host, entry, entry.owner))
     for fact in host.all_facts:
         tree = trees[fact.module] if fact.module in trees else _parse(root, fact.module)[0]
         checks.append(_check_fact(tree, fact, fact.owner))
@@ -176,7 +174,7 @@ def _check_method_text(seam: Seam, method: source.Function | None) -> Iterator[C
         yield Check(f"{seam.owner}.{seam.attribute} passes on what we read", not missing, detail)
 
 
-def _check_loop(tree: ast.Module, host: Host, entry: Entry, name: str) -> tuple[Check, ...]:
+def _check_loop(tree: ast.Module | None, host: Host, entry: Entry, name: str) -> tuple[Check, ...]:
     """What the denoise loop must be like, in the text of the class that makes the video."""
     owner = source.find_class(tree, name)
     return () if owner is None else _loop_checks(host.loop_of(entry), entry, owner)
@@ -188,6 +186,6 @@ def _loop_checks(loop: Loop, entry: Entry, owner: ast.ClassDef) -> tuple[Check, 
 
 
 def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
-    made = source.find_method(source.find_class(tree, name), "__init__") if tree else None
+    made = source.find_method(source.find_class(tree, name), "__init__")
     found = made is not None and source.assigns_call(made, fact.attribute, fact.made_by)
     return Check(str(fact), found, "" if found else "no such assignment in __init__")

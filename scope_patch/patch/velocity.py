@@ -171,8 +171,7 @@ def assemble_velocity(
         velocity = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=FRAME_AXIS)
         if schedule.moving:  # the way back from `unpack`
             rows, _, _, *size = call.latents.shape
-            one = velocity.reshape(1, velocity.shape[1], -1, *size)
-            velocity = one.expand(rows, -1, -1, -1, -1).contiguous()
+            velocity = velocity.reshape(1, velocity.shape[1], -1, *size).expand(rows, -1, -1, -1, -1).contiguous()
         return velocity
 
 
