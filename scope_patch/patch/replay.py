@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,11 +23,8 @@ EDITED = "latents were changed between two steps (by a callback?): the steps tha
 UNSEEN = "no solver was seen to take the denoise steps, so that skipped ones were not taken again"
 UNCOUNTED = "a callback may edit latents, and these do not count what is written into them (inference mode)"
 
-NO_SOLVER = Snapshot({}, {})
 
-
-@dataclass(frozen=True)
-class Anchor:
+class Anchor(NamedTuple):
     """A step that was taken with a computed velocity.
 
     Attributes:
@@ -41,7 +38,7 @@ class Anchor:
     latents: Tensor
     velocity: Tensor
     branches: Hashable
-    before: Snapshot = NO_SOLVER
+    before: Snapshot = Snapshot({}, {})
 
 
 class Replays:
