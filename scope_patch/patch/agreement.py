@@ -58,11 +58,7 @@ class RankAgreement:
         self.over = self.refused = False
 
     def agree(self, what: str) -> bool:
-        """Whether all ranks have come to the same point and go on.
-
-        Args:
-            what: the point. Ranks that name different ones do not agree.
-        """
+        """Whether all ranks have come to the same point and go on; ranks that name different ones do not agree."""
         if self.over:
             return False
         self._number += 1

@@ -157,10 +157,8 @@ class Branches:
 
     A second call with the same conditioning in one iteration (prompt and negative prompt may be one object) is a branch
     of its own. Conditioning that changes in mid-loop, as another tensor or in place, is a new branch, and so starts
-    with a real forward. Where it is another one at every step, branches are told apart by their place in the step.
-
-    Args:
-        remark: told of that.
+    with a real forward. Where it is another one at every step, branches are told apart by their place in the step, and
+    `remark` is told of that.
     """
 
     def __init__(

@@ -199,8 +199,7 @@ def _cut_layout_tail(traced: fx.GraphModule) -> fx.GraphModule:
 def structure(module: nn.Module, without: str = "") -> tuple[Any, ...]:
     """Compares equal as long as nothing of it changes. Tensors count by identity: their numbers may change.
 
-    Args:
-        without: a submodule that is left out (the blocks: nearly all of the model, and of no account before them).
+    `without`, a submodule, is left out (the blocks: nearly all of the model, and of no account before them).
     """
     tensors = (*module._parameters.values(), *module._buffers.values())
     plain = {name: value for name, value in vars(module).items() if _plain(value)}

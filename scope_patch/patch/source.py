@@ -83,11 +83,7 @@ def words(node: ast.AST) -> set[str]:
 
 
 class ScheduleLoop:
-    """The loops of one method that unpacks what `called(...)` returns.
-
-    Args:
-        position: of the intervals among the things unpacked.
-    """
+    """The loops of one method that unpacks what `called(...)` returns, the intervals at `position` among it."""
 
     def __init__(self, method: ast.FunctionDef, called: str, position: int) -> None:
         self._method = method

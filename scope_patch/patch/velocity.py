@@ -47,10 +47,7 @@ class ForwardCall:
 
 
 def forward_call(arguments: Mapping[str, Any], dit: Dit, ranks: tuple[int, ...]) -> ForwardCall:
-    """A call of the DiT by what its arguments, by parameter name, mean.
-
-    Args:
-        ranks: dimensions that the timestep may have.
+    """A call of the DiT by what its arguments, by name, mean; its timestep may have one of `ranks` dimensions.
 
     Raises NotApplied where it is no call of a video DiT; what else may be wrong with it, the host will say itself.
     """
@@ -152,8 +149,7 @@ def assemble_velocity(
 ) -> Tensor | None:
     """A velocity in the host's layout, over the clean prefix and the interval; None where the branch lacks a history.
 
-    Args:
-        last: slots before it (and the clean prefix) will be computed; what stands in their places means nothing.
+    Slots before `last` (and the clean prefix) will be computed: what stands in their places means nothing.
     """
     pieces = []
     with torch.no_grad():
