@@ -108,8 +108,7 @@ class RankAgreement:
 
     def _wait(self, outcome: str) -> bool:
         """The outcome, once there is one; after too long a wait it is NO, unless another was faster."""
-        timeout = self._timeout * (PATIENCE if self._number > 1 else 1)
-        end, pause = time.monotonic() + timeout, SHORTEST
+        end, pause = time.monotonic() + self._timeout * (PATIENCE if self._number > 1 else 1), SHORTEST
         while not self._store.check([outcome]):
             if time.monotonic() > end:
                 self._store.compare_set(outcome, "", NO)

@@ -85,8 +85,7 @@ class Attending(TorchFunctionMode):
     def __enter__(self) -> Attending:
         with ExitStack() as hooks:
             for block, module in enumerate(self._modules):
-                begins = partial(self._begins, block)
-                hooks.enter_context(module.register_forward_pre_hook(begins, with_kwargs=True))
+                hooks.enter_context(module.register_forward_pre_hook(partial(self._begins, block), with_kwargs=True))
                 hooks.enter_context(module.register_forward_hook(self._ends))
             super().__enter__()  # type: ignore[no-untyped-call]
             self._hooks = hooks.pop_all()

@@ -175,8 +175,7 @@ def _freed(parameter: Any) -> bool:
 
 def _of_code(model: Any) -> Iterator[Sign]:
     """Of the modules that its classes are written in, and of those of the same package that these use."""
-    sources = {base.__module__ for module in model.modules() for base in type(module).__mro__}
-    for source in sorted(sources):
+    for source in sorted({base.__module__ for module in model.modules() for base in type(module).__mro__}):
         package = source.partition(".")[0]
         names = {} if package in PRIVATE or source not in sys.modules else vars(sys.modules[source])
         used = {id(names): names}
