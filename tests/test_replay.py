@@ -139,7 +139,9 @@ def test_several_steps_are_sums_and_the_solver_is_not_touched():
         type(solver).step, type(solver), before, solvers.constants(solver), places, steps, in_place=False, dims=4
     )
     first, last = torch.randn(SHAPE), torch.randn(SHAPE)
-    latents, memory = weights.apply(before, sample, first, last)
+    resumed = copy.deepcopy(solver)
+    latents = solvers.resume(resumed, weights, before, sample, first, last)
+    memory = dict(solvers.remembered(vars(resumed), sample.shape))
     assert all(vars(solver)[name] is value for name, value in kept.items())
     twin = copy.deepcopy(solver)
     for i, share in ((2, 0.0), (3, 0.4)):

@@ -58,11 +58,7 @@ class RankAgreement:
         self.over = self.refused = False
 
     def agree(self, what: str) -> bool:
-        """Whether all ranks have come to the same point and go on.
-
-        Args:
-            what: the point. Ranks that name different ones do not agree.
-        """
+        """Whether all ranks have come to the same point and go on; ranks that name different ones do not agree."""
         if self.over:
             return False
         self._number += 1
@@ -112,8 +108,7 @@ class RankAgreement:
 
     def _wait(self, outcome: str) -> bool:
         """The outcome, once there is one; after too long a wait it is NO, unless another was faster."""
-        timeout = self._timeout * (PATIENCE if self._number > 1 else 1)
-        end, pause = time.monotonic() + timeout, SHORTEST
+        end, pause = time.monotonic() + self._timeout * (PATIENCE if self._number > 1 else 1), SHORTEST
         while not self._store.check([outcome]):
             if time.monotonic() > end:
                 self._store.compare_set(outcome, "", NO)
@@ -136,11 +131,7 @@ class Agreements:
         self._calls: Counter[str] = Counter()
 
     def of(self, ranks: Sequence[int], timeout: float, why: str = "") -> RankAgreement | None:
-        """The agreement of a new generation; None where the DiT is one rank's alone.
-
-        Args:
-            ranks: that share it, in order.
-            timeout, why: see `RankAgreement`.
+        """The agreement of a new generation; None where the DiT is one rank's alone. `ranks` share it, in order.
 
         Raises NotApplied where ranks share it and have no way to agree.
         """

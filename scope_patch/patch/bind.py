@@ -207,7 +207,7 @@ class Binding:
         if more is None:
             return self._run(generation, forward)
         wide = self._run(generation, partial(forward.func, **more))
-        asked = self.guard(generation, lambda: asked_of(wide, given()[self.host.dit.latents]))
+        asked = self.guard(generation, lambda: asked_of(wide, given()[self.host.dit.latents].shape))
         return forward() if asked is None else asked
 
     def _elsewhere(self, generation: Generation, model: Any) -> bool:

@@ -157,10 +157,8 @@ class Branches:
 
     A second call with the same conditioning in one iteration (prompt and negative prompt may be one object) is a branch
     of its own. Conditioning that changes in mid-loop, as another tensor or in place, is a new branch, and so starts
-    with a real forward. Where it is another one at every step, branches are told apart by their place in the step.
-
-    Args:
-        remark: told of that.
+    with a real forward. Where it is another one at every step, branches are told apart by their place in the step, and
+    `remark` is told of that.
     """
 
     def __init__(
@@ -177,7 +175,6 @@ class Branches:
         self._calls = 0
         self._told: set[str] = set()
         self._parts: list[Points] = []
-        self._joined: Points
 
     def enter(self, iteration: int) -> None:
         """A new iteration begins; branches that stayed away are forgotten."""

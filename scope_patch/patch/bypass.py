@@ -98,10 +98,6 @@ Span = Callable[[int, int], "Interval | None"]
 """(iteration, iterations) -> the blocks [first, last) that are bypassed; None: all."""
 
 
-def whole(iteration: int, iterations: int) -> None:
-    """All blocks, always."""
-
-
 def stand_in(
     pending: PendingForward,
     span: Interval | None,
@@ -111,8 +107,7 @@ def stand_in(
 ) -> None:
     """Give a forward a stand-in that does what the verdict says, or notes a residual where there is none yet.
 
-    Args:
-        span: the blocks [first, last) that it stands for; None: all. Where it changes, the policy must recompute.
+    It stands for the blocks [first, last) of `span`; None: all. Where that changes, the policy must recompute.
     """
     added = None
     if verdict.forwarded[0] == verdict.forwarded[1]:

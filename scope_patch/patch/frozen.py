@@ -85,8 +85,7 @@ class Attending(TorchFunctionMode):
     def __enter__(self) -> Attending:
         with ExitStack() as hooks:
             for block, module in enumerate(self._modules):
-                begins = partial(self._begins, block)
-                hooks.enter_context(module.register_forward_pre_hook(begins, with_kwargs=True))
+                hooks.enter_context(module.register_forward_pre_hook(partial(self._begins, block), with_kwargs=True))
                 hooks.enter_context(module.register_forward_hook(self._ends))
             super().__enter__()  # type: ignore[no-untyped-call]
             self._hooks = hooks.pop_all()
@@ -138,13 +137,11 @@ class Attending(TorchFunctionMode):
         """
         block, named = self._block, {**dict(zip(NAMES, args, strict=False)), **kwargs}
         query, key, value, mask = named["query"], named["key"], named["value"], named.get("attn_mask")
-        length = key.shape[TOKENS]
+        queries, length = query.shape[TOKENS], key.shape[TOKENS]
         if block != self._seen or (mask is None) == self._causal or named.get("is_causal"):
             raise UnknownAttentionError(f"block {block} attends in a way that we do not know")
-        if length != query.shape[TOKENS] or length % self._frames:
-            raise UnknownAttentionError(
-                f"block {block} has {query.shape[TOKENS]} queries, {length} keys, {self._frames} frames"
-            )
+        if length != queries or length % self._frames:
+            raise UnknownAttentionError(f"block {block} has {queries} queries, {length} keys, {self._frames} frames")
         if self.first:
             tokens = length // self._frames * self.first
             self.noted.append((key[..., :tokens, :].detach().clone(), value[..., :tokens, :].detach().clone()))
@@ -282,13 +279,9 @@ class FrozenKeys:
         start, end = self.read
         if latents.shape[FRAME_AXIS] != end - start or not isinstance(timestep, Tensor) or timestep.dim() != 2:
             return None
-        front = self._latents.narrow(FRAME_AXIS, 0, start).to(latents.dtype)
-        finished = timestep.new_zeros(timestep.shape[0], start)
-        return {
-            **arguments,
-            dit.latents: torch.cat([front, latents], FRAME_AXIS),
-            dit.timestep: torch.cat([finished, timestep], 1),
-        }
+        latents = torch.cat([self._latents.narrow(FRAME_AXIS, 0, start).to(latents.dtype), latents], FRAME_AXIS)
+        timestep = torch.cat([timestep.new_zeros(timestep.shape[0], start), timestep], 1)
+        return {**arguments, dit.latents: latents, dit.timestep: timestep}
 
     def _stop(self, why: str) -> None:
         self.trouble = why

@@ -23,11 +23,11 @@ from ..method.schedule import Schedule, Table, Widths, by_step
 from ..method.verifying import longest
 from ..settings import Settings
 from . import defaults
-from .bypass import Span, whole
+from .bypass import Span
 from .frozen import FrozenKeys
 from .measured import Verification
 from .replay import ChunkReplays, Replays, SolverReplays
-from .signal import SLICED, TIMESTEP, SignalError, Slice, slice_signal, timestep_signal
+from .signal import SLICED, SignalError, Slice, slice_signal
 from .velocity import ForwardCall
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Planning:
     def span(self) -> Span | None:
         """Which blocks are bypassed, at the residual level; None: skipped forwards are not called."""
         bypasses = self.method.level != "velocity" and self.method.policy.active
-        return getattr(self.method.policy, "span", whole) if bypasses else None
+        return getattr(self.method.policy, "span", lambda iteration, iterations: None) if bypasses else None
 
     @cached_property
     def _widths(self) -> Widths:
@@ -200,9 +200,9 @@ class Planning:
                 if known is None or not known.fits(dit, self.model, call, width):
                     known = slices[of] = slice_signal(dit, self.model, call, width, of=of)
         except SignalError as error:
-            self.record.signal = TIMESTEP
+            self.record.signal = "timestep"
             logger.warning("decisions are made from the timestep itself, because %s", error)
-            return timestep_signal
+            return lambda timestep: timestep[:, None]
         self.record.signal = SLICED[of]
         return known
 

@@ -10,24 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import NotApplied
 from ..method.schedule import Schedule
-from .solver import Snapshot, Step, Weights, combine, constants, remember, remembered, storage, weights, written
+from .solver import Snapshot, Step, Weights, combine, constants, remembered, resume, storage, weights, written
 
 EDITED = "latents were changed between two steps (by a callback?): the steps that had been skipped there stayed so"
 UNSEEN = "no solver was seen to take the denoise steps, so that skipped ones were not taken again"
 UNCOUNTED = "a callback may edit latents, and these do not count what is written into them (inference mode)"
 
-NO_SOLVER = Snapshot({}, {})
 
-
-@dataclass(frozen=True)
-class Anchor:
+class Anchor(NamedTuple):
     """A step that was taken with a computed velocity.
 
     Attributes:
@@ -41,11 +38,7 @@ class Anchor:
     latents: Tensor
     velocity: Tensor
     branches: Hashable
-    before: Snapshot = NO_SOLVER
-
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (self.latents, self.velocity, *self.before.memory.values()))
+    before: Snapshot = Snapshot({}, {})
 
 
 class Replays:
@@ -68,7 +61,8 @@ class Replays:
     @property
     def bytes(self) -> int:
         """Held for it now."""
-        return sum(anchor.bytes for anchor in self._anchors.values())
+        kept = [(each.latents, each.velocity, *each.before.memory.values()) for each in self._anchors.values()]
+        return sum(tensor.nbytes for tensors in kept for tensor in tensors)
 
     def forget(self) -> None:
         """Let go of every tensor."""
@@ -115,9 +109,8 @@ class ChunkReplays(Replays):
             levels, shares = self._levels(anchor, iteration, chunk)
             steps = [high - low for high, low in pairwise(levels)]
             last = sum(step * share for step, share in zip(steps, shares, strict=True))
-            latents.copy_(
-                combine((1.0, sum(steps) - last, last), (anchor.latents, anchor.velocity, velocity[:1]), latents.dtype)
-            )
+            parts = anchor.latents, anchor.velocity, velocity[:1]
+            latents.copy_(combine((1.0, sum(steps) - last, last), parts, latents.dtype))
             self.taken.update(range(anchor.iteration + 1, iteration))
         self._anchors[chunk] = Anchor(iteration, latents[:1].clone(), velocity[:1].clone(), branches)
         first = self.schedule.intervals[iteration][0]
@@ -199,7 +192,6 @@ class SolverReplays(Replays):
         return given
 
     def after(self, solver: Any, made: Tensor) -> None:
-        """It has stepped."""
         track = self._tracks.get(id(solver))
         if track is not None:
             track.made = None if track.in_place else (made, written(made))
@@ -247,17 +239,9 @@ class SolverReplays(Replays):
         known = tuple(levels), tuple(before.memory), tuple(after), track.in_place, before.numbers
         if known not in self._weights:
             timesteps = self.schedule.timesteps[anchor.iteration : iteration, slot].tolist()
-            self._weights[known] = weights(
-                step,
-                type(track.solver),
-                before,
-                self._tables or {},
-                after,
-                list(zip(timesteps, shares, strict=True)),
-                in_place=bool(track.in_place),
-                dims=anchor.latents.dim(),
-            )
-        latents, memory = self._weights[known].apply(before, anchor.latents, anchor.velocity, velocity)
-        remember(track.solver, memory)
+            steps = list(zip(timesteps, shares, strict=True))
+            given = (step, type(track.solver), before, self._tables or {}, after, steps)
+            self._weights[known] = weights(*given, in_place=bool(track.in_place), dims=anchor.latents.dim())
+        latents = resume(track.solver, self._weights[known], before, anchor.latents, anchor.velocity, velocity)
         self.taken.update(range(anchor.iteration + 1, iteration))
         return latents

@@ -82,8 +82,7 @@ class Scales(Loop):
                 yield Check(f"{entry.owner}.{name} is asked for what we read", not unknown, found)
 
     def opened(self, binding: Binding, generation: Generation) -> None:
-        blocks = getattr(generation.model, self.blocks)
-        generation.place = {id(block): layer for layer, block in enumerate(blocks)}
+        generation.place = {id(block): layer for layer, block in enumerate(getattr(generation.model, self.blocks))}
 
     def session(self) -> type[ScaleSession]:
         from .stack import ScaleSession
@@ -107,8 +106,7 @@ class Scales(Loop):
 
     def _codes(self, generation: Generation, codec: Any, codes: Any) -> Any:
         """Codes in place of those that the codec made; None where it is these, or another one's."""
-        ours = codec is self.codec(generation.arguments)
-        return self._at(generation).codes(codes) if ours else None
+        return self._at(generation).codes(codes) if codec is self.codec(generation.arguments) else None
 
     def _block(self, binding: Binding, seam: Seam, wrapped: Any, block: Any, args: Any, kwargs: Any) -> Any:
         """One block: skipped, run on some of its tokens or rows, or as the host calls it. What it returns is always of

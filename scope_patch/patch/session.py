@@ -22,6 +22,7 @@ from .section import Section
 from .velocity import (
     ForwardCall,
     PendingForward,
+    asked_of,
     assemble_velocity,
     complete_velocity,
     keep_velocity,
@@ -120,8 +121,7 @@ class Session(Section):
     ) -> tuple[Any, PendingForward | None]:
         """What this call comes to: an output from the history, or a forward, of all slots or of the first of them."""
         interval, prefix, last = self.interval, schedule.clean_prefix(iteration), verdict.forwarded[1]
-        size = (call.latents.shape[0], *call.latents.shape[3:])
-        whole_forward = PendingForward(branch, iteration, interval, size, prefix)
+        whole_forward = PendingForward(branch, iteration, interval, call.latents.shape, prefix)
         if self._span is not None:
             span = self._span(iteration, len(schedule))
             bypass.stand_in(whole_forward, span, verdict, self._forecast, self.record)
@@ -147,7 +147,7 @@ class Session(Section):
         if self.host.narrow is None:
             raise NotImplementedError("this host's forwards cannot be narrowed")
         arguments = self.host.narrow(call.arguments, 0, last - interval[0] + prefix)
-        return None, PendingForward(branch, iteration, verdict.forwarded, size, prefix, whole, arguments)
+        return None, PendingForward(branch, iteration, verdict.forwarded, call.latents.shape, prefix, whole, arguments)
 
     def observe(self, pending: PendingForward, output: Any) -> None:
         """After a forward that ran: keep the velocities."""
@@ -167,9 +167,10 @@ class Session(Section):
             self.frozen.note(pending)
             if self.frozen.trouble:
                 self.record.remark(self.frozen.trouble)
-        velocity = _asked(pending, output)
+        velocity = velocity_of(output)
+        velocity = velocity.narrow(FRAME_AXIS, pending.front, velocity.shape[FRAME_AXIS] - pending.front)
         frames = schedule.frames * (pending.slots[1] - pending.slots[0] + pending.clean_prefix)
-        batch, height, width = pending.size
+        batch, _, _, height, width = pending.shape
         if velocity.dim() != 5 or velocity[:, 0].shape != (batch, frames, height, width):
             wanted = f"[{batch}, channels, {frames}, {height}, {width}]"
             raise NotApplied(f"the DiT returned a velocity of shape {list(velocity.shape)}, expected {wanted}")
@@ -195,7 +196,7 @@ class Session(Section):
             if not attending.sound:
                 return None
             self._agree(f"iteration {pending.iteration}: attended")
-        return like_output(_asked(pending, output), type(output)) if pending.front else output
+        return asked_of(output, pending.shape) if pending.front else output
 
     def check_timestep(self, call: ForwardCall) -> Tensor:
         """Look whether the DiT gets the timesteps of the present iteration; waits for the device.
@@ -222,14 +223,8 @@ class Session(Section):
 
     def recount(self, pending: PendingForward) -> None:
         """After a forward that was counted as skipped: its blocks may have run all the same."""
-        if pending.bypassed and not pending.spared:
+        if pending.bypassed and pending.standin is not None and not pending.standin.spared:
             self.count(0, pending.slots[1] - pending.slots[0], run=1, skipped=-1)
-
-
-def _asked(pending: PendingForward, output: Any) -> Tensor:
-    """The velocity of what the host asked for."""
-    velocity = velocity_of(output)
-    return velocity.narrow(FRAME_AXIS, pending.front, velocity.shape[FRAME_AXIS] - pending.front)
 
 
 def _fingerprint(plan: Sequence[StepDecision]) -> str:

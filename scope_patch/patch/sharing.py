@@ -23,9 +23,6 @@ PRIVATE = {
 """Packages whose kinds of parameters and replaced forwards are one rank's own; `torch.distributed` apart."""
 ENGINES = {"colossalai", "deepspeed", "fairscale", "megatron", "para_attn", "vllm", "xfuser", "yunchang"}
 """Packages whose modules and hooks are there to share a model."""
-TORCH = "torch.distributed"
-LOCAL = "torch.distributed.algorithms"
-"""Of the former the part that shares nothing: activation checkpoints."""
 
 
 class Sign(NamedTuple):
@@ -178,8 +175,7 @@ def _freed(parameter: Any) -> bool:
 
 def _of_code(model: Any) -> Iterator[Sign]:
     """Of the modules that its classes are written in, and of those of the same package that these use."""
-    sources = {base.__module__ for module in model.modules() for base in type(module).__mro__}
-    for source in sorted(sources):
+    for source in sorted({base.__module__ for module in model.modules() for base in type(module).__mro__}):
         package = source.partition(".")[0]
         names = {} if package in PRIVATE or source not in sys.modules else vars(sys.modules[source])
         used = {id(names): names}
@@ -216,7 +212,8 @@ def _unnamed() -> tuple[int, ...] | None:
 
 
 def _torch(source: str) -> bool:
-    return source.startswith(TORCH) and not source.startswith(LOCAL)
+    """Whether it is of torch.distributed, but for what shares nothing there: activation checkpoints."""
+    return source.startswith("torch.distributed") and not source.startswith("torch.distributed.algorithms")
 
 
 def _engine(source: str) -> bool:

@@ -19,7 +19,6 @@ from .host import Dit
 from .velocity import ForwardCall
 
 SLICED = {"timestep": "time modulation (torch.fx)", "embedding": "time embedding (torch.fx)"}
-TIMESTEP = "timestep"
 
 aten = torch.ops.aten
 LAYOUT_ONLY = {
@@ -105,7 +104,7 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     # One a latent frame, also where the host gives one a sample: such a DiT takes both.
     example = call.timestep.reshape(-1)[:1].to(device).expand(1, width).clone()
     try:
-        prologue = _prologue(dit, _stopped(dit, model, of), call, width, device)
+        prologue = _prologue(dit, _stopped(dit, model, of), call, width)
         with torch.no_grad():
             traced = make_fx(prologue, tracing_mode="fake", _allow_non_fake_inputs=True)(example)
     except Exception as error:  # whatever a foreign forward may raise under a tracer: the caller falls back and says so
@@ -124,16 +123,11 @@ def slice_signal(dit: Dit, model: nn.Module, call: ForwardCall, width: int, of: 
     return sliced
 
 
-def timestep_signal(timestep: Tensor) -> Tensor:
-    """The last resort: the timestep itself, [n, 1]."""
-    return timestep[:, None]
-
-
 def _basis(dit: Dit, model: nn.Module, call: ForwardCall) -> tuple[Any, ...]:
     """Where the weights are, the arguments that are no tensors (fps), and how the model is built up to its blocks:
     adapters that come later are not in the graph."""
-    given = {name: call.arguments.get(name) for name in dit.per_sample}
-    constants = {name: value[:1] for name, value in given.items() if isinstance(value, (list, tuple))}
+    given = ((name, call.arguments.get(name)) for name in dit.per_sample)
+    constants = {name: value[:1] for name, value in given if isinstance(value, (list, tuple))}
     return device_of(model), repr(constants), structure(model, without=dit.blocks)
 
 
@@ -166,15 +160,13 @@ def _bare_copy(module: nn.Module, without: str = "") -> nn.Module:
     return copy
 
 
-def _prologue(
-    dit: Dit, prefix: nn.Module, call: ForwardCall, width: int, device: torch.device
-) -> Callable[[Tensor], Any]:
+def _prologue(dit: Dit, prefix: nn.Module, call: ForwardCall, width: int) -> Callable[[Tensor], Any]:
     arguments = {name: value for name, value in call.arguments.items() if not isinstance(value, dict)}
     shape = (1, call.latents.shape[1], width, *call.latents.shape[3:])
     forward = type(prefix).forward  # the class's own: an instance's may shard, offload or compile
 
     def prologue(timestep: Tensor) -> Any:
-        given = dict(arguments)
+        given, device = dict(arguments), timestep.device
         for name in dit.per_sample:
             if given.get(name) is not None:
                 first = given[name][:1]
@@ -207,8 +199,7 @@ def _cut_layout_tail(traced: fx.GraphModule) -> fx.GraphModule:
 def structure(module: nn.Module, without: str = "") -> tuple[Any, ...]:
     """Compares equal as long as nothing of it changes. Tensors count by identity: their numbers may change.
 
-    Args:
-        without: a submodule that is left out (the blocks: nearly all of the model, and of no account before them).
+    `without`, a submodule, is left out (the blocks: nearly all of the model, and of no account before them).
     """
     tensors = (*module._parameters.values(), *module._buffers.values())
     plain = {name: value for name, value in vars(module).items() if _plain(value)}

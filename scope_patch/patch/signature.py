@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -46,10 +46,8 @@ def check_static(host: Host, root: Path) -> list[Check]:
             names = None if method is None else (source.parameters(method), source.positional(method))
             checks.extend(_check_seam(seam, bases, names))
             if method is not None:
-                checks.extend(_check_method_text(tree, seam, seam.owner))
-        tree = trees[entry.module]
-        if tree is not None:
-            checks.extend(_check_loop(tree, host, entry, entry.owner))
+                checks.extend(_check_method_text(seam, method))
+        checks.extend(_check_loop(trees[entry.module], host, entry, entry.owner))
     for fact in host.all_facts:
         tree = trees[fact.module] if fact.module in trees else _parse(root, fact.module)[0]
         checks.append(_check_fact(tree, fact, fact.owner))
@@ -88,7 +86,8 @@ def check_live(host: Host, entry: Entry) -> list[Check]:
         if tree is None:
             continue
         for seam in [seam for seam in seams if seam.module == module]:
-            checks.extend(_check_method_text(tree, seam, _own_name(module, seam.owner)))
+            owner = source.find_class(tree, _own_name(module, seam.owner))
+            checks.extend(_check_method_text(seam, source.find_method(owner, seam.attribute)))
         for fact in [fact for fact in host.all_facts if fact.module == module]:
             checks.append(_check_fact(tree, fact, _own_name(module, fact.owner)))
         if module == entry.module:
@@ -107,17 +106,15 @@ def _parse(root: Path, module: str) -> tuple[ast.Module | None, Check]:
         return None, Check(name, False, f"{path} cannot be read: {error}")
 
 
+_parsed: Callable[[str], ast.Module] = lru_cache(maxsize=16)(ast.parse)
+"""Nobody writes into what it returns: every `apply` reads the same texts."""
+
+
 def _text(module: str) -> ast.Module | None:
     try:
         return _parsed(inspect.getsource(sys.modules[module]))
     except (OSError, KeyError, TypeError, SyntaxError):
         return None
-
-
-@lru_cache(maxsize=16)
-def _parsed(text: str) -> ast.Module:
-    """Nobody writes into it: every `apply` reads the same texts."""
-    return ast.parse(text)
 
 
 def _own_name(module: str, owner: str) -> str:
@@ -135,9 +132,7 @@ def _check_versions(host: Host) -> Iterator[Check]:
         yield Check(f"{name} {wanted}", SpecifierSet(wanted).contains(found, prereleases=True), f"found {found}")
 
 
-def _check_seam(
-    seam: Seam, bases: Collection[str] | None, names: tuple[list[str], list[str]] | None
-) -> Iterator[Check]:
+def _check_seam(seam: Seam, bases: list[str] | None, names: tuple[list[str], list[str]] | None) -> Iterator[Check]:
     """What a seam's class and method must be, whether they were imported or read.
 
     Args:
@@ -170,8 +165,7 @@ def _check_seam(
         yield Check(f"arguments of {method} can be given by keyword", not wrong, detail)
 
 
-def _check_method_text(tree: ast.Module, seam: Seam, name: str) -> Iterator[Check]:
-    method = source.find_method(source.find_class(tree, name), seam.attribute)
+def _check_method_text(seam: Seam, method: source.Function | None) -> Iterator[Check]:
     if method is None:
         yield Check(f"{seam.owner}.{seam.attribute} stands in the text of {seam.module}", False)
     elif seam.mentions:
@@ -180,7 +174,7 @@ def _check_method_text(tree: ast.Module, seam: Seam, name: str) -> Iterator[Chec
         yield Check(f"{seam.owner}.{seam.attribute} passes on what we read", not missing, detail)
 
 
-def _check_loop(tree: ast.Module, host: Host, entry: Entry, name: str) -> tuple[Check, ...]:
+def _check_loop(tree: ast.Module | None, host: Host, entry: Entry, name: str) -> tuple[Check, ...]:
     """What the denoise loop must be like, in the text of the class that makes the video."""
     owner = source.find_class(tree, name)
     return () if owner is None else _loop_checks(host.loop_of(entry), entry, owner)
@@ -192,6 +186,6 @@ def _loop_checks(loop: Loop, entry: Entry, owner: ast.ClassDef) -> tuple[Check, 
 
 
 def _check_fact(tree: ast.Module | None, fact: Fact, name: str) -> Check:
-    made = source.find_method(source.find_class(tree, name), "__init__") if tree else None
+    made = source.find_method(source.find_class(tree, name), "__init__")
     found = made is not None and source.assigns_call(made, fact.attribute, fact.made_by)
     return Check(str(fact), found, "" if found else "no such assignment in __init__")

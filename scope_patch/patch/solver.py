@@ -17,6 +17,10 @@ from ..errors import NotApplied
 
 Place = tuple[str, int | None]
 """Where a solver remembers a tensor: an attribute, and the position where that is a list."""
+LATENTS: Place = ("", None)
+"""Stands for the place of the latents themselves."""
+Weights = dict[Place, tuple[float, ...]]
+"""Memory and latents after some steps, as sums over (latents, memory, first velocity, last velocity) before them."""
 Step = Callable[..., Any]
 """The solver's class's own `step`: (solver, model_output, timestep, sample, return_dict=False) -> (latents,)."""
 CLOSE = 1e-4
@@ -65,27 +69,13 @@ def remember(solver: Any, memory: Mapping[Place, Tensor]) -> None:
             getattr(solver, name)[position] = tensor
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Latents and memory after some steps, as sums over (latents, memory, first velocity, last velocity) before them.
-
-    Attributes:
-        latents: one weight for each of those, the memory's in its order.
-        memory: the same, of each place.
-    """
-
-    latents: tuple[float, ...]
-    memory: Mapping[Place, tuple[float, ...]]
-
-    def apply(
-        self, before: Snapshot, sample: Tensor, first: Tensor, last: Tensor
-    ) -> tuple[Tensor, dict[Place, Tensor]]:
-        """(latents, memory) after the steps, new tensors."""
-        parts = [sample, *before.memory.values(), first, last]
-        memory = {
-            place: combine(row, parts, before.memory.get(place, sample).dtype) for place, row in self.memory.items()
-        }
-        return combine(self.latents, parts, sample.dtype), memory
+def resume(solver: Any, rows: Weights, before: Snapshot, sample: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Put a solver behind the steps: it remembers new tensors. Returns the latents there, a new one, too."""
+    parts = [sample, *before.memory.values(), first, last]
+    made = {place: combine(row, parts, before.memory.get(place, sample).dtype) for place, row in rows.items()}
+    latents = made.pop(LATENTS)
+    remember(solver, made)
+    return latents
 
 
 def combine(weights: Sequence[float], parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -147,8 +137,7 @@ def weights(
     found = dict(remembered(vars(clone), latents.shape))
     if set(found) != set(after):
         raise NotApplied(f"{kind.__name__} remembers other things than we know of")
-    rows = {place: _row(tensor, mixture, kind) for place, tensor in found.items()}
-    return Weights(_row(latents, mixture, kind), rows)
+    return {place: _row(tensor, mixture, kind) for place, tensor in (*found.items(), (LATENTS, latents))}
 
 
 def _row(answer: Tensor, mixture: Tensor, kind: type) -> tuple[float, ...]:

@@ -20,9 +20,10 @@ def positional(function: Function) -> list[str]:
     return [argument.arg for argument in [*spec.posonlyargs, *([spec.vararg] if spec.vararg else [])]]
 
 
-def find_class(tree: ast.Module, name: str) -> ast.ClassDef | None:
-    """The class of that name at the top level of a module."""
-    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+def find_class(tree: ast.Module | None, name: str) -> ast.ClassDef | None:
+    """The class of that name at the top level of a module; None where there is none, or no module."""
+    body = tree.body if tree else []
+    return next((node for node in body if isinstance(node, ast.ClassDef) and node.name == name), None)
 
 
 def find_method(owner: ast.ClassDef | None, name: str) -> Function | None:
@@ -82,11 +83,7 @@ def words(node: ast.AST) -> set[str]:
 
 
 class ScheduleLoop:
-    """The loops of one method that unpacks what `called(...)` returns.
-
-    Args:
-        position: of the intervals among the things unpacked.
-    """
+    """The loops of one method that unpacks what `called(...)` returns, the intervals at `position` among it."""
 
     def __init__(self, method: ast.FunctionDef, called: str, position: int) -> None:
         self._method = method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,14 +58,7 @@ class ScaleSession(Session):
         action: what is done there.
     """
 
-    names: tuple[str, ...]
-    shape: InfinityShape
-    image: Image
-    decided: Decided
-
-    def prepare(
-        self, names: tuple[str, ...], shape: InfinityShape, image: Image, decide: Callable[[], Decided]
-    ) -> None:
+    def prepare(self, names: Sequence[str], shape: InfinityShape, image: Image, decide: Callable[[], Decided]) -> None:
         """What is known before the first scale. Args: names, the parameters of a block that we read or change."""
         self.names, self.shape, self.image, self._settle = names, shape, image, decide
 

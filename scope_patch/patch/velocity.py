@@ -6,7 +6,7 @@ a moving window (MAGI-1), the rows of the batch are equal, and one of them is ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +47,7 @@ class ForwardCall:
 
 
 def forward_call(arguments: Mapping[str, Any], dit: Dit, ranks: tuple[int, ...]) -> ForwardCall:
-    """A call of the DiT by what its arguments, by parameter name, mean.
-
-    Args:
-        ranks: dimensions that the timestep may have.
+    """A call of the DiT by what its arguments, by name, mean; its timestep may have one of `ranks` dimensions.
 
     Raises NotApplied where it is no call of a video DiT; what else may be wrong with it, the host will say itself.
     """
@@ -91,9 +88,9 @@ def like_output(velocity: Tensor, output_type: type[Any]) -> Any:
     return (velocity,) if issubclass(output_type, tuple) else output_type(sample=velocity)
 
 
-def asked_of(output: Any, latents: Tensor) -> Any:
-    """The output for these latents of a forward that had more latent frames in front of them."""
-    velocity, frames = velocity_of(output), latents.shape[FRAME_AXIS]
+def asked_of(output: Any, shape: Sequence[int]) -> Any:
+    """The output for latents of this shape of a forward that had more latent frames in front of them."""
+    velocity, frames = velocity_of(output), shape[FRAME_AXIS]
     return like_output(velocity.narrow(FRAME_AXIS, velocity.shape[FRAME_AXIS] - frames, frames), type(output))
 
 
@@ -111,7 +108,7 @@ class PendingForward:
 
     Attributes:
         slots: what it computes velocities of.
-        size: (batch, height, width) of the latents.
+        shape: of the host's latents.
         clean_prefix: clean slots in front of them that it computes too, of which nothing is kept.
         whole: what the host gets where only some of its slots are forwarded: made from the history, completed by the
             forward. None where the forward's own output is what the host gets.
@@ -125,7 +122,7 @@ class PendingForward:
     branch: Branch
     iteration: int
     slots: Interval
-    size: tuple[int, ...]
+    shape: Sequence[int]
     clean_prefix: int = 0
     whole: Tensor | None = None
     arguments: dict[str, Any] | None = None
@@ -138,11 +135,6 @@ class PendingForward:
     def bypassed(self) -> bool:
         """Whether its blocks shall not run."""
         return self.standin is not None and self.standin.added is not None
-
-    @property
-    def spared(self) -> bool:
-        """Whether they did not run, once it is over."""
-        return self.standin is not None and self.standin.spared
 
 
 def assemble_velocity(
@@ -157,8 +149,7 @@ def assemble_velocity(
 ) -> Tensor | None:
     """A velocity in the host's layout, over the clean prefix and the interval; None where the branch lacks a history.
 
-    Args:
-        last: slots before it (and the clean prefix) will be computed; what stands in their places means nothing.
+    Slots before `last` (and the clean prefix) will be computed: what stands in their places means nothing.
     """
     pieces = []
     with torch.no_grad():
@@ -176,8 +167,7 @@ def assemble_velocity(
         velocity = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=FRAME_AXIS)
         if schedule.moving:  # the way back from `unpack`
             rows, _, _, *size = call.latents.shape
-            one = velocity.reshape(1, velocity.shape[1], -1, *size)
-            velocity = one.expand(rows, -1, -1, -1, -1).contiguous()
+            velocity = velocity.reshape(1, velocity.shape[1], -1, *size).expand(rows, -1, -1, -1, -1).contiguous()
         return velocity
 
 
