@@ -31,7 +31,6 @@ from .points import ORIGINAL, Job, code, digest
 _PLACEHOLDER = re.compile(r"\{(out|prompt|seed|steps)\}")
 _SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
 """Files in the command that are looked into, to know a changed one; not those that it writes."""
-_TICK = 0.2
 
 
 class Command(Maker):
@@ -104,15 +103,13 @@ class Command(Maker):
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
             try:
-                while True:
-                    pid, status, used = os.wait4(process.pid, os.WNOHANG)
-                    if pid:
-                        break
+                while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
                     self.tick()
-                    time.sleep(_TICK)
+                    time.sleep(0.2)
             except BaseException:
                 _end(process)
                 raise
+        _, status, used = ended
         process.returncode = os.waitstatus_to_exitcode(status)
         unit = 1 if sys.platform == "darwin" else 1024
         cost = {"wall": time.monotonic() - begin, "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss * unit}
@@ -122,12 +119,10 @@ class Command(Maker):
 def told(run: Run, job: Job) -> dict[str, Any]:
     """The numbers of a row that a run's record knows. Raises UsageError where nothing was patched."""
     if not run.applied:
-        reasons = "; ".join(run.all_reasons)
-        raise UsageError(f"nothing was patched in effect, so there is nothing to tune: {reasons}")
+        raise UsageError(f"nothing was patched in effect, so there is nothing to tune: {'; '.join(run.all_reasons)}")
     generations, totals = run.generations, Totals.of(run.generations, run.omitted)
     original = job.point.method == ORIGINAL  # its work is the host's own
-    key = "baseline" if original else "work"
-    work = sum(plan[key] + (0 if original else plan.get("tightened", 0.0)) for plan in totals.plans)
+    work = sum(plan["baseline"] if original else plan["work"] + plan.get("tightened", 0.0) for plan in totals.plans)
     remarks = dict.fromkeys(remark for each in generations for remark in each.remarks)
     return {
         "seconds": totals.seconds.total,
