@@ -106,9 +106,7 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Cells padded to columns."""
     table = [list(head), *(list(row) for row in rows)]
     wide = [max(3, *(len(row[k]) for row in table)) for k in range(len(table[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)) + " |" for row in table
-    ]
+    lines = [f"| {' | '.join(map(str.ljust, row, wide))} |" for row in table]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in wide) + "|", *lines[1:]])
 
 
