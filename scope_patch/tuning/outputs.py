@@ -106,10 +106,9 @@ def paired(originals: Sequence[Path], outputs: Sequence[Path], top: Path, other:
 
 def load(path: Path) -> Tensor:
     """A file of ours or the user's: frames uint8 [F, H, W, 3], or latents."""
-    if path.name.endswith(".frames.pt"):
-        held: Tensor = torch.load(path, map_location="cpu", weights_only=True)
-        return held
-    return read(path)
+    frames = path.name.endswith(".frames.pt")
+    held: Tensor = torch.load(path, map_location="cpu", weights_only=True) if frames else read(path)
+    return held
 
 
 def nearness(pairs: Sequence[tuple[Tensor, Tensor]], distance: lpips.Lpips | None) -> dict[str, Any]:
