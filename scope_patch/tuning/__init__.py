@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser, bench: bool) -> None:
 
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
-    """`tune` or `bench`: 1 where no target keeps the bounds, 130 when stopped. Raises UsageError; what was made stays."""
+    """`tune` or `bench`: 1 where no target keeps the bounds, 130 if stopped. Raises UsageError; what was made stays."""
     from ..catalogue import usable_hosts  # torch with what follows
     from ..launch import check
     from . import results
