@@ -34,13 +34,7 @@ _SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
 
 
 class Command(Maker):
-    """The user's command, with placeholders.
-
-    Attributes:
-        words: as the user wrote them.
-        steps: what `{steps}` stands for where a method says nothing else.
-        tick: called while a run is under way.
-    """
+    """The user's command, with placeholders; `steps`: what `{steps}` stands for where a method says nothing else."""
 
     def __init__(self, words: Sequence[str], steps: str | None = None, files: Sequence[str] = ()) -> None:
         """`files`: that its settings name. Raises UsageError for what cannot be run."""
@@ -50,7 +44,7 @@ class Command(Maker):
         if obstacle is not None:
             raise UsageError(f"nothing can be patched: {obstacle}")
         self.words, self.steps, self.name = list(words), steps, shlex.join(words)
-        self.tick: Callable[[], None] = lambda: None
+        self.tick: Callable[[], None] = lambda: None  # called while a run is under way
         if self.has("{steps}") and steps is None:
             raise UsageError("the command has {steps}: say by --steps N what it usually is")
         if steps is not None and not self.has("{steps}"):

@@ -24,7 +24,6 @@ from .outputs import PREVIEW, draw, load, nearness, paired
 from .points import FAILED, KEY, LOG, OK, UNAVAILABLE, Case, Job, Log, Point, Row, code, digest
 
 SAID = "output.txt"  # of a run's folder: what a command said
-_TAIL = 12  # lines of it that are shown where it failed
 
 
 def check_packages() -> None:
@@ -241,7 +240,7 @@ def _last_lines(folder: Path) -> str:
     if not said.is_file():
         return ""
     text = said.read_bytes()[-20_000:].decode(errors="replace").replace("\r", "\n")
-    lines = [line for line in text.splitlines() if line.strip()][-_TAIL:]
+    lines = [line for line in text.splitlines() if line.strip()][-12:]
     return "; its last lines:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; it said nothing"
 
 

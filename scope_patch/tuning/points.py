@@ -37,13 +37,10 @@ METHODS = (OURS, "scope-thresholds", *_MAIN, "steps")
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One line of a table.
+    """One line of a table: a method, and the settings of its runs by name.
 
-    Attributes:
-        settings: those of a run, by name.
-        instead: the host's own options of this run alone (fewer steps); its original is made without them.
-        video: the host's own options of the run and of its original (a length).
-        x: where it stands on the axis of a figure over a setting (K, frames).
+    Of the host's own options `instead` are of these runs alone (fewer steps: originals are made without them), `video`
+    of their originals as well (a length). `x`: where it stands on the axis of a figure over a setting (K, frames).
     """
 
     method: str

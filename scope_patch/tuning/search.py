@@ -34,11 +34,9 @@ _VALUES = {"lpips": "LPIPS {:.4f}", "psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4
 
 @dataclass
 class Search:
-    """`next` gives the target of the next run, None at the end; `note` what came of it.
+    """`next` gives the target of the next run, None at the end; `note` what came of it: `slacks`, by target.
 
-    Attributes:
-        slacks: by target, of every run.
-        ceiling: the lowest target that a run with a higher one decided exactly like; nothing lies beyond.
+    `ceiling`: the lowest target that a run with a higher one decided exactly like; nothing lies beyond.
     """
 
     slacks: dict[float, float] = field(default_factory=dict)
@@ -172,15 +170,9 @@ class Bounds:
 
 @dataclass
 class Answer:
-    """What was found.
+    """What was found: the `target` to be aimed at (None where none keeps the bounds, or none is needed), and by what.
 
-    Attributes:
-        target: the speed-up to be aimed at; None where no target keeps the bounds, or none is needed.
-        bounds: those that were searched for.
-        originals: the rows of the originals.
-        rows: by target, a row a video, as in the log.
-        points: what was tried, by rising target.
-        stopped: the time budget was over first.
+    `rows` by target, a row a video, as in the log; `points` by rising target; `stopped`: the budget was over first.
     """
 
     target: float | None
