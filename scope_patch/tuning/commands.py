@@ -40,8 +40,7 @@ class Command(Maker):
         """`files`: that its settings name. Raises UsageError for what cannot be run."""
         if not launch.startable(words[0], os.environ):
             raise UsageError(f"command not found: {words[0]}; check its name and PATH")
-        obstacle = launch.interpreter_of(words, os.environ).obstacle()
-        if obstacle is not None:
+        if obstacle := launch.interpreter_of(words, os.environ).obstacle():
             raise UsageError(f"nothing can be patched: {obstacle}")
         self.words, self.steps, self.name = list(words), steps, shlex.join(words)
         self.tick: Callable[[], None] = lambda: None  # called while a run is under way
@@ -65,9 +64,8 @@ class Command(Maker):
 
     def available(self, job: Job) -> str:
         """Why this run cannot be made with this command; "" where it can."""
-        if "steps" in job.point.instead and not self.has("{steps}"):
-            return "the command has no {steps} for it to fill"
-        return ""
+        able = "steps" not in job.point.instead or self.has("{steps}")
+        return "" if able else "the command has no {steps} for it to fill"
 
     def make(self, job: Job, folder: Path) -> Made:
         """Run it. Raises UsageError."""

@@ -132,8 +132,7 @@ class Harness:
 
     def run(self, job: Job) -> Row:
         """Its row, from the log or of a run that is made now. Raises UsageError where the original cannot be made."""
-        known = self.log.found(job, self.maker.fingerprint)
-        if known is not None:
+        if known := self.log.found(job, self.maker.fingerprint):
             return known
         if why := self.maker.available(job):
             return self._noted(job, UNAVAILABLE, reason=why)

@@ -74,7 +74,6 @@ def write(
 
 
 def _reading(harness: Harness) -> str:
-    """What stands in the columns."""
     return tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP)
 
 
@@ -192,10 +191,7 @@ def _weights(ratios: list[float], at: float) -> dict[int, float] | None:
         if low <= at <= high:
             share = math.log(at / low) / math.log(high / low) if high > low else 0.0
             return {k: 1 - share, k + 1: share}
-    for k in (0, -1):
-        if ratios[k] / SLACK <= at <= ratios[k] * SLACK:
-            return {k: 1.0}
-    return None
+    return next(({k: 1.0} for k in (0, -1) if ratios[k] / SLACK <= at <= ratios[k] * SLACK), None)
 
 
 def _summary(title: str, below: list[tuple[Group, Mean]], compared: int) -> str:

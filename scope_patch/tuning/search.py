@@ -87,10 +87,8 @@ class Search:
     @property
     def dent(self) -> tuple[float, float] | None:
         """Two targets next to one another, of which the higher one is clearly the better."""
-        for low, high in pairwise(sorted(self.slacks)):
-            if self.slacks[high] - self.slacks[low] > DENT:
-                return low, high
-        return None
+        steps = pairwise(sorted(self.slacks))
+        return next(((low, high) for low, high in steps if self.slacks[high] - self.slacks[low] > DENT), None)
 
     @property
     def left(self) -> list[float]:
@@ -275,7 +273,6 @@ def values(rows: Sequence[Row]) -> str:
 
 
 def _usual(rows: Sequence[Row]) -> Bounds:
-    """The bound where none was given."""
     for name, bound in USUAL.items():
         if all(row.get(name) is not None for row in rows):
             return Bounds(**{name: bound})

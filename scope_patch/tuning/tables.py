@@ -157,8 +157,7 @@ def _cost(group: Group) -> list[str]:
 
 
 def _nearness(group: Group) -> list[str]:
-    means = {key: group.mean(key) for key in PLACES}
-    cells = ["" if mean is None else mean.text(PLACES[key]) for key, mean in means.items()]
+    cells = ["" if (mean := group.mean(key)) is None else mean.text(places) for key, places in PLACES.items()]
     worst = []
     for key, ends in (("psnr", min), ("lpips", max), ("ssim", min)):
         values = [value for row in group.rows.values() for value in row["each"][key] if value is not None]
