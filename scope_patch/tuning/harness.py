@@ -120,7 +120,7 @@ class Harness:
         self.log = Log(folder / LOG)
         self.folder = folder.resolve()  # a command may join {out} to a folder of its own, or work elsewhere
         self._distance, self._begin, self._here = lpips.load(), time.monotonic(), _here()
-        self._original: tuple[Path | None, list[Tensor]] = (None, [])
+        self._top, self._originals = Path(), list[Tensor]()  # the original last read: a video's runs follow one another
 
     def run_all(self, points: Sequence[Point], cases: Sequence[Case]) -> None:
         """All points on a video before the next video: its original is read once. The pace tells what is left."""
@@ -171,24 +171,22 @@ class Harness:
         return self._noted(job, OK, outputs=names, **made.numbers, **near)
 
     def place(self, job: Job) -> Path:
-        """The folder of a run."""
         return self.folder / "runs" / digest(*job.key(self.maker.fingerprint))
 
     def _compared(self, job: Job, original: Row, made: Made, folder: Path) -> dict[str, Any]:
         top = self.place(job.original)
         names = [top / name for name in original["outputs"]]
-        if self._original[0] != top:  # kept in memory, since a video's runs follow one another
-            self._original = top, [load(name) for name in names]
-        originals = self._original[1]
+        if self._top != top:
+            self._top, self._originals = top, [load(name) for name in names]
         paths = [path for path in made.outputs if isinstance(path, Path)]
         if paths:
-            held = dict(zip(names, originals, strict=True))
+            held = dict(zip(names, self._originals, strict=True))
             pairs = [(held[mine], load(path)) for mine, path in paired(names, paths, top, folder)]
         else:
             tensors = [each for each in made.outputs if isinstance(each, Tensor)]
-            if len(tensors) != len(originals):
-                raise UsageError(f"it made {len(tensors)} videos, and the original {len(originals)}")
-            pairs = list(zip(originals, tensors, strict=True))
+            if len(tensors) != len(self._originals):
+                raise UsageError(f"it made {len(tensors)} videos, and the original {len(self._originals)}")
+            pairs = list(zip(self._originals, tensors, strict=True))
         near = nearness(pairs, self._distance)
         if self.previews:
             folder.mkdir(parents=True, exist_ok=True)
