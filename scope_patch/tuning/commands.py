@@ -63,7 +63,6 @@ class Command(Maker):
         return any(placeholder in word for word in self.words)
 
     def available(self, job: Job) -> str:
-        """Why this run cannot be made with this command; "" where it can."""
         able = "steps" not in job.point.instead or self.has("{steps}")
         return "" if able else "the command has no {steps} for it to fill"
 

@@ -72,7 +72,6 @@ class Job:
 
     @property
     def original(self) -> Job:
-        """The run that it is compared with."""
         return replace(self, point=self.point.original)
 
     def key(self, fingerprint: str) -> tuple[str, str, str, str, int, str]:

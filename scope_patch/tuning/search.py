@@ -230,12 +230,9 @@ class Answer:
 
 
 def find(harness: Harness, cases: Sequence[Case], bounds: Bounds, settings: dict[str, Any], until: float) -> Answer:
-    """Search. Raises UsageError where the original or the first target cannot be made.
+    """Search; without bounds, for the usual one. `until`: on the monotonic clock, no run begins after it.
 
-    Args:
-        bounds: without any, the usual one is taken.
-        settings: of every run.
-        until: on the monotonic clock; no run begins after it.
+    Raises UsageError where the original or the first target cannot be made.
     """
     found = Search()
     originals = [harness.original(Job(target(LEAST).under(settings), *case)) for case in cases]

@@ -81,9 +81,7 @@ def groups(rows: Iterable[Row], order: Iterable[Name] = ()) -> list[Group]:
     rows = list(rows)
     originals = {_video(row): row for row in rows if row["method"] == ORIGINAL and row["status"] == OK}
     found = {name: Group(name) for name in order}
-    for row in rows:
-        if row["method"] == ORIGINAL:
-            continue
+    for row in (row for row in rows if row["method"] != ORIGINAL):
         group = found.setdefault(_name(row), Group(_name(row)))
         if row["status"] == OK and _video(row) in originals:
             group.rows[row["prompt"], row["seed"]] = row
