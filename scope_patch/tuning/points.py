@@ -114,9 +114,8 @@ def parse(text: str) -> Point:
         raise unknown("method", name, METHODS)
     words = [word.strip() for word in rest.split(",") if word.strip()]
     bare, pairs = [word for word in words if "=" not in word], [word.split("=", 1) for word in words if "=" in word]
-    given = {key.strip(): value.strip() for key, value in pairs}
-    own = {key: value for key, value in given.items() if key not in NAMES}
-    settings: dict[str, Any] = {key: value for key, value in given.items() if key in NAMES}
+    own = {key.strip(): value.strip() for key, value in pairs}
+    settings: dict[str, Any] = {key: own.pop(key) for key in list(own) if key in NAMES}
     if name == "steps":
         if len(bare) != 1 or pairs:
             raise UsageError(f"{text!r}: write steps:N, the number of steps that {{steps}} in the command stands for")
