@@ -137,21 +137,17 @@ def _originals(found: Sequence[Group]) -> list[list[str]]:
 
 
 def _cost(group: Group) -> list[str]:
-    def told(mean: Mean | None, places: int) -> str:
-        return "" if mean is None else f"{mean.mean:.{places}f}"
+    def told(key: str, places: int, unit: float = 1.0) -> str:
+        return "" if (mean := group.mean(key)) is None else f"{mean.mean / unit:.{places}f}"
 
     def times(key: str) -> str:
-        value = group.times(key)
-        return "" if value is None else f"{value:.2f}"
+        return "" if (value := group.times(key)) is None else f"{value:.2f}"
 
-    cells = [*group.name[1:], str(len(group.rows))]
-    for key in ("seconds", "dit"):
-        cells += [told(group.mean(key), 2), times(key)]
-    cells += [times("flops"), told(group.mean("forwards"), 0)]
-    kept = group.mean("bytes")
-    cells.append("" if kept is None or group.name[1] == ORIGINAL else f"{kept.mean / 1e6:.1f}")
+    kept = "" if group.name[1] == ORIGINAL else told("bytes", 1, 1e6)
     peaks = [row.get("memory") or row.get("rss") or 0 for row in group.rows.values()]
-    return [*cells, f"{max(peaks) / 1e6:.0f}" if any(peaks) else ""]
+    peak = f"{max(peaks) / 1e6:.0f}" if any(peaks) else ""
+    costs = [told("seconds", 2), times("seconds"), told("dit", 2), times("dit"), times("flops"), told("forwards", 0)]
+    return [*group.name[1:], str(len(group.rows)), *costs, kept, peak]
 
 
 def _nearness(group: Group) -> list[str]:
