@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
         except OSError as error:
             raise UsageError(f"the strip cannot be written ({error}); give another path") from error
     if options.json:
+        total = {name: _plain(value) for name, value in found["total"].items()}
         frames = {name: [_plain(value) for value in values] for name, values in found["frames"].items()}
-        plain = {"total": {name: _plain(value) for name, value in found["total"].items()}, "frames": frames}
-        print(json.dumps({**found, **plain}, allow_nan=False))
+        print(json.dumps({**found, "total": total, "frames": frames}, allow_nan=False))
     else:
         print("\n".join(lines(found, tensors)))
     return 0
@@ -79,15 +79,12 @@ def compare(paths: Mapping[str, Path], tensors: Mapping[str, Tensor], with_lpips
         for name, tensor in tensors.items()
     }
     total: dict[str, float | None]
-    frames: dict[str, list[float]] = {}
-    remarks = []
     if not is_video(a):
         if with_lpips:
             raise UsageError("LPIPS looks at pictures, and these are latents: leave out --lpips, or decode them first")
         total = {"psnr": metrics.latent_psnr(a, b), "relative_l2": metrics.relative_error(a, b)}
-        if None in total.values():
-            remarks.append("what is not given is not defined: values not finite, or a constant reference")
-        return {**sides, "total": total, "frames": frames, "remarks": remarks}
+        undefined = "what is not given is not defined: values not finite, or a constant reference"
+        return {**sides, "total": total, "frames": {}, "remarks": [undefined] if None in total.values() else []}
     distance, obstacle = None if with_lpips is False else lpips.load(), ""
     if with_lpips is not False and distance is None:
         obstacle = f"LPIPS is not given: its weights are not installed; to get them: {lpips.INSTALL}"
@@ -97,12 +94,10 @@ def compare(paths: Mapping[str, Path], tensors: Mapping[str, Tensor], with_lpips
         raise UsageError(obstacle)
     frames = metrics.per_frame(a, b)
     total = {"psnr": metrics.psnr(a, b), "ssim": fmean(frames["ssim"])}
-    if obstacle:
-        remarks.append(obstacle)
-    elif distance is not None:
+    if distance is not None and not obstacle:
         frames["lpips"] = distance(a, b).tolist()
         total["lpips"] = fmean(frames["lpips"])
-    return {**sides, "total": total, "frames": frames, "remarks": remarks}
+    return {**sides, "total": total, "frames": frames, "remarks": [obstacle] if obstacle else []}
 
 
 def _plain(value: float | None) -> float | str | None:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from .metrics import check_frames
+from .metrics import frames_of
 from .read import extra
 
 VARIABLE = "SCOPE_PATCH_LPIPS"
@@ -80,8 +80,7 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, reference: Tensor, video: Tensor) -> Tensor:
         """Raises UsageError for other shapes than those of two videos, and for frames below 32 pixels a side."""
-        check_frames(reference, video, SMALLEST, "LPIPS")
-        pairs = zip(reference.cpu(), video.cpu(), strict=True)  # one at a time: VGG's features are large
+        pairs = frames_of(reference, video, SMALLEST, "LPIPS")  # one at a time: VGG's features are large
         return torch.stack([self._distance(torch.stack(pair)) for pair in pairs])
 
     def _distance(self, pair: Tensor) -> Tensor:

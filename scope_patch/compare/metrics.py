@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -34,10 +34,8 @@ def ssim(reference: Tensor, video: Tensor) -> float:
 
 def per_frame(reference: Tensor, video: Tensor) -> dict[str, list[float]]:
     """`psnr` (dB) and `ssim` of every frame. The PSNR of a video is not the mean of its frames' PSNR."""
-    return {
-        "psnr": [_decibels(error, PEAK) for error in _errors(reference, video)],
-        "ssim": _similarities(reference, video),
-    }
+    decibels = [_decibels(error, PEAK) for error in _errors(reference, video)]
+    return {"psnr": decibels, "ssim": _similarities(reference, video)}
 
 
 def latent_psnr(reference: Tensor, latents: Tensor) -> float | None:
@@ -100,13 +98,15 @@ def check(reference: Tensor, other: Tensor, names: Sequence[object] = ("referenc
         )
 
 
-def check_frames(reference: Tensor, video: Tensor, smallest: int, who: str) -> None:
-    """Raises UsageError unless both are videos, of equal shape and of `smallest` pixels a side or more."""
+def frames_of(reference: Tensor, video: Tensor, smallest: int, who: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of frames on the CPU. Raises UsageError unless both are videos, of equal shape and of `smallest` pixels a
+    side or more."""
     check(reference, video)
     if reference.is_floating_point():
         raise UsageError(f"{who} is defined for frames, uint8 [F, H, W, 3]; here are {shown(reference)}")
     if min(reference.shape[1:3]) < smallest:
         raise UsageError(f"{who} needs frames of {smallest} x {smallest} pixels or more; here are {shown(reference)}")
+    return zip(reference.cpu(), video.cpu(), strict=True)
 
 
 def shown(tensor: Tensor) -> str:
@@ -118,17 +118,14 @@ def shown(tensor: Tensor) -> str:
 
 
 def _errors(reference: Tensor, video: Tensor) -> list[float]:
-    measures = extra("skimage.metrics", "scikit-image")
-    check_frames(reference, video, 1, "PSNR")
-    pairs = zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
-    return [float(measures.mean_squared_error(a, b)) for a, b in pairs]
+    measure = extra("skimage.metrics", "scikit-image").mean_squared_error
+    return [float(measure(a.numpy(), b.numpy())) for a, b in frames_of(reference, video, 1, "PSNR")]
 
 
 def _similarities(reference: Tensor, video: Tensor) -> list[float]:
-    measures = extra("skimage.metrics", "scikit-image")
-    check_frames(reference, video, WINDOW, "SSIM")
-    pairs = zip(reference.cpu().numpy(), video.cpu().numpy(), strict=True)
-    return [float(measures.structural_similarity(a, b, channel_axis=2, data_range=PEAK)) for a, b in pairs]
+    measure = extra("skimage.metrics", "scikit-image").structural_similarity
+    pairs = frames_of(reference, video, WINDOW, "SSIM")
+    return [float(measure(a.numpy(), b.numpy(), channel_axis=2, data_range=PEAK)) for a, b in pairs]
 
 
 def _decibels(error: float, span: float) -> float:

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from ..errors import UsageError
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 LATENTS = (".pt", ".pth", ".safetensors")
 _KINDS = f"a video ({', '.join(VIDEOS)}), a folder of .png, one .png, or latents ({', '.join(LATENTS)})"
-_DEEP = ("I", "F")  # Pillow's names for more than 8 bits a channel begin so
 _PPM = re.compile(rb"P6\s(\d+)\s(\d+)\s255\s")
 ZIP = b"PK\x03\x04"  # what torch.save has written since 1.6 begins so
 
@@ -76,7 +76,7 @@ def _pictures(path: Path, kind: str) -> Iterator[Tensor]:
     try:
         with images.open(path, formats=[kind]) as image:
             for frame in sequences.Iterator(image):
-                if frame.mode.startswith(_DEEP):
+                if frame.mode.startswith(("I", "F")):
                     raise ValueError(f"more than 8 bits a channel, Pillow's mode {frame.mode}: save it with 8")
                 pixels = frame.convert("RGB")
                 yield _frame(pixels.tobytes(), *pixels.size)
@@ -136,7 +136,7 @@ def _stack(frames: Iterable[Tensor], *paths: Path) -> Tensor:
 
 
 def _latents(path: Path) -> Tensor:
-    held = _safetensors(path) if path.suffix.lower() == ".safetensors" else _pt(path)
+    held = _held(path)
     named = held if isinstance(held, Mapping) else {"latents": held}
     tensors = {str(name): value for name, value in named.items() if isinstance(value, Tensor)}
     if "latents" not in tensors and len(tensors) != 1:
@@ -149,14 +149,18 @@ def _latents(path: Path) -> Tensor:
     return found.detach()
 
 
-def _pt(path: Path) -> Any:
-    """What torch.save wrote, by torch's own unpickler for tensors and plain containers."""
-    with path.open("rb") as file:
-        if file.read(len(ZIP)) != ZIP:
-            # The older formats went through weights_only with full pickle rights up to torch 2.5 (CVE-2025-32434).
-            raise UsageError(f"{path} is not in the format that torch.save has written since 1.6: save it again")
+def _held(path: Path) -> Any:
+    """What is in safetensors or a file of torch.save; of this by torch's own unpickler for tensors and containers."""
+    if path.suffix.lower() == ".safetensors":
+        load = partial(extra("safetensors.torch", "safetensors").load_file, device="cpu")
+    else:
+        load = partial(torch.load, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) != ZIP:
+                # The older formats went through weights_only with full pickle rights up to torch 2.5 (CVE-2025-32434).
+                raise UsageError(f"{path} is not in the format that torch.save has written since 1.6: save it again")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load(path)
     except pickle.UnpicklingError as error:
         # torch surrounds the name with advice on reading without protection: only the name is passed on.
         name = re.search(r"GLOBAL (\S+)", str(error))
@@ -165,18 +169,6 @@ def _pt(path: Path) -> Any:
             f"{path} was refused: it holds more than tensors{more}, and reading that can run any code; "
             "save the tensor alone: torch.save(latents.detach().cpu(), path)"
         ) from error
-    except Exception as error:  # a cut or damaged archive: RuntimeError, EOFError, KeyError, ...
-        raise _damaged(path, error) from error
-
-
-def _safetensors(path: Path) -> Any:
-    library = extra("safetensors.torch", "safetensors")
-    try:
-        return library.load_file(path, device="cpu")
-    except Exception as error:  # SafetensorError, and whatever a header that lies leads to
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> UsageError:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UsageError(f"{path} cannot be read ({said[:200]}); it is damaged or incomplete: write it again")
+    except Exception as error:  # cut, damaged, a header that lies: RuntimeError, EOFError, SafetensorError, ...
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"{path} cannot be read ({said}); it is damaged or incomplete: write it again") from error

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 CHOSEN = ("target_speedup", "preset", "cache_threshold", "predict_threshold", "policy", "report", "calibrate")
 """Settings of `run` that `tune` and `bench` choose themselves."""
-NOT_FOUND, INTERRUPTED = 1, 130
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def add_options(parser: argparse.ArgumentParser, bench: bool) -> None:
@@ -50,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser, bench: bool) -> None:
 
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
-    """`tune` or `bench`: 1 where no target keeps the bounds. Raises UsageError; what was made before stays."""
+    """`tune` or `bench`: 1 where no target keeps the bounds, 130 if stopped. Raises UsageError; what was made stays."""
     from ..catalogue import usable_hosts  # torch with what follows
     from ..launch import check
     from . import results
@@ -83,7 +80,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         except KeyboardInterrupt:
             kept = f"{harness.made} runs were begun, and {options.folder} keeps those that ended"
             print(f"scope_patch: stopped: {kept}; the same command goes on from here", file=sys.stderr)
-            return INTERRUPTED
+            return 130
     if answer is None:
         print(results.write(options.folder, harness, points, begun))
         return 0
@@ -93,7 +90,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         example = shlex.join(command.filled("out", *cases[0], command.steps))
         line = f"python -m scope_patch run {chosen} -- {example}"
     print(results.write(options.folder, harness, answer.points, begun, answer.words, line, answer.target))
-    return NOT_FOUND if answer.target is None else 0
+    return int(answer.target is None)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -137,7 +134,7 @@ def _seconds(text: str | None) -> float:
     """`90`, `20m`, `2h`. Raises UsageError."""
     if text is None:
         return float("inf")
-    found = _BUDGET.fullmatch(text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if found is None or not float(found[1]):
         raise UsageError(f"--budget {text} is no time; write one as 90, 20m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]

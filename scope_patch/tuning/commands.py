@@ -31,27 +31,19 @@ from .points import ORIGINAL, Job, code, digest
 _PLACEHOLDER = re.compile(r"\{(out|prompt|seed|steps)\}")
 _SCRIPTS = (".py", ".sh", ".json", ".yaml", ".yml", ".toml")
 """Files in the command that are looked into, to know a changed one; not those that it writes."""
-_TICK = 0.2
 
 
 class Command(Maker):
-    """The user's command, with placeholders.
-
-    Attributes:
-        words: as the user wrote them.
-        steps: what `{steps}` stands for where a method says nothing else.
-        tick: called while a run is under way.
-    """
+    """The user's command, with placeholders; `steps`: what `{steps}` stands for where a method says nothing else."""
 
     def __init__(self, words: Sequence[str], steps: str | None = None, files: Sequence[str] = ()) -> None:
         """`files`: that its settings name. Raises UsageError for what cannot be run."""
         if not launch.startable(words[0], os.environ):
             raise UsageError(f"command not found: {words[0]}; check its name and PATH")
-        obstacle = launch.interpreter_of(words, os.environ).obstacle()
-        if obstacle is not None:
+        if obstacle := launch.interpreter_of(words, os.environ).obstacle():
             raise UsageError(f"nothing can be patched: {obstacle}")
         self.words, self.steps, self.name = list(words), steps, shlex.join(words)
-        self.tick: Callable[[], None] = lambda: None
+        self.tick: Callable[[], None] = lambda: None  # called while a run is under way
         if self.has("{steps}") and steps is None:
             raise UsageError("the command has {steps}: say by --steps N what it usually is")
         if steps is not None and not self.has("{steps}"):
@@ -71,10 +63,8 @@ class Command(Maker):
         return any(placeholder in word for word in self.words)
 
     def available(self, job: Job) -> str:
-        """Why this run cannot be made with this command; "" where it can."""
-        if "steps" in job.point.instead and not self.has("{steps}"):
-            return "the command has no {steps} for it to fill"
-        return ""
+        able = "steps" not in job.point.instead or self.has("{steps}")
+        return "" if able else "the command has no {steps} for it to fill"
 
     def make(self, job: Job, folder: Path) -> Made:
         """Run it. Raises UsageError."""
@@ -104,15 +94,13 @@ class Command(Maker):
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
             try:
-                while True:
-                    pid, status, used = os.wait4(process.pid, os.WNOHANG)
-                    if pid:
-                        break
+                while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
                     self.tick()
-                    time.sleep(_TICK)
+                    time.sleep(0.2)
             except BaseException:
                 _end(process)
                 raise
+        _, status, used = ended
         process.returncode = os.waitstatus_to_exitcode(status)
         unit = 1 if sys.platform == "darwin" else 1024
         cost = {"wall": time.monotonic() - begin, "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss * unit}
@@ -122,12 +110,10 @@ class Command(Maker):
 def told(run: Run, job: Job) -> dict[str, Any]:
     """The numbers of a row that a run's record knows. Raises UsageError where nothing was patched."""
     if not run.applied:
-        reasons = "; ".join(run.all_reasons)
-        raise UsageError(f"nothing was patched in effect, so there is nothing to tune: {reasons}")
+        raise UsageError(f"nothing was patched in effect, so there is nothing to tune: {'; '.join(run.all_reasons)}")
     generations, totals = run.generations, Totals.of(run.generations, run.omitted)
     original = job.point.method == ORIGINAL  # its work is the host's own
-    key = "baseline" if original else "work"
-    work = sum(plan[key] + (0 if original else plan.get("tightened", 0.0)) for plan in totals.plans)
+    work = sum(plan["baseline"] if original else plan["work"] + plan.get("tightened", 0.0) for plan in totals.plans)
     remarks = dict.fromkeys(remark for each in generations for remark in each.remarks)
     return {
         "seconds": totals.seconds.total,

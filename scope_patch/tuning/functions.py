@@ -100,7 +100,6 @@ class Function(Maker):
         self.fingerprint = f"{id(self)}-{time.time_ns()}"
 
     def make(self, job: Job, folder: Path) -> Made:
-        """Call the function under the point's settings."""
         with patched(self.pipe, **job.point.settings) as run:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()

@@ -23,30 +23,22 @@ from ..errors import ScopePatchError, UsageError
 from .outputs import PREVIEW, draw, load, nearness, paired
 from .points import FAILED, KEY, LOG, OK, UNAVAILABLE, Case, Job, Log, Point, Row, code, digest
 
-NEEDS = {
-    "skimage.metrics": "scikit-image", "PIL.Image": "pillow", "imageio_ffmpeg": "imageio-ffmpeg",
-    "filelock": "filelock", "matplotlib": "matplotlib", "jinja2": "jinja2", "tqdm": "tqdm",
-}  # fmt: skip
-"""Modules, and the packages they come from: what is missing is said before the first run, not after it."""
 SAID = "output.txt"  # of a run's folder: what a command said
-_TAIL = 12  # lines of it that are shown where it failed
 
 
 def check_packages() -> None:
-    """Raises UsageError for the first that is not installed."""
-    for module, package in NEEDS.items():
-        extra(module, package)
+    """Raises UsageError for the first that is not installed: it is said before the first run, not after it."""
+    extra("skimage.metrics", "scikit-image")
+    extra("PIL.Image", "pillow")
+    extra("imageio_ffmpeg", "imageio-ffmpeg")
+    for package in ("filelock", "matplotlib", "jinja2", "tqdm"):
+        extra(package, package)
 
 
 @dataclass
 class Made:
-    """What a run left, and what it cost.
-
-    Attributes:
-        outputs: its files, or videos where they are in memory: frames uint8 [F, H, W, 3], or latents.
-        numbers: of the row, by name; None: not known here.
-        failures: what is wrong with it that its pictures do not show.
-    """
+    """What a run left: `outputs`, its files, or videos where they are in memory (frames uint8 [F, H, W, 3], latents);
+    `numbers` of the row, by name (None: not known here); and `failures` that its pictures do not show."""
 
     outputs: Sequence[Path | Tensor]
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -54,12 +46,10 @@ class Made:
 
 
 class Maker:
-    """What makes videos: the user's command, or a function.
+    """What makes videos: the user's command, or a function; `name` is to be read, and to be copied where it can be.
 
-    Attributes:
-        name: to be read, and to be copied where it can be.
-        fingerprint: tells its runs from those of any other, or of what it was before.
-        measured, clock: how `flops` and `seconds` of a row were counted.
+    `fingerprint` tells its runs from those of any other, or of what it was before; `measured`, `clock`: how `flops` and
+    `seconds` of a row were counted.
     """
 
     name: str
@@ -119,30 +109,18 @@ def _clock(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-@dataclass
 class Harness:
-    """`run` gives a run's row, making it where the log has none.
+    """`run` gives a run's row, making it where the log has none; `made`: runs that were begun.
 
-    Attributes:
-        folder: where everything is kept: the log, `runs/` with a folder a run.
-        progress: told of what is under way.
-        previews: draw what the page shows.
-        made: runs that were begun.
+    `folder` keeps everything: the log, and `runs/` with a folder a run. `previews`: draw what the page shows.
     """
 
-    maker: Maker
-    log: Log
-    folder: Path
-    progress: Progress = field(default_factory=Progress)
-    previews: bool = True
-    made: int = 0
-    _distance: lpips.Lpips | None = field(default_factory=lpips.load)
-    _begin: float = field(default_factory=time.monotonic)
-    _original: tuple[Path | None, list[Tensor]] = (None, [])
-
-    def __post_init__(self) -> None:
-        self.folder = self.folder.resolve()  # a command may join {out} to a folder of its own, or work elsewhere
-        self._here = _here()
+    def __init__(self, maker: Maker, folder: Path, progress: Progress, previews: bool) -> None:
+        self.maker, self.progress, self.previews, self.made = maker, progress, previews, 0
+        self.log = Log(folder / LOG)
+        self.folder = folder.resolve()  # a command may join {out} to a folder of its own, or work elsewhere
+        self._distance, self._begin, self._here = lpips.load(), time.monotonic(), _here()
+        self._top, self._originals = Path(), list[Tensor]()  # the original last read: a video's runs follow one another
 
     def run_all(self, points: Sequence[Point], cases: Sequence[Case]) -> None:
         """All points on a video before the next video: its original is read once. The pace tells what is left."""
@@ -154,8 +132,7 @@ class Harness:
 
     def run(self, job: Job) -> Row:
         """Its row, from the log or of a run that is made now. Raises UsageError where the original cannot be made."""
-        known = self.log.found(job, self.maker.fingerprint)
-        if known is not None:
+        if known := self.log.found(job, self.maker.fingerprint):
             return known
         if why := self.maker.available(job):
             return self._noted(job, UNAVAILABLE, reason=why)
@@ -194,24 +171,22 @@ class Harness:
         return self._noted(job, OK, outputs=names, **made.numbers, **near)
 
     def place(self, job: Job) -> Path:
-        """The folder of a run."""
         return self.folder / "runs" / digest(*job.key(self.maker.fingerprint))
 
     def _compared(self, job: Job, original: Row, made: Made, folder: Path) -> dict[str, Any]:
         top = self.place(job.original)
         names = [top / name for name in original["outputs"]]
-        if self._original[0] != top:  # kept in memory, since a video's runs follow one another
-            self._original = top, [load(name) for name in names]
-        originals = self._original[1]
+        if self._top != top:
+            self._top, self._originals = top, [load(name) for name in names]
         paths = [path for path in made.outputs if isinstance(path, Path)]
         if paths:
-            held = dict(zip(names, originals, strict=True))
+            held = dict(zip(names, self._originals, strict=True))
             pairs = [(held[mine], load(path)) for mine, path in paired(names, paths, top, folder)]
         else:
             tensors = [each for each in made.outputs if isinstance(each, Tensor)]
-            if len(tensors) != len(originals):
-                raise UsageError(f"it made {len(tensors)} videos, and the original {len(originals)}")
-            pairs = list(zip(originals, tensors, strict=True))
+            if len(tensors) != len(self._originals):
+                raise UsageError(f"it made {len(tensors)} videos, and the original {len(self._originals)}")
+            pairs = list(zip(self._originals, tensors, strict=True))
         near = nearness(pairs, self._distance)
         if self.previews:
             folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +217,7 @@ def at_work(maker: Maker, folder: Path, previews: bool = True) -> Iterator[Harne
     except OSError as error:
         raise UsageError(f"--folder {folder} cannot be written ({error.strerror}); give another one") from error
     with lock, closing(Progress()) as progress:
-        yield Harness(maker, Log(folder / LOG), folder, progress, previews)
+        yield Harness(maker, folder, progress, previews)
 
 
 def _kept(video: Path | Tensor, folder: Path, k: int) -> Path:
@@ -262,7 +237,7 @@ def _last_lines(folder: Path) -> str:
     if not said.is_file():
         return ""
     text = said.read_bytes()[-20_000:].decode(errors="replace").replace("\r", "\n")
-    lines = [line for line in text.splitlines() if line.strip()][-_TAIL:]
+    lines = [line for line in text.splitlines() if line.strip()][-12:]
     return "; its last lines:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; it said nothing"
 
 

@@ -42,15 +42,14 @@ class Snapshot:
     def changed(self, into: Path) -> list[Path]:
         """Copies, in `into`, of what is new or another since: the next run may write to the same place."""
         new = sorted(path for path, stamp in self._look().items() if self.before.get(path) != stamp)
-        copies = []
-        for path in _kind(new):
+        found = _kind(new)
+        for path in found:
             # Of a folder what is new, and no more: it may be the working directory itself.
             for each in [name for name in new if name.parent == path] if path.is_dir() else [path]:
                 copy = into / each.relative_to(self.folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(each, copy)
-            copies.append(into / path.relative_to(self.folder))
-        return copies
+        return [into / path.relative_to(self.folder) for path in found]
 
     def _look(self) -> dict[Path, tuple[int, int]]:
         found: dict[Path, tuple[int, int]] = {}
@@ -106,10 +105,9 @@ def paired(originals: Sequence[Path], outputs: Sequence[Path], top: Path, other:
 
 def load(path: Path) -> Tensor:
     """A file of ours or the user's: frames uint8 [F, H, W, 3], or latents."""
-    if path.name.endswith(".frames.pt"):
-        held: Tensor = torch.load(path, map_location="cpu", weights_only=True)
-        return held
-    return read(path)
+    frames = path.name.endswith(".frames.pt")
+    held: Tensor = torch.load(path, map_location="cpu", weights_only=True) if frames else read(path)
+    return held
 
 
 def nearness(pairs: Sequence[tuple[Tensor, Tensor]], distance: lpips.Lpips | None) -> dict[str, Any]:

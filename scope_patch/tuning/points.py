@@ -37,13 +37,10 @@ METHODS = (OURS, "scope-thresholds", *_MAIN, "steps")
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One line of a table.
+    """One line of a table: a method, and the settings of its runs by name.
 
-    Attributes:
-        settings: those of a run, by name.
-        instead: the host's own options of this run alone (fewer steps); its original is made without them.
-        video: the host's own options of the run and of its original (a length).
-        x: where it stands on the axis of a figure over a setting (K, frames).
+    Of the host's own options `instead` are of these runs alone (fewer steps: originals are made without them), `video`
+    of their originals as well (a length). `x`: where it stands on the axis of a figure over a setting (K, frames).
     """
 
     method: str
@@ -75,7 +72,6 @@ class Job:
 
     @property
     def original(self) -> Job:
-        """The run that it is compared with."""
         return replace(self, point=self.point.original)
 
     def key(self, fingerprint: str) -> tuple[str, str, str, str, int, str]:
@@ -118,9 +114,8 @@ def parse(text: str) -> Point:
         raise unknown("method", name, METHODS)
     words = [word.strip() for word in rest.split(",") if word.strip()]
     bare, pairs = [word for word in words if "=" not in word], [word.split("=", 1) for word in words if "=" in word]
-    given = {key.strip(): value.strip() for key, value in pairs}
-    own = {key: value for key, value in given.items() if key not in NAMES}
-    settings: dict[str, Any] = {key: value for key, value in given.items() if key in NAMES}
+    own = {key.strip(): value.strip() for key, value in pairs}
+    settings: dict[str, Any] = {key: own.pop(key) for key in list(own) if key in NAMES}
     if name == "steps":
         if len(bare) != 1 or pairs:
             raise UsageError(f"{text!r}: write steps:N, the number of steps that {{steps}} in the command stands for")

@@ -74,7 +74,6 @@ def write(
 
 
 def _reading(harness: Harness) -> str:
-    """What stands in the columns."""
     return tables.READING.format(measured=harness.maker.measured, clock=harness.maker.clock, cap=CAP)
 
 
@@ -180,14 +179,11 @@ def shared(found: list[Group]) -> list[Case]:
 
 def verdict(value: Mean, places: int, unit: str) -> str:
     """`above by 1.20 ± 0.31 dB`; what lies within two standard errors is marked as unsure."""
-    size = f"{abs(value.mean):.{places}f}"
-    if float(size) == 0:
+    size = Mean(abs(value.mean), value.error)
+    if float(f"{size.mean:.{places}f}") == 0:
         return "equal"
-    if math.isnan(value.error):
-        error, doubt = "", " (one video)"
-    else:
-        error, doubt = f" ± {value.error:.{places}f}", "" if abs(value.mean) >= SURE * value.error else " (unsure)"
-    return f"{'above' if value.mean >= 0 else 'below'} by {size}{error}{unit}{doubt}"
+    doubt = " (one video)" if math.isnan(size.error) else "" if size.mean >= SURE * size.error else " (unsure)"
+    return f"{'above' if value.mean >= 0 else 'below'} by {size.text(places)}{unit}{doubt}"
 
 
 def _weights(ratios: list[float], at: float) -> dict[int, float] | None:
@@ -195,10 +191,7 @@ def _weights(ratios: list[float], at: float) -> dict[int, float] | None:
         if low <= at <= high:
             share = math.log(at / low) / math.log(high / low) if high > low else 0.0
             return {k: 1 - share, k + 1: share}
-    for k in (0, -1):
-        if ratios[k] / SLACK <= at <= ratios[k] * SLACK:
-            return {k: 1.0}
-    return None
+    return next(({k: 1.0} for k in (0, -1) if ratios[k] / SLACK <= at <= ratios[k] * SLACK), None)
 
 
 def _summary(title: str, below: list[tuple[Group, Mean]], compared: int) -> str:

@@ -34,11 +34,9 @@ _VALUES = {"lpips": "LPIPS {:.4f}", "psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4
 
 @dataclass
 class Search:
-    """`next` gives the target of the next run, None at the end; `note` what came of it.
+    """`next` gives the target of the next run, None at the end; `note` what came of it: `slacks`, by target.
 
-    Attributes:
-        slacks: by target, of every run.
-        ceiling: the lowest target that a run with a higher one decided exactly like; nothing lies beyond.
+    `ceiling`: the lowest target that a run with a higher one decided exactly like; nothing lies beyond.
     """
 
     slacks: dict[float, float] = field(default_factory=dict)
@@ -89,10 +87,8 @@ class Search:
     @property
     def dent(self) -> tuple[float, float] | None:
         """Two targets next to one another, of which the higher one is clearly the better."""
-        for low, high in pairwise(sorted(self.slacks)):
-            if self.slacks[high] - self.slacks[low] > DENT:
-                return low, high
-        return None
+        steps = pairwise(sorted(self.slacks))
+        return next(((low, high) for low, high in steps if self.slacks[high] - self.slacks[low] > DENT), None)
 
     @property
     def left(self) -> list[float]:
@@ -172,15 +168,9 @@ class Bounds:
 
 @dataclass
 class Answer:
-    """What was found.
+    """What was found: the `target` to be aimed at (None where none keeps the bounds, or none is needed), and by what.
 
-    Attributes:
-        target: the speed-up to be aimed at; None where no target keeps the bounds, or none is needed.
-        bounds: those that were searched for.
-        originals: the rows of the originals.
-        rows: by target, a row a video, as in the log.
-        points: what was tried, by rising target.
-        stopped: the time budget was over first.
+    `rows` by target, a row a video, as in the log; `points` by rising target; `stopped`: the budget was over first.
     """
 
     target: float | None
@@ -240,12 +230,9 @@ class Answer:
 
 
 def find(harness: Harness, cases: Sequence[Case], bounds: Bounds, settings: dict[str, Any], until: float) -> Answer:
-    """Search. Raises UsageError where the original or the first target cannot be made.
+    """Search; without bounds, for the usual one. `until`: on the monotonic clock, no run begins after it.
 
-    Args:
-        bounds: without any, the usual one is taken.
-        settings: of every run.
-        until: on the monotonic clock; no run begins after it.
+    Raises UsageError where the original or the first target cannot be made.
     """
     found = Search()
     originals = [harness.original(Job(target(LEAST).under(settings), *case)) for case in cases]
@@ -283,7 +270,6 @@ def values(rows: Sequence[Row]) -> str:
 
 
 def _usual(rows: Sequence[Row]) -> Bounds:
-    """The bound where none was given."""
     for name, bound in USUAL.items():
         if all(row.get(name) is not None for row in rows):
             return Bounds(**{name: bound})

@@ -81,9 +81,7 @@ def groups(rows: Iterable[Row], order: Iterable[Name] = ()) -> list[Group]:
     rows = list(rows)
     originals = {_video(row): row for row in rows if row["method"] == ORIGINAL and row["status"] == OK}
     found = {name: Group(name) for name in order}
-    for row in rows:
-        if row["method"] == ORIGINAL:
-            continue
+    for row in (row for row in rows if row["method"] != ORIGINAL):
         group = found.setdefault(_name(row), Group(_name(row)))
         if row["status"] == OK and _video(row) in originals:
             group.rows[row["prompt"], row["seed"]] = row
@@ -106,9 +104,7 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Cells padded to columns."""
     table = [list(head), *(list(row) for row in rows)]
     wide = [max(3, *(len(row[k]) for row in table)) for k in range(len(table[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)) + " |" for row in table
-    ]
+    lines = [f"| {' | '.join(map(str.ljust, row, wide))} |" for row in table]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in wide) + "|", *lines[1:]])
 
 
@@ -141,26 +137,21 @@ def _originals(found: Sequence[Group]) -> list[list[str]]:
 
 
 def _cost(group: Group) -> list[str]:
-    def told(mean: Mean | None, places: int) -> str:
-        return "" if mean is None else f"{mean.mean:.{places}f}"
+    def told(key: str, places: int, unit: float = 1.0) -> str:
+        return "" if (mean := group.mean(key)) is None else f"{mean.mean / unit:.{places}f}"
 
     def times(key: str) -> str:
-        value = group.times(key)
-        return "" if value is None else f"{value:.2f}"
+        return "" if (value := group.times(key)) is None else f"{value:.2f}"
 
-    cells = [*group.name[1:], str(len(group.rows))]
-    for key in ("seconds", "dit"):
-        cells += [told(group.mean(key), 2), times(key)]
-    cells += [times("flops"), told(group.mean("forwards"), 0)]
-    kept = group.mean("bytes")
-    cells.append("" if kept is None or group.name[1] == ORIGINAL else f"{kept.mean / 1e6:.1f}")
+    kept = "" if group.name[1] == ORIGINAL else told("bytes", 1, 1e6)
     peaks = [row.get("memory") or row.get("rss") or 0 for row in group.rows.values()]
-    return [*cells, f"{max(peaks) / 1e6:.0f}" if any(peaks) else ""]
+    peak = f"{max(peaks) / 1e6:.0f}" if any(peaks) else ""
+    costs = [told("seconds", 2), times("seconds"), told("dit", 2), times("dit"), times("flops"), told("forwards", 0)]
+    return [*group.name[1:], str(len(group.rows)), *costs, kept, peak]
 
 
 def _nearness(group: Group) -> list[str]:
-    means = {key: group.mean(key) for key in PLACES}
-    cells = ["" if mean is None else mean.text(PLACES[key]) for key, mean in means.items()]
+    cells = ["" if (mean := group.mean(key)) is None else mean.text(places) for key, places in PLACES.items()]
     worst = []
     for key, ends in (("psnr", min), ("lpips", max), ("ssim", min)):
         values = [value for row in group.rows.values() for value in row["each"][key] if value is not None]
