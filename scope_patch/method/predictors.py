@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from . import describe, find
+from . import find
 from .decision import LEAST_SHARE, SAME_LEVEL
 
 if TYPE_CHECKING:
@@ -155,11 +155,6 @@ class TaylorSeer2:
 _OURS: Sequence[type[Predictor]] = (Auto, Hold, Last, Momentum, Taylor1, Taylor2, TaylorSeer2)
 BUILT_IN = {predictor.name: predictor for predictor in _OURS}
 GROUP = "scope_patch.predictors"
-
-
-def names() -> dict[str, str]:
-    """Every known predictor with the first line of its docstring."""
-    return describe(BUILT_IN, GROUP)
 
 
 def create(name: str) -> Predictor:
