@@ -25,8 +25,6 @@ Work = Callable[..., float]
 A third argument, of a host whose keys can be kept: latent frames that are attended to beside the forwarded ones.
 """
 
-HALVINGS = 24
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -114,7 +112,8 @@ class Planner:
                 most = FURTHEST if settings.max_skip is None else settings.max_skip
                 plan = self.placed(target, most, profile or assumed())
             else:
-                limit = min(method.limit, EVERYTHING)
+                if settings.target_speedup is None and settings.signal in (None, method.defaults.signal):
+                    limit = min(method.defaults.limit, EVERYTHING)  # in units of the host's own signal
                 plan = self.for_speedup(target, limit)
             why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
         elif target is None:
@@ -214,7 +213,7 @@ class Planner:
         low, high = 0.0, min(1.0, limit)
         while self.at((0.0, high)).work > wanted and high < limit:
             low, high = high, min(4 * high, limit)
-        for _ in range(HALVINGS):
+        for _ in range(24):
             middle = (low + high) / 2
             low, high = (low, middle) if self.at((0.0, middle)).work <= wanted else (middle, high)
         early, late = (0.0, high), (0.0, low)

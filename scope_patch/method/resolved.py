@@ -89,12 +89,6 @@ class Method:
         return self.defaults.size.chunked and self.settings.per_chunk and self.traits.per_slot
 
     @property
-    def limit(self) -> float:
-        """The highest predict threshold that is taken for a speed-up; the user's own target has none."""
-        units = self.settings.signal in (None, self.defaults.signal)
-        return self.defaults.limit if units and self.settings.target_speedup is None else EVERYTHING
-
-    @property
     def largest_change(self) -> float:
         """Of a usable prediction; a rival's forecast has no bound but finiteness."""
         return math.inf if self.traits.by_step else LARGEST_CHANGE
