@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, compress
 
 import torch
 
@@ -81,8 +81,7 @@ class Freezing:
 
     def held(self, recomputed: Sequence[bool]) -> int:
         """Bytes at the most: what the last recompute needs; it keeps nothing itself."""
-        starts = self.starts(recomputed)
-        return self.size * max((start for start, run in zip(starts, recomputed, strict=True) if run), default=0)
+        return self.size * max(compress(self.starts(recomputed), recomputed), default=0)
 
 
 def allowed(wanted: FrozenKeys, device: torch.device) -> int:

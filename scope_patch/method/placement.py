@@ -268,7 +268,7 @@ def _trace(table: Tensor, came: list[Tensor], parts: Sequence[Sequence[int]], sp
     """The way that led to the least error at that work."""
     width = table.shape[1]
     skips, gap = divmod(int(table[:, :, spent].argmin()), width)
-    recomputed = [False] * len(parts)
+    recomputed = [i == 0 for i in range(len(parts))]
     for i in range(len(parts) - 1, 0, -1):
         if skips > 0:
             skips -= 1
@@ -279,5 +279,4 @@ def _trace(table: Tensor, came: list[Tensor], parts: Sequence[Sequence[int]], sp
             skips, gap = divmod(int(came[i][spent]), width)
         else:
             skips, gap = gap - 1, int(came[i][gap - 1, spent])
-    recomputed[0] = True
     return recomputed
