@@ -51,10 +51,8 @@ class Scope:
 
     def _decide(self, accumulated: float, skips: int, observation: Observation) -> Decision:
         recompute = Mode.RECOMPUTE
-        if observation.grew:
-            return Decision(recompute, "growth")
-        if observation.forced:
-            return Decision(recompute, "forced")
+        if observation.grew or observation.forced:
+            return Decision(recompute, "growth" if observation.grew else "forced")
         if observation.points < 1 or observation.discrepancy is None:
             return Decision(recompute, "history")
         if skips >= self.max_skip:

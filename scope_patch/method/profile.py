@@ -26,8 +26,6 @@ SCHEMA = 1
 ROUGHNESS = 6.0
 """What stands in for a measurement: the bend in units of the change squared (5 to 10 on the demo model at all noise
 levels but the last)."""
-DIGITS = 6
-"""Noise levels that agree to so many places are one."""
 Sums = defaultdict[float, list[tuple[float, float]]]
 """Noise level -> squares of a part and of the whole, one pair a latent frame."""
 
@@ -145,7 +143,7 @@ class Calibration:
         own, all_of_it = (values.square().sum(dim=(0, 1, 3, 4)).tolist() for values in (part, whole))
         for level, *squares, use in zip(levels.tolist(), own, all_of_it, usable.tolist(), strict=True):
             if use:
-                sums[round(level, DIGITS)].append(tuple(squares))
+                sums[round(level, 6)].append(tuple(squares))  # levels that agree to so many places are one
 
 
 def _row(values: Tensor, like: Tensor) -> Tensor:
