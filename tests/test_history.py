@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scope_patch.method.fold import of_feature
-from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Points, Tally, fine, largest_change
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Points, Tally, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.schedule import Schedule, Table
@@ -109,7 +109,7 @@ def test_the_guard_of_magnitude():
 
     def stable(target, magnitude):
         weights = create("taylor1").weights(row(target), points)
-        return bool(fine(points, weights, magnitude))
+        return bool(largest_change(points, weights.unbind()) <= magnitude)
 
     assert stable(0.48, 0.21) and not stable(0.48, 0.19)
 

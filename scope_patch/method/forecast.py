@@ -199,7 +199,9 @@ class Forecast:
         weights = self.predictor.weights(torch.cat(levels), self.known)
         if len(weights) < 2:
             return weights
-        inside = fine(self.known, weights, self.most)
+        rows = weights.unbind()
+        # A slot whose sizes are not numbers is not inside, unless its weights repeat the last velocity anyway.
+        inside = (rows[1] == 0) | (largest_change(self.known, rows) <= self.most)
         self._tally.note("stability", self.iteration, self._intervals, ~inside)
         return torch.where(inside, weights, self.known.holding[: len(weights)])
 
@@ -210,15 +212,6 @@ class Forecast:
         if len(history.anchors) < depth:
             return history.hold(part.interval)  # older points were dropped since (`Memory`): the weights count on them
         return history.combine(part.interval, self.weights[: len(history.anchors)].narrow(1, first, end - start))
-
-
-def fine(points: Points, weights: Tensor, most: float) -> Tensor:
-    """Slots whose prediction changes no more than that, booleans [slots]; weights are the predictor's, [points, slots].
-
-    A slot whose sizes are not numbers does not, unless its weights repeat the last velocity anyway.
-    """
-    rows = weights.unbind()
-    return (rows[1] == 0) | (largest_change(points, rows) <= most)
 
 
 def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:
