@@ -7,6 +7,7 @@ and so the host never waits for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from .schedule import Interval, on_device, overlap
 FRAME_AXIS = 2
 """Velocities are [batch, channels, latent frames, height, width]."""
 Grid = tuple[int, int]
+norms = partial(torch.linalg.vector_norm, dim=(0, 1, 3, 4))
+"""L2 norm a slot, [slots], of [batch, channels, slots, height, width]."""
+_interpolated = partial(F.interpolate, mode="bilinear", align_corners=False)
 
 
 class BranchHistory:
@@ -125,10 +129,8 @@ class BranchHistory:
     def _curvature(self, points: Points, common: Interval, velocities: Sequence[Tensor]) -> Tensor:
         """C = 2 (D1 - D2) / (h1 + h2) over the slots that three anchors share; of no meaning where count < 3."""
         v0, v1, v2 = velocities
-        first = common[0] - self.anchors[0].interval[0]
-        h1, h2 = (
-            gap.narrow(0, first, common[1] - common[0]).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap)
-        )
+        shared = common[0] - self.anchors[0].interval[0], common[1] - common[0]
+        h1, h2 = (gap.narrow(0, *shared).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap))
         slope, older = ((2 / (gap * (h1 + h2))).to(v0.dtype).view(1, 1, -1, 1, 1) for gap in (h1, h2))
         return (v0 - v1) * slope - (v1 - v2) * older
 
@@ -157,12 +159,6 @@ def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
     start, end = overlap(own, wanted)
     out[start - wanted[0] : end - wanted[0]] = row[start - own[0] : end - own[0]]
     return out
-
-
-def norms(velocity: Tensor) -> Tensor:
-    """L2 norm a slot, [slots], of [batch, channels, slots, height, width]."""
-    norm: Tensor = torch.linalg.vector_norm(velocity, dim=(0, 1, 3, 4))
-    return norm
 
 
 class GridHistory:
@@ -212,10 +208,6 @@ def resample(x: Tensor, old: Grid, new: Grid) -> Tensor:
 
 def _pictures(x: Tensor, grid: Grid) -> Tensor:
     return x.transpose(1, 2).reshape(len(x), x.shape[2], *grid)
-
-
-def _interpolated(pictures: Tensor, grid: Grid) -> Tensor:
-    return F.interpolate(pictures, size=grid, mode="bilinear", align_corners=False)
 
 
 def detailed(x: Tensor, grid: Grid, count: int) -> Tensor:
