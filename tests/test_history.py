@@ -82,7 +82,7 @@ def test_what_is_not_finite_is_seen_in_its_slot_and_no_other(bad, anchors):
         history.record((0, 2), row(0.9 - k / 10, 0.9 - k / 10), velocity(1.0, 1.0 + k))
     history.record((0, 2), row(0.5, 0.5), velocity(bad, 1.0))
     points = history.points((0, 2))
-    assert points.faulty.tolist() == [True, False]
+    assert (points.drift + points.curvature).isfinite().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("updated", "counts"), [(True, {"finite": 1, "stability": 1}), (False, {})])

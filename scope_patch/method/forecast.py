@@ -87,16 +87,6 @@ class Points:
         return (~self.levels[0].isnan()).long() + ~self.first_gap.isnan() + ~self.second_gap.isnan()
 
     @cached_property
-    def disagreement(self) -> Tensor:
-        """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
-        return (self.curvature * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
-
-    @cached_property
-    def faulty(self) -> Tensor:
-        """Slots whose measured sizes are not numbers, booleans [slots]."""
-        return ~(self.drift + self.curvature).isfinite()
-
-    @cached_property
     def holding(self) -> Tensor:
         """Weights [points, slots] that repeat v0."""
         weights = torch.zeros_like(self.levels)
@@ -137,13 +127,11 @@ class Tally:
         self._entries: list[tuple[str, int, Sequence[Interval], Tensor]] = []
 
     def note(self, name: str, iteration: int, intervals: Sequence[Interval], flags: Tensor) -> None:
-        """Once an iteration and name; flags are booleans over the intervals, one behind the other, not written to any
-        more."""
+        """Once an iteration and name; flags are booleans over the intervals, one behind the other, final."""
         self._entries.append((name, iteration, intervals, flags))
 
     def read(self, mask: Tensor) -> dict[str, int]:
-        """The counts by name, those that are not 0, under an update mask on the CPU; waits for the device, and forgets
-        them."""
+        """The counts by name that are not 0, under an update mask on the CPU; waits for the device, forgets them."""
         entries, self._entries = self._entries, []
         counts: Counter[str] = Counter()
         for name, iteration, intervals, flags in entries:
@@ -189,7 +177,7 @@ class Forecast:
         for history, (start, end) in parts:
             self._places[history] = first, len(history.anchors)
             first += end - start
-        tally.note("finite", iteration, self._intervals, known.faulty)
+        tally.note("finite", iteration, self._intervals, ~(known.drift + known.curvature).isfinite())
 
     @cached_property
     def weights(self) -> Tensor:
