@@ -172,7 +172,6 @@ class GridHistory:
 
     @property
     def bytes(self) -> int:
-        """What it holds."""
         return sum(residual.nbytes for *_, residual in self._points)
 
     def record(self, octave: float, grid: Grid, residual: Tensor) -> None:

@@ -52,12 +52,10 @@ class Plan:
 
     @property
     def speedup(self) -> float:
-        """Baseline work over planned work."""
         return self.baseline / self.work if self.work else 1.0
 
     @property
     def summary(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "modes": self.modes,
             "work": self.work,
@@ -142,7 +140,6 @@ class Planner:
         return replace(plan, verdicts=made.verdicts, work=made.work, frozen=made.frozen), state
 
     def at(self, thresholds: Thresholds) -> Plan:
-        """The plan of a pair of thresholds."""
         return self._turning(thresholds, thresholds, 0)
 
     def of(self, policy: Policy) -> Plan:
@@ -200,9 +197,7 @@ class Planner:
         Only Predict and Recompute: at equal work repeating a velocity errs more than extrapolating it. One threshold
         gives steps; between two neighbours, the first part of the iterations takes the higher one.
 
-        Args:
-            target: baseline work over the work that shall be left.
-            limit: the highest predict threshold.
+        Args: target, baseline work over the work that shall be left; limit, the highest predict threshold.
 
         Raises ValueError for a target below 1.
         """
@@ -266,7 +261,6 @@ class Planner:
         return self._work(iteration, slots, frozen) if frozen else self._work(iteration, slots)
 
     def _wanted(self, target: float) -> float:
-        """The work that a speed-up leaves."""
         if not target >= 1:
             raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
         return self.baseline / target

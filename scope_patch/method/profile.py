@@ -53,7 +53,6 @@ class Profile:
             raise ValueError("levels do not ascend")
 
     def as_dict(self) -> dict[str, Any]:
-        """For the file."""
         rows = {"levels": list(self.levels), "change": list(self.slope), "bend": list(self.curvature)}
         return {"kind": KIND, "schema": SCHEMA, "host": self.host, **rows}
 
@@ -94,9 +93,7 @@ class Calibration:
     def note(self, anchors: Sequence[Anchor], active: Tensor) -> None:
         """A velocity has been computed.
 
-        Args:
-            anchors: it and up to two before it, newest first.
-            active: slots that are updated now, booleans [all slots].
+        Args: anchors, it and up to two before it, newest first; active, slots updated now, booleans [all slots].
         """
         import torch
 
@@ -152,6 +149,5 @@ def _row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _ratio(sums: Sequence[tuple[float, float]]) -> float:
-    """Root of what the parts make of the whole."""
     own, whole = (sum(column) for column in zip(*sums, strict=True))
     return math.sqrt(own / whole) if whole else math.nan

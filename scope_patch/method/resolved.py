@@ -61,11 +61,10 @@ class Method:
         return "" if self.placed or not self.policy.active or self.signal == "none" else self.signal
 
     def selective(self, independent: bool) -> bool:
-        """Whether latent frames that have not started are left out.
+        """Whether latent frames that have not started are left out; `independent`: none of the others looks at them.
 
-        Args:
-            independent: none of the others looks at them. Where they do, it changes the video more than skipped steps
-                do (docs/testbeds.md), so it has to be asked for, as keeping keys under full attention is.
+        Where they do, it changes the video more than skipped steps do (docs/testbeds.md), so it has to be asked for, as
+        keeping keys under full attention is.
         """
         wanted = self.settings.selective
         if wanted is None:
@@ -96,8 +95,7 @@ class Method:
     def unverifiable(self, ranks: int = 1) -> str:
         """Why skipped iterations cannot be verified, or "".
 
-        Args:
-            ranks: that share the model; they must decide alike, and each would see errors of its own.
+        Ranks that share the model must decide alike, and each would see errors of its own.
         """
         if not self.policy.active:
             return f"policy {self.settings.policy} skips nothing"
