@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -172,11 +173,8 @@ class Forecast:
         self.known, self.schedule, self.iteration = known, schedule, iteration
         self.predictor, self.most, self._tally = predictor, most, tally
         self._intervals = [part.interval for part in parts]
-        self._places: dict[BranchHistory, tuple[int, int]] = {}
-        first = 0
-        for history, (start, end) in parts:
-            self._places[history] = first, len(history.anchors)
-            first += end - start
+        firsts = accumulate((end - start for _, (start, end) in parts), initial=0)
+        self._places = {own: (first, len(own.anchors)) for (own, _), first in zip(parts, firsts, strict=False)}
         tally.note("finite", iteration, self._intervals, ~(known.drift + known.curvature).isfinite())
 
     @cached_property

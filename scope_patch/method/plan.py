@@ -188,8 +188,7 @@ class Planner:
         return replace(plan, bound=bound, futile=futile and short)
 
     def _placed(self, recomputed: Sequence[bool]) -> Plan:
-        pair = {due: policies.Placed(due) for due in (False, True)}
-        return self._folded(lambda i: pair[recomputed[i]], one_by_one=False)
+        return self._folded(lambda i: policies.Placed(recomputed[i]), one_by_one=False)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
         """The plan by thresholds whose speed-up is nearest to the target, or the largest there is.
@@ -232,8 +231,7 @@ class Planner:
         self, policy: Callable[[int], Policy], thresholds: Thresholds | None = None, *, one_by_one: bool = True
     ) -> Plan:
         """The plan of a policy an iteration; slots are decided one by one where the host and the policy can."""
-        fold = Fold(self.method, self.schedule, policy, self._changes, one_by_one)
-        return self._plan(fold.verdicts(), thresholds)
+        return self._plan(Fold(self.method, self.schedule, policy, self._changes, one_by_one).verdicts(), thresholds)
 
     def _plan(self, verdicts: list[StepDecision], thresholds: Thresholds | None) -> Plan:
         work, frozen = 0.0, 0
