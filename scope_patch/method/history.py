@@ -51,12 +51,12 @@ class BranchHistory:
             levels: its noise levels, [slots], on its device or the CPU.
             copy: False where the tensor is nobody else's.
         """
-        self.anchors.trim(self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0)
+        del self.anchors[self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0 :]
         self._memory.record(self.anchors, interval, on_device(levels, velocity.device), velocity, copy=copy)
 
     def keep_since(self, number: int) -> None:
         """Drop the velocities that were recorded before the one of that number."""
-        self.anchors.trim(sum(anchor.number >= number for anchor in self.anchors))
+        del self.anchors[sum(anchor.number >= number for anchor in self.anchors) :]
 
     def points(self, interval: Interval) -> Points:
         """What is known of the slots in `interval`, as predictors want it; the history must not be empty.
