@@ -47,9 +47,7 @@ class BranchHistory:
 
         A velocity of another shape, dtype or device than the history's starts the history anew.
 
-        Args:
-            levels: its noise levels, [slots], on its device or the CPU.
-            copy: False where the tensor is nobody else's.
+        Args: levels, its noise levels, [slots], on its device or the CPU; copy, False where it is nobody else's.
         """
         del self.anchors[self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0 :]
         self._memory.record(self.anchors, interval, on_device(levels, velocity.device), velocity, copy=copy)

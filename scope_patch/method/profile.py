@@ -125,11 +125,8 @@ class Calibration:
 
     def profile(self, host: str) -> Profile | None:
         """What was measured; None where there is too little: no noise level with two velocities before it."""
-        rows = []
-        for level in sorted(self._second):
-            slope, curvature = (_ratio(sums[level]) for sums in (self._first, self._second))
-            if math.isfinite(slope) and math.isfinite(curvature):
-                rows.append((level, slope, curvature))
+        measured = [(level, _ratio(self._first[level]), _ratio(self._second[level])) for level in sorted(self._second)]
+        rows = [row for row in measured if all(map(math.isfinite, row[1:]))]
         if not rows:
             return None
         levels, slopes, curvatures = zip(*rows, strict=True)
