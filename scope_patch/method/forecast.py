@@ -154,7 +154,6 @@ class Forecast:
     Args:
         parts: histories that have a velocity; one can be asked for where the history covers the part's interval.
         known: what is known of them, joined (see `Points.join`).
-        iteration: where in the schedule the velocities are wanted.
         most: the largest change of a usable prediction (`LARGEST_CHANGE`); inf: there is no bound but finiteness.
         tally: told of the slots that are held because their prediction would change more ("stability"), and of those
             whose measured sizes are not numbers ("finite").

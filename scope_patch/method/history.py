@@ -79,9 +79,8 @@ class BranchHistory:
 
         Raises ValueError where the newest velocity does not cover the interval: there is nothing to start from.
 
-        Args:
-            weights: [points, slots], on the device of the history. A velocity that is not finite spoils its slot even
-                where its weight is 0 (the latents it was integrated into are spoilt anyway), and no other slot.
+        Weights are [points, slots], on the device of the history. A velocity that is not finite spoils its slot even
+        where its weight is 0 (the latents it was integrated into are spoilt anyway), and no other slot.
         """
         newest = self._newest(interval)
         held = _wide(newest)

@@ -174,8 +174,7 @@ def place(
         errors: `skip_errors` of the schedule.
         max_skip: skips in a row at the most; beyond those that the errors are of it changes nothing.
 
-    Returns:
-        One boolean an iteration, and the error of that set, of the mean latent frame.
+    Returns one boolean an iteration, and the error of that set, of the mean latent frame.
     """
     reach = min(max_skip, errors.skipped.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]

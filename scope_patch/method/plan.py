@@ -76,7 +76,6 @@ class Planner:
     """Plans of one schedule.
 
     Args:
-        work: the cost of a forward.
         feature: of the timestep, which decides where the method asks for one; None: the expected change does.
         freezing: of finished latent frames; None: they are forwarded along.
         guided: velocities are made of several guidance branches.

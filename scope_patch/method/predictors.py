@@ -45,9 +45,7 @@ class Predictor(Protocol):
 
         Args:
             target: the present noise level of each slot, [slots], of the dtype and on the device of `points.levels`.
-            points: what is known of the history (see `Points`).
         """
-        ...
 
 
 def log_share(level: Tensor) -> Tensor:

@@ -40,7 +40,6 @@ class Method:
     """Settings on a host, made by `method_of`.
 
     Attributes:
-        policy, traits, predictor: those that decide and predict.
         level: where it is skipped, "velocity" or "residual".
         signal: what decides where recomputes are not placed: "timestep", "embedding", "expected" or "none".
         placed: recomputes are placed to err least, rather than decided by thresholds on a signal.
