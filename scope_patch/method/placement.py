@@ -90,8 +90,7 @@ def skip_errors(
         usable = ((newest >= entry) | ~mask[:, None]).all(dim=2) & (newest[:, :, 0] >= 0)
         second = newest - gap
         two = (second >= entry) & (gap > 0)
-        delta = distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
-        each = weight[:, None] * delta
+        each = weight[:, None] * distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
         skipped[:, skips - 1] = torch.where(usable, each.sum(dim=2), torch.inf)
         total = torch.cat([torch.zeros_like(total[:1]), total[:-1]]) + each
         if not replay or skips + 1 >= iterations:
@@ -101,8 +100,7 @@ def skip_errors(
         for k in range(1, skips + 1):
             between += weight[start + k] * distances.between(slot, (start + k)[:, None], start[:, None], at[:, None])
         known = mask[at] & mask[start] & (start[:, None] >= entry)
-        change = between[:, None] - total[at - 1]
-        again[at, skips - 1] = torch.where(known[:, None], change, 0.0).sum(dim=2)
+        again[at, skips - 1] = torch.where(known[:, None], between[:, None] - total[at - 1], 0.0).sum(dim=2)
     return Errors(skipped, again)
 
 
