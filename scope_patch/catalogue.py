@@ -89,7 +89,7 @@ def print_list(named: str | None = None) -> int:
 
     Raises UsageError, after all else is printed, in an interpreter without torch.
     """
-    from .method import policies, predictors
+    from .method import describe, policies, predictors
 
     found, problems = read_hosts(named)
     print("hosts:")
@@ -98,7 +98,7 @@ def print_list(named: str | None = None) -> int:
         print(f"  {'':<22} armed by {', '.join(host.triggers)}; from {origin}")
     for problem in problems:
         print(f"  unreadable: {problem}")
-    _print_kind("policies", policies.names(), policies.BUILT_IN)
+    _print_kind("policies", describe(policies.BUILT_IN, policies.GROUP), policies.BUILT_IN)
     _print_kind("predictors", _predictors(), predictors.BUILT_IN)
     return 1 if problems else 0
 
@@ -113,10 +113,10 @@ def _print_kind(kind: str, lines: Mapping[str, str], built_in: Mapping[str, Any]
 
 def _predictors() -> dict[str, str]:
     """Name -> description. Raises UsageError in an interpreter without torch, which may yet launch one that has it."""
-    from .method import predictors
+    from .method import describe, predictors
 
     try:
-        return predictors.names()
+        return describe(predictors.BUILT_IN, predictors.GROUP)
     except ImportError as error:
         raise UsageError(f"the predictors cannot be listed here ({error}); install torch in this Python") from None
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scope_patch.method.fold import of_feature
-from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Points, Tally, fine, largest_change
+from scope_patch.method.forecast import LARGEST_CHANGE, Forecast, Part, Points, Tally, largest_change
 from scope_patch.method.history import BranchHistory
 from scope_patch.method.predictors import create
 from scope_patch.method.schedule import Schedule, Table
@@ -82,7 +82,7 @@ def test_what_is_not_finite_is_seen_in_its_slot_and_no_other(bad, anchors):
         history.record((0, 2), row(0.9 - k / 10, 0.9 - k / 10), velocity(1.0, 1.0 + k))
     history.record((0, 2), row(0.5, 0.5), velocity(bad, 1.0))
     points = history.points((0, 2))
-    assert points.faulty.tolist() == [True, False]
+    assert (points.drift + points.curvature).isfinite().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("updated", "counts"), [(True, {"finite": 1, "stability": 1}), (False, {})])
@@ -109,7 +109,7 @@ def test_the_guard_of_magnitude():
 
     def stable(target, magnitude):
         weights = create("taylor1").weights(row(target), points)
-        return bool(fine(points, weights, magnitude))
+        return bool(largest_change(points, weights.unbind()) <= magnitude)
 
     assert stable(0.48, 0.21) and not stable(0.48, 0.19)
 

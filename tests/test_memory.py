@@ -161,7 +161,7 @@ def test_points_that_were_dropped_under_a_forecast_are_held():
     part = Part(history, (0, 2))
     forecast = Forecast([part], history.points((0, 2)), schedule, 3, create("taylor2"), LARGEST_CHANGE, Tally())
     assert forecast.predict(part).flatten().tolist() == pytest.approx([4.0, 4.0])
-    history.anchors.trim(2)
+    del history.anchors[2:]
     assert forecast.predict(part).flatten().tolist() == [3.0, 3.0]
 
 

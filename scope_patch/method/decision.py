@@ -85,7 +85,6 @@ class StepDecision:
 
     @property
     def runs(self) -> bool:
-        """Whether anything is forwarded."""
         return self.forwarded[0] < self.forwarded[1]
 
     def mode_of(self, slot: int) -> Mode:

@@ -20,9 +20,6 @@ from .schedule import Interval, Schedule, overlap
 if TYPE_CHECKING:
     from .resolved import Method
 
-MOST = 3
-"""History points a slot can have at most."""
-EPSILON = 1e-8
 EXPECTED = "expected change of the latents"
 Changes = Callable[[int, Interval], float | None]
 """(iteration, slots) -> d against the iteration before, over those of the slots that it had too."""
@@ -89,7 +86,7 @@ class Fold:
         schedule, intervals = self.schedule, self.schedule.intervals
         grew, forced = schedule.entered(iteration, slots), schedule.clean_prefix(iteration) > 0
         active = [slot for slot in range(*slots) if self._active[iteration][slot]]
-        points = min((_distinct(self._computed.get(slot, [])) for slot in active), default=MOST)
+        points = min((_distinct(self._computed.get(slot, [])) for slot in active), default=3)  # no slot has more
         behind, ahead = 1, 0
         if active:
             behind, youngest = min((self._behind[iteration][slot], slot) for slot in active)
@@ -134,7 +131,7 @@ def of_feature(feature: Feature, schedule: Schedule) -> Changes:
         known, rows = torch.unique(pairs, return_inverse=True)
         now, before = feature(known).flatten(1)[rows]
         tables = [values.abs().mean(dim=1)[which].view_as(times[1:]).tolist() for values in (now - before, before)]
-    return _over_slots(schedule, tables, lambda moved, size, n: moved / n / (size / n + EPSILON))
+    return _over_slots(schedule, tables, lambda moved, size, n: moved / n / (size / n + 1e-8))
 
 
 def expected(schedule: Schedule) -> Changes:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -87,16 +88,6 @@ class Points:
         return (~self.levels[0].isnan()).long() + ~self.first_gap.isnan() + ~self.second_gap.isnan()
 
     @cached_property
-    def disagreement(self) -> Tensor:
-        """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
-        return (self.curvature * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
-
-    @cached_property
-    def faulty(self) -> Tensor:
-        """Slots whose measured sizes are not numbers, booleans [slots]."""
-        return ~(self.drift + self.curvature).isfinite()
-
-    @cached_property
     def holding(self) -> Tensor:
         """Weights [points, slots] that repeat v0."""
         weights = torch.zeros_like(self.levels)
@@ -137,13 +128,11 @@ class Tally:
         self._entries: list[tuple[str, int, Sequence[Interval], Tensor]] = []
 
     def note(self, name: str, iteration: int, intervals: Sequence[Interval], flags: Tensor) -> None:
-        """Once an iteration and name; flags are booleans over the intervals, one behind the other, not written to any
-        more."""
+        """Once an iteration and name; flags are booleans over the intervals, one behind the other, final."""
         self._entries.append((name, iteration, intervals, flags))
 
     def read(self, mask: Tensor) -> dict[str, int]:
-        """The counts by name, those that are not 0, under an update mask on the CPU; waits for the device, and forgets
-        them."""
+        """The counts by name that are not 0, under an update mask on the CPU; waits for the device, forgets them."""
         entries, self._entries = self._entries, []
         counts: Counter[str] = Counter()
         for name, iteration, intervals, flags in entries:
@@ -165,7 +154,6 @@ class Forecast:
     Args:
         parts: histories that have a velocity; one can be asked for where the history covers the part's interval.
         known: what is known of them, joined (see `Points.join`).
-        iteration: where in the schedule the velocities are wanted.
         most: the largest change of a usable prediction (`LARGEST_CHANGE`); inf: there is no bound but finiteness.
         tally: told of the slots that are held because their prediction would change more ("stability"), and of those
             whose measured sizes are not numbers ("finite").
@@ -184,12 +172,9 @@ class Forecast:
         self.known, self.schedule, self.iteration = known, schedule, iteration
         self.predictor, self.most, self._tally = predictor, most, tally
         self._intervals = [part.interval for part in parts]
-        self._places: dict[BranchHistory, tuple[int, int]] = {}
-        first = 0
-        for history, (start, end) in parts:
-            self._places[history] = first, len(history.anchors)
-            first += end - start
-        tally.note("finite", iteration, self._intervals, known.faulty)
+        firsts = accumulate((end - start for _, (start, end) in parts), initial=0)
+        self._places = {own: (first, len(own.anchors)) for (own, _), first in zip(parts, firsts, strict=False)}
+        tally.note("finite", iteration, self._intervals, ~(known.drift + known.curvature).isfinite())
 
     @cached_property
     def weights(self) -> Tensor:
@@ -199,7 +184,9 @@ class Forecast:
         weights = self.predictor.weights(torch.cat(levels), self.known)
         if len(weights) < 2:
             return weights
-        inside = fine(self.known, weights, self.most)
+        rows = weights.unbind()
+        # A slot whose sizes are not numbers is not inside, unless its weights repeat the last velocity anyway.
+        inside = (rows[1] == 0) | (largest_change(self.known, rows) <= self.most)
         self._tally.note("stability", self.iteration, self._intervals, ~inside)
         return torch.where(inside, weights, self.known.holding[: len(weights)])
 
@@ -210,15 +197,6 @@ class Forecast:
         if len(history.anchors) < depth:
             return history.hold(part.interval)  # older points were dropped since (`Memory`): the weights count on them
         return history.combine(part.interval, self.weights[: len(history.anchors)].narrow(1, first, end - start))
-
-
-def fine(points: Points, weights: Tensor, most: float) -> Tensor:
-    """Slots whose prediction changes no more than that, booleans [slots]; weights are the predictor's, [points, slots].
-
-    A slot whose sizes are not numbers does not, unless its weights repeat the last velocity anyway.
-    """
-    rows = weights.unbind()
-    return (rows[1] == 0) | (largest_change(points, rows) <= most)
 
 
 def largest_change(points: Points, rows: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, compress
 
 import torch
 
@@ -45,9 +45,7 @@ class Freezing:
     def remark(self, why: str, block: int) -> str:
         """What the user should know, or "".
 
-        Args:
-            why: nothing can be kept.
-            block: latent frames of a causal block; 0: attention is full.
+        Args: why, nothing can be kept; block, latent frames of a causal block, 0 where attention is full.
         """
         if why:
             return f"{ALONG}: {why}"
@@ -64,8 +62,7 @@ class Freezing:
 
         Args:
             block: latent frames of a causal block, which are kept together; 0 under full attention.
-            size: bytes that one latent frame takes, all guidance branches together.
-            limit: bytes in all.
+            size, limit: bytes that one latent frame takes, all guidance branches together; bytes in all.
         """
         block = max(block, 1)
         most = limit // max(size, 1) // block * block
@@ -81,8 +78,7 @@ class Freezing:
 
     def held(self, recomputed: Sequence[bool]) -> int:
         """Bytes at the most: what the last recompute needs; it keeps nothing itself."""
-        starts = self.starts(recomputed)
-        return self.size * max((start for start, run in zip(starts, recomputed, strict=True) if run), default=0)
+        return self.size * max(compress(self.starts(recomputed), recomputed), default=0)
 
 
 def allowed(wanted: FrozenKeys, device: torch.device) -> int:
@@ -103,9 +99,7 @@ def allowed(wanted: FrozenKeys, device: torch.device) -> int:
 def refusal(schedule: Schedule, noised: bool, widths: int | None) -> str:
     """Why nothing can be kept in a section, or "".
 
-    Args:
-        noised: latent frames that are given get new noise at every iteration.
-        widths: how many the user asks for; None: as many as there are.
+    Args: noised, latent frames that are given get new noise at every iteration; widths, how many the user asks for.
     """
     if widths is not None:
         return "--widths asks for few widths"

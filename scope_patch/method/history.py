@@ -7,6 +7,7 @@ and so the host never waits for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from .schedule import Interval, on_device, overlap
 FRAME_AXIS = 2
 """Velocities are [batch, channels, latent frames, height, width]."""
 Grid = tuple[int, int]
+norms = partial(torch.linalg.vector_norm, dim=(0, 1, 3, 4))
+"""L2 norm a slot, [slots], of [batch, channels, slots, height, width]."""
+_interpolated = partial(F.interpolate, mode="bilinear", align_corners=False)
 
 
 class BranchHistory:
@@ -43,16 +47,14 @@ class BranchHistory:
 
         A velocity of another shape, dtype or device than the history's starts the history anew.
 
-        Args:
-            levels: its noise levels, [slots], on its device or the CPU.
-            copy: False where the tensor is nobody else's.
+        Args: levels, its noise levels, [slots], on its device or the CPU; copy, False where it is nobody else's.
         """
-        self.anchors.trim(self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0)
+        del self.anchors[self._keeps - 1 if self.anchors and _alike(self.anchors[0], velocity) else 0 :]
         self._memory.record(self.anchors, interval, on_device(levels, velocity.device), velocity, copy=copy)
 
     def keep_since(self, number: int) -> None:
         """Drop the velocities that were recorded before the one of that number."""
-        self.anchors.trim(sum(anchor.number >= number for anchor in self.anchors))
+        del self.anchors[sum(anchor.number >= number for anchor in self.anchors) :]
 
     def points(self, interval: Interval) -> Points:
         """What is known of the slots in `interval`, as predictors want it; the history must not be empty.
@@ -77,9 +79,8 @@ class BranchHistory:
 
         Raises ValueError where the newest velocity does not cover the interval: there is nothing to start from.
 
-        Args:
-            weights: [points, slots], on the device of the history. A velocity that is not finite spoils its slot even
-                where its weight is 0 (the latents it was integrated into are spoilt anyway), and no other slot.
+        Weights are [points, slots], on the device of the history. A velocity that is not finite spoils its slot even
+        where its weight is 0 (the latents it was integrated into are spoilt anyway), and no other slot.
         """
         newest = self._newest(interval)
         held = _wide(newest)
@@ -125,10 +126,8 @@ class BranchHistory:
     def _curvature(self, points: Points, common: Interval, velocities: Sequence[Tensor]) -> Tensor:
         """C = 2 (D1 - D2) / (h1 + h2) over the slots that three anchors share; of no meaning where count < 3."""
         v0, v1, v2 = velocities
-        first = common[0] - self.anchors[0].interval[0]
-        h1, h2 = (
-            gap.narrow(0, first, common[1] - common[0]).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap)
-        )
+        shared = common[0] - self.anchors[0].interval[0], common[1] - common[0]
+        h1, h2 = (gap.narrow(0, *shared).nan_to_num(1.0) for gap in (points.first_gap, points.second_gap))
         slope, older = ((2 / (gap * (h1 + h2))).to(v0.dtype).view(1, 1, -1, 1, 1) for gap in (h1, h2))
         return (v0 - v1) * slope - (v1 - v2) * older
 
@@ -159,12 +158,6 @@ def _spread(row: Tensor, own: Interval, wanted: Interval) -> Tensor:
     return out
 
 
-def norms(velocity: Tensor) -> Tensor:
-    """L2 norm a slot, [slots], of [batch, channels, slots, height, width]."""
-    norm: Tensor = torch.linalg.vector_norm(velocity, dim=(0, 1, 3, 4))
-    return norm
-
-
 class GridHistory:
     """The last two residuals of a stack of blocks on grids of growing size, extrapolated over log2 of the side.
 
@@ -176,7 +169,6 @@ class GridHistory:
 
     @property
     def bytes(self) -> int:
-        """What it holds."""
         return sum(residual.nbytes for *_, residual in self._points)
 
     def record(self, octave: float, grid: Grid, residual: Tensor) -> None:
@@ -212,10 +204,6 @@ def resample(x: Tensor, old: Grid, new: Grid) -> Tensor:
 
 def _pictures(x: Tensor, grid: Grid) -> Tensor:
     return x.transpose(1, 2).reshape(len(x), x.shape[2], *grid)
-
-
-def _interpolated(pictures: Tensor, grid: Grid) -> Tensor:
-    return F.interpolate(pictures, size=grid, mode="bilinear", align_corners=False)
 
 
 def detailed(x: Tensor, grid: Grid, count: int) -> Tensor:

@@ -66,12 +66,6 @@ class Anchors(list[Anchor]):
     def bytes(self) -> int:
         return sum(anchor.bytes for anchor in self)
 
-    def trim(self, depth: int) -> int:
-        """Drop all but the newest so many velocities; returns how many were dropped."""
-        dropped = len(self[depth:])
-        del self[depth:]
-        return dropped
-
 
 class Memory:
     """The memory of all histories of one generation.
@@ -149,7 +143,9 @@ class Memory:
         while depth > 1 and sum(sum(own[:depth]) for own in sizes) > limit:
             depth -= 1
         for each in histories:
-            self.dropped += each.trim(depth - (each is recording))
+            kept = depth - (each is recording)
+            self.dropped += len(each[kept:])
+            del each[kept:]
         newest = sum(own[0] for own in sizes if own)
         if newest > limit:
             self.over = max(self.over, newest)

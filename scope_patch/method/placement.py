@@ -90,8 +90,7 @@ def skip_errors(
         usable = ((newest >= entry) | ~mask[:, None]).all(dim=2) & (newest[:, :, 0] >= 0)
         second = newest - gap
         two = (second >= entry) & (gap > 0)
-        delta = distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
-        each = weight[:, None] * delta
+        each = weight[:, None] * distances.miss(slot, row, newest.clamp(min=0), second.clamp(min=0), two)
         skipped[:, skips - 1] = torch.where(usable, each.sum(dim=2), torch.inf)
         total = torch.cat([torch.zeros_like(total[:1]), total[:-1]]) + each
         if not replay or skips + 1 >= iterations:
@@ -101,8 +100,7 @@ def skip_errors(
         for k in range(1, skips + 1):
             between += weight[start + k] * distances.between(slot, (start + k)[:, None], start[:, None], at[:, None])
         known = mask[at] & mask[start] & (start[:, None] >= entry)
-        change = between[:, None] - total[at - 1]
-        again[at, skips - 1] = torch.where(known[:, None], change, 0.0).sum(dim=2)
+        again[at, skips - 1] = torch.where(known[:, None], between[:, None] - total[at - 1], 0.0).sum(dim=2)
     return Errors(skipped, again)
 
 
@@ -174,8 +172,7 @@ def place(
         errors: `skip_errors` of the schedule.
         max_skip: skips in a row at the most; beyond those that the errors are of it changes nothing.
 
-    Returns:
-        One boolean an iteration, and the error of that set, of the mean latent frame.
+    Returns one boolean an iteration, and the error of that set, of the mean latent frame.
     """
     reach = min(max_skip, errors.skipped.shape[1])
     changed = [i > 0 and schedule.context_changed(i, i - 1) for i in range(len(schedule))]
@@ -268,7 +265,7 @@ def _trace(table: Tensor, came: list[Tensor], parts: Sequence[Sequence[int]], sp
     """The way that led to the least error at that work."""
     width = table.shape[1]
     skips, gap = divmod(int(table[:, :, spent].argmin()), width)
-    recomputed = [False] * len(parts)
+    recomputed = [i == 0 for i in range(len(parts))]
     for i in range(len(parts) - 1, 0, -1):
         if skips > 0:
             skips -= 1
@@ -279,5 +276,4 @@ def _trace(table: Tensor, came: list[Tensor], parts: Sequence[Sequence[int]], sp
             skips, gap = divmod(int(came[i][spent]), width)
         else:
             skips, gap = gap - 1, int(came[i][gap - 1, spent])
-    recomputed[0] = True
     return recomputed

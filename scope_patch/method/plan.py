@@ -25,8 +25,6 @@ Work = Callable[..., float]
 A third argument, of a host whose keys can be kept: latent frames that are attended to beside the forwarded ones.
 """
 
-HALVINGS = 24
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,12 +52,10 @@ class Plan:
 
     @property
     def speedup(self) -> float:
-        """Baseline work over planned work."""
         return self.baseline / self.work if self.work else 1.0
 
     @property
     def summary(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "modes": self.modes,
             "work": self.work,
@@ -80,7 +76,6 @@ class Planner:
     """Plans of one schedule.
 
     Args:
-        work: the cost of a forward.
         feature: of the timestep, which decides where the method asks for one; None: the expected change does.
         freezing: of finished latent frames; None: they are forwarded along.
         guided: velocities are made of several guidance branches.
@@ -114,7 +109,8 @@ class Planner:
                 most = FURTHEST if settings.max_skip is None else settings.max_skip
                 plan = self.placed(target, most, profile or assumed())
             else:
-                limit = min(method.limit, EVERYTHING)
+                if settings.target_speedup is None and settings.signal in (None, method.defaults.signal):
+                    limit = min(method.defaults.limit, EVERYTHING)  # in units of the host's own signal
                 plan = self.for_speedup(target, limit)
             why = "--max-skip and forced forwards allow" if limit == EVERYTHING else "the preset takes on so few steps"
         elif target is None:
@@ -143,7 +139,6 @@ class Planner:
         return replace(plan, verdicts=made.verdicts, work=made.work, frozen=made.frozen), state
 
     def at(self, thresholds: Thresholds) -> Plan:
-        """The plan of a pair of thresholds."""
         return self._turning(thresholds, thresholds, 0)
 
     def of(self, policy: Policy) -> Plan:
@@ -192,8 +187,7 @@ class Planner:
         return replace(plan, bound=bound, futile=futile and short)
 
     def _placed(self, recomputed: Sequence[bool]) -> Plan:
-        pair = {due: policies.Placed(due) for due in (False, True)}
-        return self._folded(lambda i: pair[recomputed[i]], one_by_one=False)
+        return self._folded(lambda i: policies.Placed(recomputed[i]), one_by_one=False)
 
     def for_speedup(self, target: float, limit: float = EVERYTHING) -> Plan:
         """The plan by thresholds whose speed-up is nearest to the target, or the largest there is.
@@ -201,9 +195,7 @@ class Planner:
         Only Predict and Recompute: at equal work repeating a velocity errs more than extrapolating it. One threshold
         gives steps; between two neighbours, the first part of the iterations takes the higher one.
 
-        Args:
-            target: baseline work over the work that shall be left.
-            limit: the highest predict threshold.
+        Args: target, baseline work over the work that shall be left; limit, the highest predict threshold.
 
         Raises ValueError for a target below 1.
         """
@@ -214,7 +206,7 @@ class Planner:
         low, high = 0.0, min(1.0, limit)
         while self.at((0.0, high)).work > wanted and high < limit:
             low, high = high, min(4 * high, limit)
-        for _ in range(HALVINGS):
+        for _ in range(24):
             middle = (low + high) / 2
             low, high = (low, middle) if self.at((0.0, middle)).work <= wanted else (middle, high)
         early, late = (0.0, high), (0.0, low)
@@ -238,8 +230,7 @@ class Planner:
         self, policy: Callable[[int], Policy], thresholds: Thresholds | None = None, *, one_by_one: bool = True
     ) -> Plan:
         """The plan of a policy an iteration; slots are decided one by one where the host and the policy can."""
-        fold = Fold(self.method, self.schedule, policy, self._changes, one_by_one)
-        return self._plan(fold.verdicts(), thresholds)
+        return self._plan(Fold(self.method, self.schedule, policy, self._changes, one_by_one).verdicts(), thresholds)
 
     def _plan(self, verdicts: list[StepDecision], thresholds: Thresholds | None) -> Plan:
         work, frozen = 0.0, 0
@@ -267,7 +258,6 @@ class Planner:
         return self._work(iteration, slots, frozen) if frozen else self._work(iteration, slots)
 
     def _wanted(self, target: float) -> float:
-        """The work that a speed-up leaves."""
         if not target >= 1:
             raise ValueError(f"a speed-up of {target} is none; ask for 1 or more")
         return self.baseline / target

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import UsageError
 from ..settings import K_MAX, NO_LIMIT, Settings
-from . import describe, find
+from . import find
 from .decision import Decision, Mode, NoOptions, Observation, Policy, Size, options_of, traits
 from .rivals import DeltaDiT, FlowCache, TaylorSeer, TeaCache
 
@@ -51,10 +51,8 @@ class Scope:
 
     def _decide(self, accumulated: float, skips: int, observation: Observation) -> Decision:
         recompute = Mode.RECOMPUTE
-        if observation.grew:
-            return Decision(recompute, "growth")
-        if observation.forced:
-            return Decision(recompute, "forced")
+        if observation.grew or observation.forced:
+            return Decision(recompute, "growth" if observation.grew else "forced")
         if observation.points < 1 or observation.discrepancy is None:
             return Decision(recompute, "history")
         if skips >= self.max_skip:
@@ -108,11 +106,6 @@ class Placed:
 _OURS: Sequence[type[Policy]] = (Scope, Never, TeaCache, TaylorSeer, FlowCache, DeltaDiT)
 BUILT_IN = {policy.name: policy for policy in _OURS}
 GROUP = "scope_patch.policies"
-
-
-def names() -> dict[str, str]:
-    """Every known policy with the first line of its docstring."""
-    return describe(BUILT_IN, GROUP)
 
 
 def create(settings: Settings, size: Size | None = None) -> Policy:

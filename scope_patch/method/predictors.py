@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from . import describe, find
+from . import find
 from .decision import LEAST_SHARE, SAME_LEVEL
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ class Predictor(Protocol):
 
         Args:
             target: the present noise level of each slot, [slots], of the dtype and on the device of `points.levels`.
-            points: what is known of the history (see `Points`).
         """
-        ...
 
 
 def log_share(level: Tensor) -> Tensor:
@@ -77,7 +75,9 @@ class Auto:
             return points.holding
         h = target - points.levels[0]
         beyond = h + points.gaps[0]  # h + h1
-        bent = (beyond * points.disagreement / 2).abs()
+        # ||C|| / ||D1||, by which a curvature term outgrows a first-order one; 0 where one is not known.
+        disagreement = (points.curvature * points.first_gap.abs() / points.drift).nan_to_num(nan=0.0)
+        bent = (beyond * disagreement / 2).abs()
         x = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
         straight = (bent / (TRAINED * x + SAME_LEVEL)).clamp(max=1)
         reach = (x * straight.square() / BENT).where(points.count >= 3, x / STRAIGHT)
@@ -155,11 +155,6 @@ class TaylorSeer2:
 _OURS: Sequence[type[Predictor]] = (Auto, Hold, Last, Momentum, Taylor1, Taylor2, TaylorSeer2)
 BUILT_IN = {predictor.name: predictor for predictor in _OURS}
 GROUP = "scope_patch.predictors"
-
-
-def names() -> dict[str, str]:
-    """Every known predictor with the first line of its docstring."""
-    return describe(BUILT_IN, GROUP)
 
 
 def create(name: str) -> Predictor:

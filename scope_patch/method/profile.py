@@ -26,8 +26,6 @@ SCHEMA = 1
 ROUGHNESS = 6.0
 """What stands in for a measurement: the bend in units of the change squared (5 to 10 on the demo model at all noise
 levels but the last)."""
-DIGITS = 6
-"""Noise levels that agree to so many places are one."""
 Sums = defaultdict[float, list[tuple[float, float]]]
 """Noise level -> squares of a part and of the whole, one pair a latent frame."""
 
@@ -55,7 +53,6 @@ class Profile:
             raise ValueError("levels do not ascend")
 
     def as_dict(self) -> dict[str, Any]:
-        """For the file."""
         rows = {"levels": list(self.levels), "change": list(self.slope), "bend": list(self.curvature)}
         return {"kind": KIND, "schema": SCHEMA, "host": self.host, **rows}
 
@@ -96,9 +93,7 @@ class Calibration:
     def note(self, anchors: Sequence[Anchor], active: Tensor) -> None:
         """A velocity has been computed.
 
-        Args:
-            anchors: it and up to two before it, newest first.
-            active: slots that are updated now, booleans [all slots].
+        Args: anchors, it and up to two before it, newest first; active, slots updated now, booleans [all slots].
         """
         import torch
 
@@ -130,11 +125,8 @@ class Calibration:
 
     def profile(self, host: str) -> Profile | None:
         """What was measured; None where there is too little: no noise level with two velocities before it."""
-        rows = []
-        for level in sorted(self._second):
-            slope, curvature = (_ratio(sums[level]) for sums in (self._first, self._second))
-            if math.isfinite(slope) and math.isfinite(curvature):
-                rows.append((level, slope, curvature))
+        measured = [(level, _ratio(self._first[level]), _ratio(self._second[level])) for level in sorted(self._second)]
+        rows = [row for row in measured if all(map(math.isfinite, row[1:]))]
         if not rows:
             return None
         levels, slopes, curvatures = zip(*rows, strict=True)
@@ -145,7 +137,7 @@ class Calibration:
         own, all_of_it = (values.square().sum(dim=(0, 1, 3, 4)).tolist() for values in (part, whole))
         for level, *squares, use in zip(levels.tolist(), own, all_of_it, usable.tolist(), strict=True):
             if use:
-                sums[round(level, DIGITS)].append(tuple(squares))
+                sums[round(level, 6)].append(tuple(squares))  # levels that agree to so many places are one
 
 
 def _row(values: Tensor, like: Tensor) -> Tensor:
@@ -154,6 +146,5 @@ def _row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _ratio(sums: Sequence[tuple[float, float]]) -> float:
-    """Root of what the parts make of the whole."""
     own, whole = (sum(column) for column in zip(*sums, strict=True))
     return math.sqrt(own / whole) if whole else math.nan

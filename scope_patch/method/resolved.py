@@ -40,7 +40,6 @@ class Method:
     """Settings on a host, made by `method_of`.
 
     Attributes:
-        policy, traits, predictor: those that decide and predict.
         level: where it is skipped, "velocity" or "residual".
         signal: what decides where recomputes are not placed: "timestep", "embedding", "expected" or "none".
         placed: recomputes are placed to err least, rather than decided by thresholds on a signal.
@@ -61,11 +60,10 @@ class Method:
         return "" if self.placed or not self.policy.active or self.signal == "none" else self.signal
 
     def selective(self, independent: bool) -> bool:
-        """Whether latent frames that have not started are left out.
+        """Whether latent frames that have not started are left out; `independent`: none of the others looks at them.
 
-        Args:
-            independent: none of the others looks at them. Where they do, it changes the video more than skipped steps
-                do (docs/testbeds.md), so it has to be asked for, as keeping keys under full attention is.
+        Where they do, it changes the video more than skipped steps do (docs/testbeds.md), so it has to be asked for, as
+        keeping keys under full attention is.
         """
         wanted = self.settings.selective
         if wanted is None:
@@ -89,12 +87,6 @@ class Method:
         return self.defaults.size.chunked and self.settings.per_chunk and self.traits.per_slot
 
     @property
-    def limit(self) -> float:
-        """The highest predict threshold that is taken for a speed-up; the user's own target has none."""
-        units = self.settings.signal in (None, self.defaults.signal)
-        return self.defaults.limit if units and self.settings.target_speedup is None else EVERYTHING
-
-    @property
     def largest_change(self) -> float:
         """Of a usable prediction; a rival's forecast has no bound but finiteness."""
         return math.inf if self.traits.by_step else LARGEST_CHANGE
@@ -102,8 +94,7 @@ class Method:
     def unverifiable(self, ranks: int = 1) -> str:
         """Why skipped iterations cannot be verified, or "".
 
-        Args:
-            ranks: that share the model; they must decide alike, and each would see errors of its own.
+        Ranks that share the model must decide alike, and each would see errors of its own.
         """
         if not self.policy.active:
             return f"policy {self.settings.policy} skips nothing"

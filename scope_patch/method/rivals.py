@@ -25,10 +25,6 @@ PLAIN = (1.0, 0.0)
 MODELS = ("1.3B", "14B", "none")
 WIDE = 3000
 """Channels that tell the 14B model (5120) from the 1.3B one (1536)."""
-THRESHOLDS = {False: 0.15, True: 0.015}
-"""Of the authors' run scripts of flowcache, by whether the host denoises chunk by chunk (MAGI-1)."""
-SHARE = 0.75
-"""Of the blocks, where delta-dit was given no number: our choice; the paper tunes it for each model."""
 
 
 class Rival:
@@ -101,14 +97,14 @@ class TeaCache(Accumulating):
         if self.options.ckpt_dir not in ("", *MODELS):
             raise unknown("set of coefficients", self.options.ckpt_dir, MODELS)
         self.threshold = self.options.teacache_thresh
-        self._choose(self.options.ckpt_dir or "1.3B")
+        self.fit(Size())
         signal = "timestep" if self.options.use_ret_steps else "embedding"
         self.traits = Traits(level="residual", self_tuned=True, per_slot=False, signal=signal, predictor="last")
 
     def fit(self, size: Size) -> None:
         """The coefficients of this size of model, unless the user chose."""
-        if not self.options.ckpt_dir and size.width:
-            self._choose("14B" if size.width > WIDE else "1.3B")
+        model = self.options.ckpt_dir or ("14B" if size.width > WIDE else "1.3B")
+        self.coefficients = COEFFICIENTS.get((model, self.options.use_ret_steps), PLAIN)
 
     def step(self, state: float, observation: Observation) -> tuple[float, Decision]:
         steps = self.options.num_steps or observation.iterations
@@ -119,9 +115,6 @@ class TeaCache(Accumulating):
         if observation.discrepancy is None or any(call % steps < retained for call in calls):
             return 0.0, Decision(Mode.RECOMPUTE, "horizon")
         return self.accumulate(state, observation.discrepancy)
-
-    def _choose(self, model: str) -> None:
-        self.coefficients = COEFFICIENTS.get((model, self.options.use_ret_steps), PLAIN)
 
 
 @dataclass(frozen=True)
@@ -158,7 +151,7 @@ class FlowCache(Accumulating):
         which is known beforehand.
         """
         given, self.chunked = self.options.rel_l1_thresh, size.chunked
-        self.threshold = THRESHOLDS[size.chunked] if given is None else given
+        self.threshold = (0.015 if size.chunked else 0.15) if given is None else given
         self.coefficients = PLAIN if size.chunked else COEFFICIENTS["14B" if size.width > WIDE else "1.3B", True]
         level, signal = ("velocity", "expected") if size.chunked else ("residual", "timestep")
         self.traits = Traits(level=level, self_tuned=True, joint=not size.chunked, signal=signal, predictor="last")
@@ -247,7 +240,7 @@ class TaylorSeer(Counting):
 class DeltaDiTOptions:
     """Attributes:
     interval: N, one whole forward every N iterations.
-    blocks: how many are bypassed in between; 0: three quarters of the model's.
+    blocks: how many are bypassed in between; 0: three quarters of the model's (our choice; the paper tunes it).
     b: the share of the iterations that is the early stage, in which the rear blocks are bypassed; the front ones later.
     """
 
@@ -277,7 +270,7 @@ class DeltaDiT(Counting):
     def fit(self, size: Size) -> None:
         """Which blocks are front and rear, and what is left of a forward, hang on their number."""
         if size.blocks:
-            wanted = self.options.blocks or round(SHARE * size.blocks)
+            wanted = self.options.blocks or round(0.75 * size.blocks)
             self._blocks, self._bypassed = size.blocks, min(max(wanted, 1), size.blocks)
             self.traits = replace(self.traits, residual_work=1 - self._bypassed / size.blocks)
 

@@ -220,13 +220,8 @@ class Schedule(Table):
             ours = [(max(end - window, 0), max(end, width[min(end, window)])) for end in ends]
             note = misfit(mask, ours, host)
             intervals = host if note else ours
-        own = {
-            **vars(table),
-            "timesteps": table.timesteps.detach().to("cpu"),
-            "noise_levels": _on_cpu(table.noise_levels, torch.float64),
-            "mask": mask,
-            "intervals": intervals,
-        }
+        times, levels = table.timesteps.detach().to("cpu"), _on_cpu(table.noise_levels, torch.float64)
+        own = vars(replace(table, timesteps=times, noise_levels=levels, mask=mask, intervals=intervals))
         baseline = [(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)]
         return cls(**own, ends=ends, baseline=baseline, selective=selective and not note, note=note)
 
@@ -236,8 +231,7 @@ class Schedule(Table):
     @property
     def in_step(self) -> bool:
         """Whether all slots that are updated at an iteration are at one noise level, at all of them."""
-        rows = zip(self.noise_levels, self.mask, strict=True)
-        return all(len(levels[active].unique()) <= 1 for levels, active in rows)
+        return all(len(levels[own].unique()) <= 1 for levels, own in zip(self.noise_levels, self.mask, strict=True))
 
     def levels(self, iteration: int, interval: Interval, device: torch.device) -> Tensor:
         """Noise levels of the slots in an interval, [slots], on a device; the whole table is copied there once."""
