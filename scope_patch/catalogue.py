@@ -1,5 +1,5 @@
 """What there is: the hosts (files of `registry/`, entry points of other packages, a file that the user names), policies
-and predictors, by name and origin. Imports neither torch nor a host, except to list the predictors."""
+and predictors, by name and origin. Imports neither torch nor a host."""
 
 from __future__ import annotations
 
@@ -73,22 +73,16 @@ def usable_hosts(named: str | None = None) -> list[tuple[Host, str]]:
 
 
 def check_names(settings: Settings) -> None:
-    """Raises UsageError for a policy or predictor that nobody provides.
-
-    What the predictors are needs torch, which `run` cannot afford: that is read only when nobody has the name.
-    """
-    from .method import foreign, policies, predictors
+    """Raises UsageError for a policy or predictor that nobody provides."""
+    from .method import describe, foreign, policies, predictors
 
     policies.create(settings)  # also reads the settings of its own
     if settings.predictor not in {**predictors.BUILT_IN, **foreign(predictors.GROUP)}:
-        raise unknown("predictor", settings.predictor, _predictors())
+        raise unknown("predictor", settings.predictor, describe(predictors.BUILT_IN, predictors.GROUP))
 
 
 def print_list(named: str | None = None) -> int:
-    """`list`: exit code 1 when a registry file or plugin could not be read.
-
-    Raises UsageError, after all else is printed, in an interpreter without torch.
-    """
+    """`list`: exit code 1 when a registry file or plugin could not be read."""
     from .method import describe, policies, predictors
 
     found, problems = read_hosts(named)
@@ -99,7 +93,7 @@ def print_list(named: str | None = None) -> int:
     for problem in problems:
         print(f"  unreadable: {problem}")
     _print_kind("policies", describe(policies.BUILT_IN, policies.GROUP), policies.BUILT_IN)
-    _print_kind("predictors", _predictors(), predictors.BUILT_IN)
+    _print_kind("predictors", describe(predictors.BUILT_IN, predictors.GROUP), predictors.BUILT_IN)
     return 1 if problems else 0
 
 
@@ -109,16 +103,6 @@ def _print_kind(kind: str, lines: Mapping[str, str], built_in: Mapping[str, Any]
         print(f"  {name:<22} {line}")
         if name in built_in:  # an entry point names its distribution in the line itself
             print(f"  {'':<22} from {inspect.getfile(built_in[name])}")
-
-
-def _predictors() -> dict[str, str]:
-    """Name -> description. Raises UsageError in an interpreter without torch, which may yet launch one that has it."""
-    from .method import describe, predictors
-
-    try:
-        return describe(predictors.BUILT_IN, predictors.GROUP)
-    except ImportError as error:
-        raise UsageError(f"the predictors cannot be listed here ({error}); install torch in this Python") from None
 
 
 def _module_of(path: str) -> object:

@@ -10,7 +10,9 @@ CASES = {
     "text, plain": (SHORT, 0.8, False, False),
     "text, retained, plain": ({**SHORT, "num_inference_steps": 20, "ar_step": 4}, 1.2, True, False),
     "paper, plain": ({**SHORT, "num_inference_steps": 50, "ar_step": 5}, 0.8, False, False),
-    "synchronous, plain": ({**SHORT, "num_inference_steps": 20, "ar_step": 0, "causal_block_size": 1}, 1.0, False, False),
+    "synchronous, plain": (
+        {**SHORT, "num_inference_steps": 20, "ar_step": 0, "causal_block_size": 1}, 1.0, False, False,
+    ),
     "image, plain": (
         {"image": 1, "causal_block_size": 1, "ar_step": 1, "num_frames": 37, "base_num_frames": 37,
          "num_inference_steps": 20},
