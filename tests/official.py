@@ -47,7 +47,7 @@ class Results(Mapping):
 
 def results(run_python, script: str, clone: Path, *cases: str) -> Results:
     """All that is asked of a repository."""
-    done = run_python(str(HERE / script), str(clone), *cases, env={"PYTHONPATH": str(ROOT)}, timeout=600)
+    done = run_python(str(HERE / script), str(clone), *cases, env={"PYTHONPATH": str(ROOT)}, timeout=1200)
     return Results(lines(done))
 
 

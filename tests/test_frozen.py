@@ -397,7 +397,7 @@ def test_failures_cost_the_speed_up_and_not_the_video():
         for code in of
         if of[code] > 0 and not code.co_flags & GENERATOR and code not in own and "/report/" not in code.co_filename
     ]
-    others = sorted(others, key=lambda code: (place(code), code.co_firstlineno))[::20]
+    others = sorted(others, key=lambda code: (place(code), code.co_firstlineno))[::40]
     tried, wrong = 0, []
     for code in [*own, *others]:
         for at in sorted({1, of[code] * 2 // 3, of[code] - 1} - {0, -1}):

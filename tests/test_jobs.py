@@ -112,7 +112,13 @@ def test_what_a_child_does_after_its_parent_is_in_the_report(job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("way", "auto"), [("fork", True), pytest.param("spawn", True, marks=LONG), pytest.param("spawn", False, marks=LONG)]
+    ("way", "auto"),
+    [
+        ("fork", True),
+        ("fork", False),
+        pytest.param("spawn", True, marks=LONG),
+        pytest.param("spawn", False, marks=LONG),
+    ],
 )
 def test_the_summary_needs_no_report(job, tmp_path, way, auto):
     done = job("family", way, report=False, auto=auto)

@@ -23,7 +23,7 @@ from scope_patch.method.schedule import Schedule, Table
 from scope_patch.values import Limit
 
 POINT = 4 * 15 * 4 * 4 * 4
-"""Bytes of one velocity of tests/hosts.py: 4 channels, 25 latent frames, 4 x 4, float32."""
+"""Bytes of one velocity of tests/hosts.py: 4 channels, 15 latent frames, 4 x 4, float32."""
 
 
 class Shelf:

@@ -115,7 +115,7 @@ def allowed(schedule, recomputed, most):
 SMALL = {
     "asynchronous": lambda: skyreels(frames=6, steps=6, ar_step=2, block=2),
     "prefix": lambda: skyreels(frames=6, steps=6, ar_step=2, block=2, pre_ready=2),
-    "synchronous": lambda: skyreels(frames=3, steps=11, ar_step=0, block=1),
+    "synchronous": lambda: skyreels(frames=3, steps=10, ar_step=0, block=1),
     "windows": lambda: magi(steps=8, chunks=2, window=2),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hosts import embeddings, fake_pipeline, tiny_transformer
@@ -137,3 +139,13 @@ def test_falls_back_to_the_timestep_and_says_so(monkeypatch, caplog):
         generate(pipe)
     assert run.report["signal"] == "timestep" and "on the moon" in caplog.text
     assert run.report["generations"][0]["forwards"]["skipped"] > 0
+
+
+def test_where_the_embedding_is_not_said_nothing_of_the_hosts_own_runs_under_the_tracer():
+    """Its blocks would, with all their hooks."""
+    dit, model, call = diffusers_host()
+    seen = []
+    model.blocks[0].register_forward_hook(lambda *_: seen.append(1))
+    with pytest.raises(SignalError, match="does not say where its time embedding is"):
+        slice_signal(replace(dit, embedding=""), model, call, 10, of="embedding")
+    assert seen == []

@@ -87,12 +87,12 @@ def test_nothing_of_ours_piles_up(host, once, tmp_path):
     for _ in range(4):  # what tracing left behind goes late
         run()
     before = tensors(), containers()
-    for _ in range(10):
+    for _ in range(6):
         run()
     after = tensors(), containers()
     assert after[0] <= before[0] and after[1] == before[1]
     if handle is not None:
-        assert len(handle.report["generations"]) == 14
+        assert len(handle.report["generations"]) == 10
         handle.remove()
 
 

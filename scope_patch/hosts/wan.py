@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,8 @@ def diffusers_cost(pipeline: Any, arguments: Mapping[str, Any], schedule: Any, s
 
 def cost(shape: WanShape, height: int, width: int, branches: int = 1) -> Cost:
     """FLOPs of forwarding an interval of latent frames so high and wide, all guidance branches together."""
-    return lambda i, slots, frozen=0: branches * forward_flops(shape, slots[1] - slots[0], height, width, frozen)
+    flops = cache(lambda frames, frozen: branches * forward_flops(shape, frames, height, width, frozen))
+    return lambda i, slots, frozen=0: flops(slots[1] - slots[0], frozen)
 
 
 # --- keys and values of finished latent frames: what `patch.host.Keys` asks ---

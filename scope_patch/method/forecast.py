@@ -88,6 +88,16 @@ class Points:
         return (~self.levels[0].isnan()).long() + ~self.first_gap.isnan() + ~self.second_gap.isnan()
 
     @cached_property
+    def disagreement(self) -> Tensor:
+        """||C|| / ||D1|| a slot, by which a curvature term outgrows a first-order one; 0 where one is not known."""
+        return (self.curvature * self.first_gap.abs() / self.drift).nan_to_num(nan=0.0)
+
+    @cached_property
+    def faulty(self) -> Tensor:
+        """Slots whose measured sizes are not numbers, booleans [slots]."""
+        return ~(self.drift + self.curvature).isfinite()
+
+    @cached_property
     def holding(self) -> Tensor:
         """Weights [points, slots] that repeat v0."""
         weights = torch.zeros_like(self.levels)
@@ -135,9 +145,13 @@ class Tally:
         """The counts by name that are not 0, under an update mask on the CPU; waits for the device, forgets them."""
         entries, self._entries = self._entries, []
         counts: Counter[str] = Counter()
-        for name, iteration, intervals, flags in entries:
-            active = torch.cat([mask[iteration, start:end] for start, end in intervals])
-            counts[name] += int((flags.to("cpu") & active).any())
+        for device in {flags.device for *_, flags in entries}:  # one wait for each
+            there = [entry for entry in entries if entry[3].device == device]
+            read = torch.cat([flags for *_, flags in there]).to("cpu")
+            parts = torch.split(read, [len(flags) for *_, flags in there])
+            for (name, iteration, intervals, _), flags in zip(there, parts, strict=True):
+                active = torch.cat([mask[iteration, start:end] for start, end in intervals])
+                counts[name] += int((flags & active).any())
         return dict(+counts)
 
 
@@ -174,7 +188,7 @@ class Forecast:
         self._intervals = [part.interval for part in parts]
         firsts = accumulate((end - start for _, (start, end) in parts), initial=0)
         self._places = {own: (first, len(own.anchors)) for (own, _), first in zip(parts, firsts, strict=False)}
-        tally.note("finite", iteration, self._intervals, ~(known.drift + known.curvature).isfinite())
+        tally.note("finite", iteration, self._intervals, known.faulty)
 
     @cached_property
     def weights(self) -> Tensor:

@@ -75,9 +75,7 @@ class Auto:
             return points.holding
         h = target - points.levels[0]
         beyond = h + points.gaps[0]  # h + h1
-        # ||C|| / ||D1||, by which a curvature term outgrows a first-order one; 0 where one is not known.
-        disagreement = (points.curvature * points.first_gap.abs() / points.drift).nan_to_num(nan=0.0)
-        bent = (beyond * disagreement / 2).abs()
+        bent = (beyond * points.disagreement / 2).abs()
         x = (log_share(target) - log_share(points.levels[1])).abs().nan_to_num(nan=0.0)
         straight = (bent / (TRAINED * x + SAME_LEVEL)).clamp(max=1)
         reach = (x * straight.square() / BENT).where(points.count >= 3, x / STRAIGHT)

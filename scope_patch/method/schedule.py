@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, pairwise
 from math import inf
 
@@ -221,7 +221,8 @@ class Schedule(Table):
             note = misfit(mask, ours, host)
             intervals = host if note else ours
         times, levels = table.timesteps.detach().to("cpu"), _on_cpu(table.noise_levels, torch.float64)
-        own = vars(replace(table, timesteps=times, noise_levels=levels, mask=mask, intervals=intervals))
+        own = {each.name: getattr(table, each.name) for each in fields(Table)}  # of a subclass, these
+        own |= {"timesteps": times, "noise_levels": levels, "mask": mask, "intervals": intervals}
         baseline = [(start - prefix, end) for (start, end), prefix in zip(host, prefixes, strict=True)]
         return cls(**own, ends=ends, baseline=baseline, selective=selective and not note, note=note)
 

@@ -85,6 +85,7 @@ class StandIn(nn.Module):
                     return out
             except Exception as error:  # out of memory, for one: the host shall not suffer from it
                 self.error = error
+        self.spared = False
         out = run()
         try:
             # No block of these hosts writes into its input; the host itself holds on to it meanwhile.

@@ -1,4 +1,5 @@
-"""What is measured while a generation runs: its seconds, and what predictions miss; forwards wait for neither."""
+"""What is measured while a generation runs: its seconds, and what predictions miss. Only `Verification.settle` waits
+for the device."""
 
 from __future__ import annotations
 

@@ -210,6 +210,7 @@ class Section:
         self.segment = Segment(len(schedule), selective=schedule.selective, note=schedule.note, active=active)
         self.segment.frames, self.segment.chunk = schedule.mask.shape[1] * frames, frames if schedule.moving else 0
         self.replays = self._planning.replays(schedule, self._loop.joint)
+        self._looks = self._loop.looks(schedule)
         self.record.segments.append(self.segment)
         self.count(self.early, self.early)
         self.early = 0

@@ -82,7 +82,7 @@ class Session(Section):
 
     def _decide(self, call: ForwardCall, schedule: Schedule, iteration: int, interval: Interval) -> StepDecision:
         """What is done in an iteration, noted in the record."""
-        if iteration in self._loop.looks(schedule):
+        if iteration in self._looks:
             updated = self.check_timestep(call) != 0
             if iteration == 0 and len(updated) == schedule.mask.shape[1] and not schedule.moving:
                 schedule.mask.logical_and_(updated)  # given latent frames stay as they are, whatever the table says

@@ -136,10 +136,13 @@ def _stopped(dit: Dit, model: nn.Module, of: str) -> nn.Module:
 
     It shares every tensor; the host's own is not touched.
     """
-    prefix = _bare_copy(model, without=dit.blocks)
     if of == "timestep":
+        prefix = _bare_copy(model, without=dit.blocks)
         prefix._modules[dit.blocks] = nn.ModuleList([_Stop(*dit.modulation)])
     else:
+        if not dit.embedding:
+            raise SignalError("the host's file does not say where its time embedding is")
+        prefix = _bare_copy(model)
         path, _, name = dit.embedding.rpartition(".")
         prefix.get_submodule(path)._modules[name] = _Stop("", 0)
     prefix.__dict__.update(dit.neutral)

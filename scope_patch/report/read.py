@@ -45,10 +45,12 @@ def read(path: str) -> Report:
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no report: it is not even text") from None
     try:
-        return parse(json.loads(text))
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         begins = f"it begins with {text[:20]!r}" if text.strip() else "it is empty"
         raise UsageError(f"{path} is no JSON ({error}); {begins}") from None
+    try:
+        return parse(values)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 

@@ -110,7 +110,7 @@ class Command(Maker):
 def told(run: Run, job: Job) -> dict[str, Any]:
     """The numbers of a row that a run's record knows. Raises UsageError where nothing was patched."""
     if not run.applied:
-        raise UsageError(f"nothing was patched in effect, so there is nothing to tune: {'; '.join(run.all_reasons)}")
+        raise UsageError(f"nothing was patched in effect: {'; '.join(run.all_reasons)}")
     generations, totals = run.generations, Totals.of(run.generations, run.omitted)
     original = job.point.method == ORIGINAL  # its work is the host's own
     work = sum(plan["baseline"] if original else plan["work"] + plan.get("tightened", 0.0) for plan in totals.plans)

@@ -82,7 +82,7 @@ def _shown(folder: Path, found: Sequence[Group], target: float | None) -> list[d
     shown, size = [], 0
     for group in found:
         row = _worst(list(group.rows.values()))
-        place = folder / row["folder"]
+        place = folder / row.get("folder", "")
         picture = _picture(place) if size < MOST else None
         size += 0 if picture is None else len(picture["data"])
         timeline = _timeline(place) if size < MOST else ""

@@ -23,8 +23,10 @@ import contextlib
 import functools
 import os
 import sys
+import threading
 
 import torch
+from torch.utils import _device
 
 _MAKERS = (
     "arange as_tensor empty empty_like eye full full_like linspace logspace ones ones_like rand rand_like randint "
@@ -35,7 +37,7 @@ _MATMUL_LIKE = {
     torch: "conv1d conv2d conv3d matmul mm bmm addmm baddbmm",
     torch.Tensor: "matmul __matmul__ mm bmm",
 }
-_amp_dtype = [None]  # innermost torch.autocast("cuda") in force
+_amp = threading.local()  # .dtype: of the innermost torch.autocast("cuda") in force here
 
 
 def _is_cuda(device) -> bool:
@@ -59,6 +61,14 @@ def _on_cpu(function):
     return made
 
 
+def _in_context(init):
+    @functools.wraps(init)
+    def made(context, device):
+        init(context, torch.device("cpu") if _is_cuda(device) else device)
+
+    return made
+
+
 def _to(to):
     keywords = _on_cpu(to)
 
@@ -76,7 +86,7 @@ def _autocasting(function):
 
     @functools.wraps(function)
     def cast(*args, **kwargs):
-        dtype = _amp_dtype[0]
+        dtype = getattr(_amp, "dtype", None)
         if dtype is not None:
             args = tuple(a.to(dtype) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args)
         return function(*args, **kwargs)
@@ -98,13 +108,13 @@ class _Autocast(torch.autocast):
     def __enter__(self):
         if not self._for_cuda:
             return super().__enter__()
-        self._outer, _amp_dtype[0] = _amp_dtype[0], self._cuda_dtype
+        self._outer, _amp.dtype = getattr(_amp, "dtype", None), self._cuda_dtype
         return self
 
     def __exit__(self, *exc):
         if not self._for_cuda:
             return super().__exit__(*exc)
-        _amp_dtype[0] = self._outer
+        _amp.dtype = self._outer
         return False
 
 
@@ -123,6 +133,8 @@ def install() -> None:
     torch.cuda.set_device = lambda device: None
     torch.cuda.synchronize = lambda device=None: None
     torch.autocast = _Autocast
+    _device._device_constructors()  # remembers the makers as they are, for `with torch.device(...)`
+    _device.DeviceContext.__init__ = _in_context(_device.DeviceContext.__init__)
     for name in _MAKERS:
         setattr(torch, name, _on_cpu(getattr(torch, name)))
     for name in ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros"):
